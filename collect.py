@@ -1,0 +1,406 @@
+"""Collects expert demonstrations as a LeRobot v3.0 dataset.
+
+Example: collect.py --num-episodes 50 --output datasets/pick_place --seed 12345
+"""
+
+import argparse
+import dataclasses
+import itertools
+import platform
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+import pp_env
+from experts.diagnosis import failure_phase
+from experts.pick_place import PickPlaceExpert
+from pp_env import rotation
+from pp_env.config import (
+    RENDER_PRESETS,
+    GraspConfig,
+    PickPlaceConfig,
+    RenderConfig,
+    TimingConfig,
+)
+from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
+from pp_env.sim import SIMULATORS
+from recorder.lerobot_writer import Feature, LeRobotWriter, picture, require_empty
+from recorder.rollout import Episode, EpisodeSink, Step, iterate_episode
+from recorder.sinks import Progress, SuccessOnly
+from recorder.video import CODECS
+
+_GIVE_UP_AFTER = 20  # failed attempts in a row
+_PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
+
+
+class CollectionError(RuntimeError):
+    """The collection cannot go on."""
+
+
+@dataclass
+class Tally:
+    """What the attempts came to.
+
+    Attributes:
+        attempts: Episodes that ran to their end.
+        successes: Those that succeeded.
+        failures: How often each reason and phase ended a failed one.
+        seconds: Wall time.
+    """
+
+    attempts: int = 0
+    successes: int = 0
+    failures: Counter = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def count(self, episode: Episode) -> None:
+        """Counts one more attempt."""
+        self.attempts += 1
+        self.successes += episode.success
+        if not episode.success:
+            self.failures[f"{failure_reason(episode)} in {failure_phase(episode.trace)}"] += 1
+
+
+class StopRequest:
+    """Whether the user has asked to stop; a second request interrupts at once."""
+
+    requested = False
+
+    def __call__(self, *_: object) -> None:
+        """Takes a signal."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        config = make_config(args)
+        expert = PickPlaceExpert(args.steps_per_segment, args.noise_rad)
+        require_writable(args.output)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    try:
+        with stop_on_signal() as stop:
+            return collect(args, config, expert, stop)
+    except (CollectionError, RuntimeError, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def collect(
+    args: argparse.Namespace, config: PickPlaceConfig, expert: PickPlaceExpert, stop: StopRequest
+) -> int:
+    """Collects and reports; returns the exit status."""
+    env = make_env(args, config)
+    try:
+        writer = make_writer(args, config, env)
+        progress = Progress(args.num_episodes, expert.num_steps, args.keep == "all")
+        sinks = [writer if args.keep == "all" else SuccessOnly(writer), progress]
+        try:
+            tally = run_attempts(env, expert, sinks, writer, args, stop)
+        finally:
+            for sink in sinks:
+                sink.close()
+    finally:
+        env.close()
+    print(report(writer, tally))
+    if stop.requested:
+        print(
+            f"stopped: the episode in hand was dropped; {writer.root} is a valid dataset of "
+            f"{writer.num_episodes} of the {args.num_episodes} episodes"
+        )
+        return 130
+    return 0
+
+
+def run_attempts(
+    env: gym.Env,
+    expert: PickPlaceExpert,
+    sinks: list[EpisodeSink],
+    writer: LeRobotWriter,
+    args: argparse.Namespace,
+    stop: StopRequest,
+) -> Tally:
+    """Attempts episodes until the writer has enough of them.
+
+    Raises:
+        CollectionError: Too many attempts in a row have failed.
+    """
+    tally, failed_in_a_row, begin = Tally(), 0, time.perf_counter()
+    for index in itertools.count():
+        if writer.num_episodes >= args.num_episodes:
+            break
+        episode = run_attempt(env, expert, sinks, args.seed, index, stop)
+        if episode is None:
+            break
+        tally.count(episode)
+        failed_in_a_row = 0 if episode.success else failed_in_a_row + 1
+        if args.keep == "success" and failed_in_a_row >= _GIVE_UP_AFTER:
+            raise CollectionError(
+                f"{failed_in_a_row} attempts in a row failed ({dict(tally.failures)}); "
+                f"{writer.root} holds the {writer.num_episodes} episodes that succeeded before; "
+                "try less --noise-rad or more --steps-per-segment"
+            )
+    tally.seconds = time.perf_counter() - begin
+    return tally
+
+
+def run_attempt(
+    env: gym.Env,
+    expert: PickPlaceExpert,
+    sinks: list[EpisodeSink],
+    seed: int,
+    index: int,
+    stop: StopRequest,
+) -> Episode | None:
+    """One episode, or None if a stop was requested while it ran."""
+    steps = iterate_episode(env, expert, sinks, seed, index, expert.num_steps)
+    while not stop.requested:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+    steps.close()
+    return None
+
+
+def make_env(args: argparse.Namespace, config: PickPlaceConfig) -> gym.Env:
+    """The environment, with episodes of full length."""
+    return gym.make(
+        pp_env.ENV_ID,
+        max_episode_steps=-1,  # the loop counts the steps
+        disable_env_checker=True,
+        simulator=args.simulator,
+        obs_type="pixels_agent_pos" if args.cameras else "state",
+        config=config,
+        terminate_on_success=False,
+        headless=args.headless,
+    )
+
+
+def make_writer(
+    args: argparse.Namespace, config: PickPlaceConfig, env: gym.Env
+) -> LeRobotWriter:
+    """The dataset writer, with this environment's features."""
+    cameras = [camera.name for camera in config.cameras] if args.cameras else []
+    # With pictures, the object's true pose must not look like an input for a policy, so its name
+    # lacks the prefix by which training code recognises inputs (docs/decisions/003).
+    state_key = "environment_state" if cameras else "observation.environment_state"
+    features = {
+        "observation.state": _vector(OBSERVATION),
+        "action": _vector(ACTION),
+        state_key: _vector(ENVIRONMENT_STATE),
+    }
+    size = config.render.resolution
+    for name in cameras:
+        features[f"observation.images.{name}"] = picture(size, size)
+
+    def row(step: Step) -> dict[str, np.ndarray]:
+        observation = step.observation
+        vector = observation["agent_pos"] if cameras else observation
+        values = {
+            "observation.state": vector,
+            "action": step.action,
+            state_key: step.info["environment_state"],
+        }
+        for name in cameras:
+            values[f"observation.images.{name}"] = observation["pixels"][name]
+        return values
+
+    return LeRobotWriter(
+        root=args.output,
+        features=features,
+        row=row,
+        fps=config.timing.control_hz,
+        task=args.task,
+        robot_type="franka_panda",
+        collection=describe_collection(args, config),
+        describe=describe_episode,
+        codec=args.codec,
+    )
+
+
+def describe_episode(episode: Episode) -> dict[str, Any]:
+    """The columns of `meta/episodes` that tell where an episode came from and how it went."""
+    start = episode.start_info
+    return {
+        "episode/attempt": episode.index,
+        "episode/seed": episode.seed,
+        "episode/success": episode.success,
+        "episode/failure_reason": "" if episode.success else failure_reason(episode),
+        "episode/failure_phase": "" if episode.success else failure_phase(episode.trace),
+        "episode/pick": start["object_pos"][:2].tolist(),
+        "episode/place": start["goal_pos"][:2].tolist(),
+        "episode/object_rgb": start["object_rgb"].tolist(),
+    }
+
+
+def failure_reason(episode: Episode) -> str:
+    """Which conditions for success did not hold at the end."""
+    return ", ".join(episode.trace[-1][1]["failures"])
+
+
+def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> dict[str, Any]:
+    """Everything that is needed to collect the same dataset again."""
+    return {
+        "seed": args.seed,
+        "simulator": args.simulator,
+        "steps_per_segment": args.steps_per_segment,
+        "noise_rad": args.noise_rad,
+        "keep": args.keep,
+        "codec": args.codec,
+        "task": args.task,
+        "config": dataclasses.asdict(config),
+        "render_preset": dataclasses.asdict(RENDER_PRESETS[config.render.preset]),
+        "cameras": {
+            camera.name: {
+                "parent": camera.parent,
+                "position_in_parent_m": list(camera.position),
+                "quat_wxyz_in_parent": rotation.from_matrix(camera.rotation()).tolist(),
+                "axes": "x right, y up, z backward",
+                "fov_deg": camera.fov_deg,
+                "intrinsics_px": camera.intrinsics(config.render.resolution).tolist(),
+            }
+            for camera in config.cameras
+        },
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": platform.platform(),
+    }
+
+
+def report(writer: LeRobotWriter, tally: Tally) -> str:
+    """The closing lines."""
+    size = sum(f.stat().st_size for f in writer.root.rglob("*") if f.is_file())
+    size -= sum(f.stat().st_size for f in writer.root.rglob("episode_*.mp4"))  # the same files
+    rate = tally.successes / tally.attempts if tally.attempts else 0.0
+    frames_per_second = writer.num_frames / tally.seconds if tally.seconds else 0.0
+    lines = [
+        f"episodes   {writer.num_episodes}",
+        f"success    {tally.successes} of {tally.attempts} attempts ({rate:.1%})",
+        f"frames     {writer.num_frames} ({frames_per_second:.1f} per second)",
+        f"size       {size / 1e6:.1f} MB",
+        f"path       {writer.root.resolve()}",
+        "load it    from lerobot.datasets.lerobot_dataset import LeRobotDataset",
+        f'           LeRobotDataset("local/{writer.root.name}", root="{writer.root}", '
+        'video_backend="pyav")',
+    ]
+    lines += [f"failed     {n} x {what}" for what, n in sorted(tally.failures.items())]
+    return "\n".join(lines)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turns Ctrl-C and SIGTERM into a request to stop between two steps."""
+    stop = StopRequest()
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_config(args: argparse.Namespace) -> PickPlaceConfig:
+    """The environment's configuration.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+    return PickPlaceConfig(
+        timing=TimingConfig(control_hz=args.fps),
+        render=RenderConfig(resolution=args.resolution, preset=args.preset),
+        grasp=GraspConfig(mode=args.grasp),
+    )
+
+
+def require_writable(output: Path) -> None:
+    """Checks that a dataset can be written at `output`.
+
+    Raises:
+        OSError: It cannot.
+    """
+    require_empty(output)
+    output.mkdir(parents=True, exist_ok=True)
+    probe = output / ".probe"
+    probe.touch()
+    probe.unlink()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="collect.py",
+        description=__doc__.splitlines()[0],
+        epilog=__doc__.splitlines()[2],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    switch = argparse.BooleanOptionalAction
+    add("--num-episodes", type=_positive, default=50, help="episodes in the dataset")
+    add("--output", type=Path, default=Path("datasets/pick_place"), help="absent or empty folder")
+    add("--seed", type=_not_negative, default=12345, help="episode k depends on this and k alone")
+    add("--fps", type=_positive, default=30, help="control and camera rate, Hz")
+    add("--steps-per-segment", type=_positive, default=30, help="steps per waypoint; nine segments")
+    add("--noise-rad", type=float, default=0.05, help="uniform noise on the waypoints' joints")
+    add("--keep", choices=("success", "all"), default="success", help="which episodes to keep")
+    add("--simulator", choices=sorted(SIMULATORS), default="mujoco", help="physics and pictures")
+    add("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint", help="grasp mode")
+    add("--headless", action=switch, default=True, help="without the simulator's window")
+    add("--cameras", action=switch, default=True, help="record both cameras")
+    add("--resolution", type=_positive, default=512, help="width and height of pictures")
+    add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
+    add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
+    add("--task", type=_text, default="pick and place", help="task text of every frame")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
+    return number
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def _vector(layout) -> Feature:
+    return Feature("float32", (layout.size,), tuple(layout.names))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The nine waypoints as one table, and the policy that interpolates between them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pp_env import panda
+
+APPROACH_HEIGHT = 0.12  # m above the grasp: clears a cube by 8 cm, is reachable everywhere
+
+
+@dataclass(frozen=True)
+class Waypoint:
+    """Where the arm is at the end of one segment.
+
+    Attributes:
+        name: The segment's name; also the phase in which a failed episode is said to have failed.
+        place: Which location it is above.
+        height: TCP above its grasping height there, m; unused at HOME.
+        gripper: Finger target, m.
+        is_free: In free space, where noise may move it; else contact is near and it may not.
+    """
+
+    name: str
+    place: Literal["home", "pick", "place"]
+    height: float
+    gripper: float
+    is_free: bool
+
+
+_OPEN, _CLOSED = panda.FINGER_OPEN, panda.FINGER_CLOSED
+
+WAYPOINTS = (  # the arm starts at HOME
+    Waypoint("APPROACH_PICK", "pick", APPROACH_HEIGHT, _OPEN, is_free=True),
+    Waypoint("DOWN_PICK", "pick", 0.0, _OPEN, is_free=False),
+    Waypoint("CLOSE_GRIPPER", "pick", 0.0, _CLOSED, is_free=False),
+    Waypoint("LIFT", "pick", APPROACH_HEIGHT, _CLOSED, is_free=True),
+    Waypoint("MOVE_TO_PLACE", "place", APPROACH_HEIGHT, _CLOSED, is_free=True),
+    Waypoint("DOWN_PLACE", "place", 0.0, _CLOSED, is_free=False),
+    Waypoint("OPEN_GRIPPER", "place", 0.0, _OPEN, is_free=False),
+    Waypoint("RETRACT", "place", APPROACH_HEIGHT, _OPEN, is_free=True),
+    Waypoint("HOME", "home", 0.0, _OPEN, is_free=False),
+)
+
+
+class Interpolation:
+    """Straight lines in joint space, one segment per waypoint, then standing still at the last.
+
+    Args:
+        start: (8,) action at which the first segment begins.
+        targets: (n, 8) action at the end of each segment.
+        steps_per_segment: Actions per segment, at least 1.
+    """
+
+    def __init__(self, start: np.ndarray, targets: np.ndarray, steps_per_segment: int) -> None:
+        self._knots = np.vstack([start, targets])
+        self._steps_per_segment = steps_per_segment
+        self._step = 0
+
+    @property
+    def segment(self) -> int:
+        """Index of the segment that the next action belongs to; the last one at the end."""
+        return min(self._step // self._steps_per_segment, len(self._knots) - 2)
+
+    def next_action(self) -> np.ndarray:
+        """The next action (8,) float32."""
+        segment = self.segment
+        done = self._step + 1 - segment * self._steps_per_segment
+        share = min(done / self._steps_per_segment, 1.0)
+        self._step += 1
+        before, after = self._knots[segment], self._knots[segment + 1]
+        return (before + share * (after - before)).astype(np.float32)

@@ -1,0 +1,288 @@
+"""Every number of the scene, the timing, the task and the pictures, with its unit.
+
+World frame: the robot's base, x forward, y left, z up, metres. The defaults are the project's
+reference scene; `dataclasses.replace` makes a variant, and a dataset stores the one it used.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from pp_env import panda
+
+Vec3 = tuple[float, float, float]
+Interval = tuple[float, float]
+
+HOME_JOINT_POS = (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785)  # rad
+
+
+@dataclass(frozen=True)
+class TimingConfig:
+    """How time is cut up. A control period is one `env.step`, one command and one frame.
+
+    Attributes:
+        control_hz: Commands and camera frames per second.
+        physics_hz: Physics steps per second, a whole multiple of `control_hz`.
+    """
+
+    control_hz: int = 30
+    physics_hz: int = 240
+
+    def __post_init__(self) -> None:
+        if self.control_hz < 1 or self.physics_hz % self.control_hz:
+            fitting = [hz for hz in range(5, self.physics_hz + 1) if self.physics_hz % hz == 0]
+            raise ValueError(
+                f"control_hz (--fps) must divide the physics rate of {self.physics_hz} Hz, "
+                f"got {self.control_hz}; these do: {fitting}"
+            )
+
+    @property
+    def substeps(self) -> int:
+        """Physics steps in one control period."""
+        return self.physics_hz // self.control_hz
+
+    @property
+    def control_period(self) -> float:
+        """Seconds between two commands."""
+        return 1.0 / self.control_hz
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """The table: a box fixed to the world."""
+
+    center: Vec3 = (0.5, 0.0, 0.4)
+    size: Vec3 = (0.6, 0.8, 0.02)
+    rgb: Vec3 = (0.6, 0.4, 0.2)
+
+    @property
+    def top_z(self) -> float:
+        """Height of the table's surface, m."""
+        return self.center[2] + self.size[2] / 2
+
+    def holds(self, xy: np.ndarray) -> bool:
+        """Whether the point (2,), m, lies above the table."""
+        return all(
+            abs(float(xy[i]) - self.center[i]) <= self.size[i] / 2 for i in (0, 1)
+        )
+
+
+@dataclass(frozen=True)
+class ObjectConfig:
+    """The object to be moved: a cube.
+
+    Attributes:
+        size: Full edge lengths, m.
+        mass: kg.
+        static_friction: Coulomb coefficient at rest.
+        dynamic_friction: Coulomb coefficient while sliding.
+        restitution: Share of the approach speed that a bounce gives back.
+    """
+
+    name: str = "cube"
+    size: Vec3 = (0.04, 0.04, 0.04)
+    mass: float = 0.1
+    static_friction: float = 1.5
+    dynamic_friction: float = 1.0
+    restitution: float = 0.0
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """A pinhole camera with square pixels.
+
+    Attributes:
+        name: Also the last part of its dataset key.
+        parent: The body that carries it.
+        position: In the parent's frame, m.
+        forward: Viewing direction in the parent's frame; need not be normalised.
+        up: Roughly the picture's upward direction in the parent's frame.
+        focal_length_mm: With `aperture_mm` it sets the field of view.
+        aperture_mm: Width and height of the (square) sensor.
+    """
+
+    name: str
+    parent: Literal["world", "panda_hand"]
+    position: Vec3
+    forward: Vec3
+    up: Vec3
+    focal_length_mm: float
+    aperture_mm: float = 20.955
+
+    @property
+    def fov_deg(self) -> float:
+        """Field of view, horizontal and vertical."""
+        return math.degrees(2 * math.atan(self.aperture_mm / (2 * self.focal_length_mm)))
+
+    def rotation(self) -> np.ndarray:
+        """Camera axes in the parent's frame, (3, 3) columns right, up, backward (OpenGL, USD)."""
+        forward = np.array(self.forward) / np.linalg.norm(self.forward)
+        right = np.cross(forward, self.up)
+        right /= np.linalg.norm(right)
+        return np.stack([right, np.cross(right, forward), -forward], axis=1)
+
+    def intrinsics(self, resolution: int) -> np.ndarray:
+        """Pinhole matrix K (3, 3), pixels, for square pictures of `resolution` pixels."""
+        focal = self.focal_length_mm / self.aperture_mm * resolution
+        center = resolution / 2
+        return np.array([[focal, 0.0, center], [0.0, focal, center], [0.0, 0.0, 1.0]])
+
+
+def _tilted_down(position: Vec3, towards: Vec3, tilt_deg: float) -> Vec3:
+    """The direction `tilt_deg` away from straight down, towards a point, as a unit vector."""
+    dx, dy = towards[0] - position[0], towards[1] - position[1]
+    distance, tilt = math.hypot(dx, dy), math.radians(tilt_deg)
+    return (
+        math.sin(tilt) * dx / distance,
+        math.sin(tilt) * dy / distance,
+        -math.cos(tilt),
+    )
+
+
+_HIGH_POSITION = (0.3, -0.3, 1.3)
+
+CAMERAS = (
+    CameraConfig(
+        name="cam_high",
+        parent="world",
+        position=_HIGH_POSITION,
+        forward=_tilted_down(_HIGH_POSITION, TableConfig().center, 25.0),
+        up=(1.0, 0.0, 0.0),
+        focal_length_mm=14.0,
+    ),
+    CameraConfig(
+        name="cam_wrist",
+        parent="panda_hand",
+        # At x = 0.05 the hand's own shell hides the TCP, so it sits a little further out.
+        position=(0.07, 0.0, 0.05),
+        forward=(-0.57, 0.0, 0.82),
+        up=(1.0, 0.0, 0.0),
+        focal_length_mm=10.0,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class RenderPreset:
+    """What a picture may cost.
+
+    Attributes:
+        samples: Samples per pixel for smooth edges; 0 is off.
+        shadow_map: Edge of the shadow map in texels; 0 is no shadows.
+        mesh_detail: Share of the robot's visual triangles that is kept, in (0, 1].
+    """
+
+    samples: int
+    shadow_map: int
+    mesh_detail: float
+
+
+RENDER_PRESETS = {
+    "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.05),
+    "default": RenderPreset(samples=0, shadow_map=512, mesh_detail=0.1),
+    "pretty": RenderPreset(samples=4, shadow_map=4096, mesh_detail=1.0),
+}
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Pictures: both cameras are square and equally large."""
+
+    resolution: int = 512
+    preset: str = "default"
+
+    def __post_init__(self) -> None:
+        if self.preset not in RENDER_PRESETS:
+            raise ValueError(
+                f"preset must be one of {sorted(RENDER_PRESETS)}, got {self.preset!r}"
+            )
+        if self.resolution % 2 or not 32 <= self.resolution <= 2048:
+            raise ValueError(
+                "resolution must be an even number of pixels from 32 to 2048 (video needs even "
+                f"sizes), got {self.resolution}"
+            )
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Where episodes begin and what counts as success.
+
+    Attributes:
+        x_range: Picks and places are drawn from this interval, m.
+        y_range: Likewise.
+        min_distance: Least distance between pick and place in the plane, m.
+        color_range: Each channel of the object's colour.
+        place_tolerance: Greatest distance from the target in the plane, m.
+        height_tolerance: Greatest distance from lying on the table, m.
+        rest_speed: The object rests below this speed, m/s.
+        home_tolerance: Each arm joint is this close to HOME, rad.
+        open_tolerance: Each finger is this close to fully open, m.
+    """
+
+    x_range: Interval = (0.3, 0.7)
+    y_range: Interval = (-0.3, 0.3)
+    min_distance: float = 0.10
+    color_range: Interval = (0.1, 0.9)
+    place_tolerance: float = 0.05
+    height_tolerance: float = 0.01
+    rest_speed: float = 0.02
+    home_tolerance: float = 0.05
+    open_tolerance: float = 0.005
+
+
+@dataclass(frozen=True)
+class GraspConfig:
+    """When a closed gripper counts as holding the object (`pp_env.sim.grasp`).
+
+    Attributes:
+        mode: "fixed_joint" attaches the object to the hand, "friction" leaves it to contact.
+        closed_below: A finger target below this is a command to close, m.
+        stopped_speed: A finger slower than this has stopped, m/s.
+        max_distance_xy: From `panda_hand` to the object's centre, in the world's plane, m.
+        max_distance_z: Likewise along the world's z, m.
+        margin: The TCP may be this far outside the object's box, m.
+    """
+
+    mode: Literal["fixed_joint", "friction"] = "fixed_joint"
+    closed_below: float = panda.FINGER_OPEN / 2
+    stopped_speed: float = 0.01
+    max_distance_xy: float = 0.08
+    max_distance_z: float = 0.15
+    margin: float = 0.005
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("fixed_joint", "friction"):
+            raise ValueError(
+                f"grasp must be 'fixed_joint' or 'friction', got {self.mode!r}"
+            )
+
+
+@dataclass(frozen=True)
+class PickPlaceConfig:
+    """The whole environment: one value from which the scene, in any simulator, follows."""
+
+    timing: TimingConfig = field(default_factory=TimingConfig)
+    table: TableConfig = field(default_factory=TableConfig)
+    object: ObjectConfig = field(default_factory=ObjectConfig)
+    cameras: tuple[CameraConfig, ...] = CAMERAS
+    render: RenderConfig = field(default_factory=RenderConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    grasp: GraspConfig = field(default_factory=GraspConfig)
+
+    @property
+    def rest_z(self) -> float:
+        """Height of the object's centre when it lies on the table, m."""
+        return self.table.top_z + self.object.size[2] / 2
+
+    def camera(self, name: str) -> CameraConfig:
+        """The camera of that name.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise ValueError(f"camera must be one of {[c.name for c in self.cameras]}, got {name!r}")

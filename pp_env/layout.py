@@ -1,0 +1,161 @@
+"""The order of the numbers: observation (23), action (8) and environment state (11), each once.
+
+Spaces, dataset features, the expert and the tables in the README derive from here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import gymnasium as gym
+import numpy as np
+
+from pp_env import panda
+
+_XYZ = ("x", "y", "z")
+_WXYZ = ("w", "x", "y", "z")
+
+# Room beyond the published limits, so that a transient of the simulator stays inside the space.
+_JOINT_SLACK = 0.1  # rad
+_FINGER_SLACK = 0.005  # m
+_MAX_JOINT_VEL = 20.0  # rad/s, about eight times the real robot's limit
+_WORKSPACE = 2.0  # m from the base, each axis
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """A named run of numbers inside a vector.
+
+    Attributes:
+        name: What `Layout.unpack` calls it.
+        suffixes: One per number; with the name they make the dataset's column names.
+        unit: SI unit, or "" where there is none.
+        low: Least value, a number or one per element.
+        high: Greatest value, likewise.
+        meaning: One line for the tables.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    unit: str
+    low: float | np.ndarray
+    high: float | np.ndarray
+    meaning: str
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return len(self.suffixes)
+
+    @property
+    def element_names(self) -> list[str]:
+        """`name_suffix` of each number."""
+        return [f"{self.name}_{s}" if s else self.name for s in self.suffixes]
+
+
+class Layout:
+    """An ordered list of fields: the meaning of one flat vector."""
+
+    def __init__(self, *fields: Field) -> None:
+        self.fields = fields
+        self._slices: dict[str, slice] = {}
+        start = 0
+        for field in fields:
+            self._slices[field.name] = slice(start, start + field.size)
+            start += field.size
+        self.size = start
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of every number, in order."""
+        return [name for field in self.fields for name in field.element_names]
+
+    @cached_property
+    def low(self) -> np.ndarray:
+        """Least values, (size,) float32."""
+        return self._bound("low")
+
+    @cached_property
+    def high(self) -> np.ndarray:
+        """Greatest values, (size,) float32."""
+        return self._bound("high")
+
+    def _bound(self, side: str) -> np.ndarray:
+        parts = [np.broadcast_to(getattr(f, side), (f.size,)) for f in self.fields]
+        return np.concatenate(parts).astype(np.float32)
+
+    def space(self) -> gym.spaces.Box:
+        """A bounded float32 box of shape (size,)."""
+        return gym.spaces.Box(self.low, self.high, dtype=np.float32)
+
+    def pack(self, values: Mapping[str, np.ndarray | float]) -> np.ndarray:
+        """The vector (size,) float32, clipped to the bounds, from one value per field."""
+        flat = np.empty(self.size, dtype=np.float32)
+        for name, where in self._slices.items():
+            flat[where] = values[name]
+        return np.clip(flat, self.low, self.high, out=flat)
+
+    def unpack(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """Views (..., field size) of a vector (..., size), by field name."""
+        return {name: vector[..., where] for name, where in self._slices.items()}
+
+    def table(self) -> str:
+        """A Markdown table: index, name, meaning, unit, bounds."""
+        rows = ["| index | name | meaning | unit | low | high |", "|---|---|---|---|---|---|"]
+        for index, (name, field) in enumerate(
+            (name, field) for field in self.fields for name in field.element_names
+        ):
+            rows.append(
+                f"| {index} | `{name}` | {field.meaning} | {field.unit or '-'} "
+                f"| {self.low[index]:.5g} | {self.high[index]:.5g} |"
+            )
+        return "\n".join(rows)
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(str(i) for i in range(count))
+
+
+_GRIPPER_LOW, _GRIPPER_HIGH = panda.FINGER_CLOSED, panda.FINGER_OPEN
+
+OBSERVATION = Layout(
+    Field(
+        "joint_pos", _numbers(7), "rad",
+        panda.JOINT_LOWER - _JOINT_SLACK, panda.JOINT_UPPER + _JOINT_SLACK,
+        "arm joint position",
+    ),
+    Field(
+        "joint_vel", _numbers(7), "rad/s", -_MAX_JOINT_VEL, _MAX_JOINT_VEL, "arm joint velocity"
+    ),
+    Field(
+        "gripper_pos", _numbers(2), "m",
+        _GRIPPER_LOW - _FINGER_SLACK, _GRIPPER_HIGH + _FINGER_SLACK,
+        "finger position, 0 closed, 0.04 open",
+    ),
+    Field("eef_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "origin of `panda_hand`, world frame"),
+    Field(
+        "eef_quat", _WXYZ, "", np.array([0.0, -1.0, -1.0, -1.0]), 1.0,
+        "orientation of `panda_hand`, world frame, unit quaternion, w >= 0",
+    ),
+)  # fmt: skip
+
+ACTION = Layout(
+    Field(
+        "action_joint", _numbers(7), "rad", panda.JOINT_LOWER, panda.JOINT_UPPER,
+        "arm joint position target",
+    ),
+    Field(
+        "action_gripper", ("",), "m", _GRIPPER_LOW, _GRIPPER_HIGH,
+        "finger position target, 0 closed, 0.04 open",
+    ),
+)  # fmt: skip
+
+ENVIRONMENT_STATE = Layout(
+    Field("object_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "object's centre, world frame"),
+    Field(
+        "object_quat", _WXYZ, "", np.array([0.0, -1.0, -1.0, -1.0]), 1.0,
+        "object's orientation, world frame, unit quaternion, w >= 0",
+    ),
+    Field("goal_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "place target on the table, world frame"),
+    Field("is_grasped", ("",), "", 0.0, 1.0, "1 while the gripper holds the object"),
+)  # fmt: skip

@@ -1,0 +1,61 @@
+"""Quaternions (w, x, y, z) in plain numpy; the last axis holds the numbers."""
+
+import numpy as np
+
+
+def rotate(quat_wxyz: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """The vector (..., 3), turned by the unit quaternion (..., 4)."""
+    w, axis = quat_wxyz[..., :1], quat_wxyz[..., 1:]
+    twice = 2.0 * np.cross(axis, vector)
+    return vector + w * twice + np.cross(axis, twice)
+
+
+def unrotate(quat_wxyz: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """The vector (..., 3), turned by the inverse of the unit quaternion (..., 4)."""
+    return rotate(quat_wxyz * np.array([1.0, -1.0, -1.0, -1.0]), vector)
+
+
+def canonical(quat_wxyz: np.ndarray) -> np.ndarray:
+    """The same rotation as a unit quaternion (..., 4) with w >= 0."""
+    unit = quat_wxyz / np.linalg.norm(quat_wxyz, axis=-1, keepdims=True)
+    return np.where(unit[..., :1] < 0, -unit, unit)
+
+
+def from_matrix(matrix: np.ndarray) -> np.ndarray:
+    """Unit quaternion (4,), w >= 0, of a rotation matrix (3, 3)."""
+    m = matrix
+    # The largest of the four squares keeps the division well conditioned.
+    squares = 1.0 + np.array(
+        [
+            m[0, 0] + m[1, 1] + m[2, 2],
+            m[0, 0] - m[1, 1] - m[2, 2],
+            m[1, 1] - m[0, 0] - m[2, 2],
+            m[2, 2] - m[0, 0] - m[1, 1],
+        ]
+    )
+    rows = np.array(
+        [
+            [squares[0], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
+            [m[2, 1] - m[1, 2], squares[1], m[0, 1] + m[1, 0], m[0, 2] + m[2, 0]],
+            [m[0, 2] - m[2, 0], m[0, 1] + m[1, 0], squares[2], m[1, 2] + m[2, 1]],
+            [m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], squares[3]],
+        ]
+    )
+    return canonical(rows[int(np.argmax(squares))])
+
+
+def to_matrix(quat_wxyz: np.ndarray) -> np.ndarray:
+    """Rotation matrix (..., 3, 3) of a unit quaternion (..., 4)."""
+    basis = [rotate(quat_wxyz, np.broadcast_to(e, (*quat_wxyz.shape[:-1], 3))) for e in np.eye(3)]
+    return np.stack(basis, axis=-1)
+
+
+def about_z(angle: float) -> np.ndarray:
+    """Quaternion (4,) of a turn by `angle`, rad, about z."""
+    return np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])
+
+
+def yaw(quat_wxyz: np.ndarray) -> float:
+    """Heading, rad: the angle from world x to the turned x axis, seen from above."""
+    x_axis = rotate(quat_wxyz, np.array([1.0, 0.0, 0.0]))
+    return float(np.arctan2(x_axis[1], x_axis[0]))

@@ -1,0 +1,52 @@
+"""When the gripper holds the object: one rule, from command and state alone, for any simulator.
+
+Because the rule asks for fingers that were stopped by the object between them, a learned policy
+must grasp for real: it cannot use the attachment as a magnet.
+"""
+
+import numpy as np
+
+from pp_env import panda
+from pp_env.config import GraspConfig, ObjectConfig
+from pp_env.rotation import rotate, unrotate
+from pp_env.sim.api import Command, SimState
+
+
+def is_grasped(
+    state: SimState, command: Command, config: GraspConfig, obj: ObjectConfig
+) -> bool:
+    """Whether the gripper holds the object after `command` was given in `state`.
+
+    A held object stays held until the gripper is commanded open. Otherwise it becomes held when
+    the gripper is commanded closed, both fingers have stopped short of closing, and the object is
+    near `panda_hand` and between the fingers.
+    """
+    if command.gripper >= config.closed_below:
+        return False
+    if state.is_grasped:
+        return True
+    return (
+        bool((np.abs(state.gripper_vel) < config.stopped_speed).all())
+        and bool((state.gripper_pos > command.gripper).all())
+        and _is_near_hand(state, config)
+        and _is_between_fingers(state, config, obj)
+    )
+
+
+def tcp_position(state: SimState) -> np.ndarray:
+    """The point between the finger pads, (3,) m, world."""
+    offset = np.array([0.0, 0.0, panda.TCP_OFFSET])
+    return state.eef.position + rotate(state.eef.quat_wxyz, offset)
+
+
+def _is_near_hand(state: SimState, config: GraspConfig) -> bool:
+    dx, dy, dz = state.object.position - state.eef.position
+    return bool(np.hypot(dx, dy) < config.max_distance_xy and abs(dz) < config.max_distance_z)
+
+
+def _is_between_fingers(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:
+    tcp_in_object = unrotate(
+        state.object.quat_wxyz, tcp_position(state) - state.object.position
+    )
+    reach = np.array(obj.size) / 2 + config.margin
+    return bool((np.abs(tcp_in_object) < reach).all())

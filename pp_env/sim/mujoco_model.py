@@ -1,0 +1,299 @@
+"""The scene as a MuJoCo model: Panda, table, object, place marker, lights and both cameras."""
+
+import importlib.util
+from pathlib import Path
+
+import fast_simplification
+import mujoco
+import numpy as np
+
+from pp_env import panda, rotation
+from pp_env.config import RENDER_PRESETS, CameraConfig, PickPlaceConfig
+
+# Servo gains, N m/rad and N/m: stiff enough to follow the waypoints, soft enough for the steps.
+_ARM_STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
+_ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
+_FINGER_STIFFNESS = 1000.0
+_FINGER_FORCE = 20.0  # N, as in franka_description
+_FINGER_ARMATURE = 0.1  # kg
+
+# The attachment of a held object, stiffer than MuJoCo's default so that it follows within 0.1 mm.
+_WELD_SOLREF = (0.01, 1.0)
+_WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
+
+# Who collides with whom: the robot with the scene and the scene with itself, not robot with robot.
+_ROBOT_BIT, _SCENE_BIT = 1, 2
+
+_MARKER_LAYER = 0.0005  # m
+
+_LEAST_TRIANGLES = 600  # of a part: the fingers, the smallest, stay whole
+
+
+def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
+    """The scene of `config` as a compiled MuJoCo model."""
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    spec.option.timestep = 1.0 / config.timing.physics_hz
+    # Not an implicit integrator: that changes the fingers' velocity after friction was solved for,
+    # and a held object creeps out of the grip (docs/decisions/002).
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10.0  # friction that holds rather than creeps
+    _set_picture_quality(spec, config)
+    _add_lights(spec)
+    _add_floor(spec)
+    _add_table(spec, config)
+    _add_object(spec, config)
+    _add_marker(spec, config)
+    bodies = _add_robot(spec, RENDER_PRESETS[config.render.preset].mesh_detail)
+    for camera in config.cameras:
+        parent = spec.worldbody if camera.parent == "world" else bodies[camera.parent]
+        _add_camera(parent, camera)
+    spec.add_equality(
+        name="grasp",
+        type=mujoco.mjtEq.mjEQ_WELD,
+        objtype=mujoco.mjtObj.mjOBJ_BODY,
+        name1=panda.HAND.name,
+        name2="object",
+        active=False,
+        solref=_WELD_SOLREF,
+        solimp=_WELD_SOLIMP,
+    )
+    return spec.compile()
+
+
+def _set_picture_quality(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    preset, resolution = RENDER_PRESETS[config.render.preset], config.render.resolution
+    spec.visual.quality.offsamples = preset.samples
+    spec.visual.quality.shadowsize = max(preset.shadow_map, 1)
+    spec.visual.global_.offwidth = spec.visual.global_.offheight = resolution
+    spec.stat.extent = 1.0  # so that the clipping planes below are in metres
+    spec.stat.center = config.table.center
+    spec.visual.map.znear = 0.01
+    spec.visual.map.zfar = 30.0
+
+
+def _add_lights(spec: mujoco.MjSpec) -> None:
+    head = spec.visual.headlight
+    head.ambient, head.diffuse, head.specular = [0.35] * 3, [0.25] * 3, [0.0] * 3
+    spec.worldbody.add_light(
+        name="key",
+        type=mujoco.mjtLightType.mjLIGHT_SPOT,
+        pos=[0.3, 0.3, 3.0],
+        dir=[0.2, -0.3, -2.6],
+        cutoff=25,
+        exponent=5,
+        attenuation=[1, 0, 0],
+        diffuse=[0.45] * 3,
+        specular=[0.15] * 3,
+        castshadow=True,
+    )
+
+
+def _add_floor(spec: mujoco.MjSpec) -> None:
+    """A slab rather than a plane: only closed shapes are free of artefacts in the shadow map."""
+    spec.worldbody.add_geom(
+        name="floor",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=[0.0, 0.0, -0.05],
+        size=[10.0, 10.0, 0.05],
+        rgba=[0.32, 0.34, 0.37, 1.0],
+        contype=_SCENE_BIT,
+        conaffinity=_ROBOT_BIT | _SCENE_BIT,
+    )
+
+
+def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    spec.worldbody.add_geom(
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=config.table.center,
+        size=np.array(config.table.size) / 2,
+        rgba=[*config.table.rgb, 1.0],
+        contype=_SCENE_BIT,
+        conaffinity=_ROBOT_BIT | _SCENE_BIT,
+    )
+
+
+def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    obj = config.object
+    body = spec.worldbody.add_body(
+        name="object", pos=[*config.table.center[:2], config.rest_z]
+    )
+    body.add_freejoint(name="object_free")
+    body.add_geom(
+        name="object",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=np.array(obj.size) / 2,
+        mass=obj.mass,
+        # MuJoCo has one sliding coefficient. Static friction is what a grip needs.
+        friction=[obj.static_friction, 0.005, 0.0001],
+        condim=4,
+        contype=_SCENE_BIT,
+        conaffinity=_ROBOT_BIT | _SCENE_BIT,
+    )
+
+
+def _add_marker(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    """Two flat discs, for the eye only; the outer one is as large as the tolerance."""
+    body = spec.worldbody.add_body(
+        name="place_marker", mocap=True, pos=[*config.table.center[:2], config.table.top_z]
+    )
+    radius = config.task.place_tolerance
+    for scale, lift, rgba in ((1.0, 1, [0.9, 0.9, 0.85, 1]), (0.7, 2, [0.1, 0.45, 0.85, 1])):
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+            size=[radius * scale, lift * _MARKER_LAYER, 0],
+            rgba=rgba,
+            contype=0,
+            conaffinity=0,
+        )
+
+
+def _add_camera(parent: mujoco.MjsBody, camera: CameraConfig) -> None:
+    parent.add_camera(
+        name=camera.name,
+        pos=camera.position,
+        quat=rotation.from_matrix(camera.rotation()),
+        fovy=camera.fov_deg,
+    )
+
+
+def _add_robot(spec: mujoco.MjSpec, mesh_detail: float) -> dict[str, mujoco.MjsBody]:
+    bodies: dict[str, mujoco.MjsBody] = {}
+    parent = spec.worldbody
+    for link in (panda.BASE, *panda.ARM, panda.HAND):
+        parent = bodies[link.name] = _add_link(parent, link)
+        _add_meshes(spec, parent, link.name, mesh_detail)
+    for joint, link, lower, upper, torque, stiffness in zip(
+        panda.ARM_JOINTS, panda.ARM, panda.JOINT_LOWER, panda.JOINT_UPPER,
+        panda.JOINT_TORQUE_LIMIT, _ARM_STIFFNESS, strict=True,
+    ):  # fmt: skip
+        bodies[link.name].add_joint(
+            name=joint, axis=[0, 0, 1], range=[lower, upper], armature=_ARM_ARMATURE
+        )
+        _add_servo(spec, joint, stiffness, torque, lower, upper)
+    for joint, link in zip(
+        panda.FINGER_JOINTS, (panda.LEFT_FINGER, panda.RIGHT_FINGER), strict=True
+    ):
+        body = _add_link(bodies[panda.HAND.name], link)
+        _add_finger(spec, body, mesh_detail)
+        limits = (panda.FINGER_CLOSED, panda.FINGER_OPEN)
+        body.add_joint(
+            name=joint,
+            type=mujoco.mjtJoint.mjJNT_SLIDE,
+            axis=[0, 1, 0],
+            range=limits,
+            armature=_FINGER_ARMATURE,
+        )
+        _add_servo(spec, joint, _FINGER_STIFFNESS, _FINGER_FORCE, *limits)
+    return bodies
+
+
+def _add_link(parent: mujoco.MjsBody, link: panda.Link) -> mujoco.MjsBody:
+    return parent.add_body(
+        name=link.name,
+        pos=link.position,
+        quat=link.quat_wxyz,
+        mass=link.mass,
+        ipos=link.center_of_mass,
+        fullinertia=link.inertia,
+        explicitinertial=True,
+        gravcomp=1.0,  # as the real controller: the servos carry no weight, so nothing sags
+    )
+
+
+def _add_servo(
+    spec: mujoco.MjSpec, joint: str, stiffness: float, force: float, lower: float, upper: float
+) -> None:
+    actuator = spec.add_actuator(
+        name=joint,
+        trntype=mujoco.mjtTrn.mjTRN_JOINT,
+        target=joint,
+        forcerange=[-force, force],
+        ctrlrange=[lower, upper],
+    )
+    actuator.set_to_position(kp=stiffness, dampratio=1.0)
+
+
+_LINK_RGBA = [0.86, 0.87, 0.88, 1.0]
+_DARK_RGBA = [0.2, 0.21, 0.23, 1.0]
+
+
+def _add_meshes(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detail: float
+) -> None:
+    part = link.removeprefix("panda_")
+    rgba = _DARK_RGBA if part in ("link7", "hand") else _LINK_RGBA
+    _add_visual(spec, body, part, mesh_detail, rgba)
+    name = f"{part}_collision"
+    spec.add_mesh(name=name, file=str(_mesh_folder() / "collision" / f"{part}.stl"))
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname=name,
+        contype=_ROBOT_BIT,
+        conaffinity=_SCENE_BIT,
+        group=3,
+    )
+
+
+def _add_finger(spec: mujoco.MjSpec, body: mujoco.MjsBody, mesh_detail: float) -> None:
+    _add_visual(spec, body, "finger", mesh_detail, _LINK_RGBA)
+    # Boxes inside the finger's mesh: the pad, whose face is at y = 0, and the part behind it.
+    for half_size, center in (
+        ([0.0085, 0.004, 0.009], [0.0, 0.004, 0.0445]),
+        ([0.0085, 0.008, 0.018], [0.0, 0.016, 0.018]),
+    ):
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=half_size,
+            pos=center,
+            friction=[1.0, 0.005, 0.0001],
+            condim=4,
+            contype=_ROBOT_BIT,
+            conaffinity=_SCENE_BIT,
+            group=3,
+        )
+
+
+def _add_visual(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, part: str, mesh_detail: float, rgba: list[float]
+) -> None:
+    name = f"{part}_visual"
+    if spec.mesh(name) is None:
+        vertices, faces = _read_stl(_mesh_folder() / "visual" / f"{part}.stl")
+        target = max(round(len(faces) * mesh_detail), _LEAST_TRIANGLES)
+        if target < len(faces):
+            vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target)
+        spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel())
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname=name,
+        rgba=rgba,
+        contype=0,
+        conaffinity=0,
+        group=2,
+    )
+
+
+def _mesh_folder() -> Path:
+    """Where gymnasium-robotics keeps the Panda's meshes; found without importing the package."""
+    package = importlib.util.find_spec("gymnasium_robotics")
+    if package is None or not package.submodule_search_locations:
+        raise ImportError(
+            "the Panda's meshes come with the package gymnasium-robotics, which is not installed; "
+            "try 'pip install gymnasium-robotics'"
+        )
+    root = Path(package.submodule_search_locations[0])
+    return root / "envs" / "assets" / "kitchen_franka" / "franka_assets" / "meshes"
+
+
+_STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
+
+
+def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (n, 3) float32 and triangles (m, 3) int32 of a binary STL file, corners merged."""
+    triangles = np.fromfile(path, dtype=_STL_TRIANGLE, offset=84)
+    corners = triangles["corners"].reshape(-1, 3)
+    vertices, faces = np.unique(corners, axis=0, return_inverse=True)
+    return vertices, faces.reshape(-1, 3).astype(np.int32)

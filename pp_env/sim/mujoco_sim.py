@@ -1,0 +1,214 @@
+"""The embedded simulator: MuJoCo's CPU physics and OpenGL pictures without a screen."""
+
+import os
+import sys
+
+import mujoco
+import numpy as np
+
+from pp_env import panda, rotation
+from pp_env.config import RENDER_PRESETS, PickPlaceConfig
+from pp_env.sim.api import Command, InitialState, Pose, SimState
+from pp_env.sim.grasp import is_grasped
+from pp_env.sim.mujoco_model import build_model
+
+_SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
+
+
+class MujocoSimulator:
+    """A `Simulator` on MuJoCo's CPU physics.
+
+    Args:
+        config: Scene, timing, grasp mode and pictures.
+        headless: False opens MuJoCo's viewer window.
+
+    Raises:
+        RuntimeError: `headless` is False and there is no display.
+    """
+
+    def __init__(self, config: PickPlaceConfig, headless: bool = True) -> None:
+        self._config = config
+        self._model = build_model(config)
+        self._data = mujoco.MjData(self._model)
+        self._renderer: _Renderer | None = None
+        self._viewer = None
+        self._settle_steps = round(_SETTLE_TIME * config.timing.physics_hz)
+        self._index()
+        self._state = self._observe(grasped=False)
+        if not headless:
+            self._open_viewer()
+
+    def reset(self, initial: InitialState) -> SimState:
+        """Puts everything at its start and lets the object settle."""
+        model, data = self._model, self._data
+        mujoco.mj_resetData(model, data)
+        data.qpos[self._arm_qpos] = initial.joint_pos
+        data.qpos[self._finger_qpos] = initial.gripper_pos
+        data.qpos[self._object_qpos] = np.concatenate(initial.object)
+        data.ctrl[:7] = initial.joint_pos
+        data.ctrl[7:] = initial.gripper_pos
+        data.mocap_pos[0] = initial.goal_pos
+        model.geom_rgba[self._object_geom, :3] = initial.object_rgb
+        mujoco.mj_step(model, data, self._settle_steps)
+        self._state = self._observe(grasped=False)
+        return self._state
+
+    def step(self, command: Command) -> SimState:
+        """Advances one control period with the servos' targets at `command`."""
+        data = self._data
+        grasped = self._update_grasp(command)
+        data.ctrl[:7] = command.arm
+        data.ctrl[7:] = command.gripper
+        mujoco.mj_step(self._model, data, self._config.timing.substeps)
+        if self._viewer is not None:
+            self._viewer.sync()
+        self._state = self._observe(grasped)
+        return self._state
+
+    def render(self, camera: str) -> np.ndarray:
+        """A picture of the current state, (H, W, 3) uint8 RGB.
+
+        Raises:
+            RuntimeError: OpenGL is not available.
+            ValueError: There is no such camera.
+        """
+        self._config.camera(camera)
+        if self._renderer is None:
+            self._renderer = _Renderer(self._model, self._config)
+        return self._renderer.render(self._data, camera)
+
+    def close(self) -> None:
+        """Frees the renderer and the viewer; a second call has no effect."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
+
+    def _index(self) -> None:
+        model = self._model
+        self._arm_qpos = _slice([model.joint(j).qposadr[0] for j in panda.ARM_JOINTS])
+        self._finger_qpos = _slice([model.joint(j).qposadr[0] for j in panda.FINGER_JOINTS])
+        self._arm_dof = _slice([model.joint(j).dofadr[0] for j in panda.ARM_JOINTS])
+        self._finger_dof = _slice([model.joint(j).dofadr[0] for j in panda.FINGER_JOINTS])
+        free = model.joint("object_free")
+        self._object_qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
+        self._object_dof = slice(free.dofadr[0], free.dofadr[0] + 3)
+        self._hand = model.body(panda.HAND.name).id
+        self._object = model.body("object").id
+        self._object_geom = model.geom("object").id
+        self._weld = model.equality("grasp").id
+
+    def _observe(self, grasped: bool) -> SimState:
+        data, hand, obj = self._data, self._hand, self._object
+        mujoco.mj_kinematics(self._model, data)  # poses of now, not of the last substep's start
+        return SimState(
+            joint_pos=data.qpos[self._arm_qpos].copy(),
+            joint_vel=data.qvel[self._arm_dof].copy(),
+            gripper_pos=data.qpos[self._finger_qpos].copy(),
+            gripper_vel=data.qvel[self._finger_dof].copy(),
+            eef=Pose(data.xpos[hand].copy(), data.xquat[hand].copy()),
+            object=Pose(data.xpos[obj].copy(), data.xquat[obj].copy()),
+            object_vel=data.qvel[self._object_dof].copy(),
+            is_grasped=grasped,
+        )
+
+    def _update_grasp(self, command: Command) -> bool:
+        config, state = self._config, self._state
+        grasped = is_grasped(state, command, config.grasp, config.object)
+        if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
+            if grasped:
+                self._weld_at_current_pose()
+            self._data.eq_active[self._weld] = grasped
+        return grasped
+
+    def _weld_at_current_pose(self) -> None:
+        """Makes the weld hold the object where it is, so that attaching moves nothing."""
+        data, hand, obj = self._data, self._hand, self._object
+        offset = rotation.unrotate(data.xquat[hand], data.xpos[obj] - data.xpos[hand])
+        hand_to_world, relative = np.empty(4), np.empty(4)
+        mujoco.mju_negQuat(hand_to_world, data.xquat[hand])
+        mujoco.mju_mulQuat(relative, hand_to_world, data.xquat[obj])
+        # eq_data of a weld: anchor (3, in the object), relative pose (7), torque scale (1)
+        self._model.eq_data[self._weld, :11] = [0, 0, 0, *offset, *relative, 1]
+
+    def _open_viewer(self) -> None:
+        if sys.platform == "linux" and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise RuntimeError(
+                "--no-headless needs a screen, but neither DISPLAY nor WAYLAND_DISPLAY is set; "
+                "leave it out to run headless"
+            )
+        import mujoco.viewer
+
+        self._viewer = mujoco.viewer.launch_passive(self._model, self._data)
+
+
+class _Renderer:
+    """Both cameras through one OpenGL context.
+
+    Not `mujoco.Renderer`, because that takes its OpenGL platform from the environment at the
+    moment when mujoco is first imported, which may be long before this package is.
+    """
+
+    def __init__(self, model: mujoco.MjModel, config: PickPlaceConfig) -> None:
+        size = config.render.resolution
+        try:
+            self._gl = _make_gl_context(size)
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except Exception as error:  # each platform of mujoco raises its own
+            raise RuntimeError(
+                f"pictures need OpenGL without a screen, which failed with '{error}'; on Debian or "
+                "Ubuntu try 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri'"
+            ) from error
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._model = model
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 16)
+        self._set_flags(RENDER_PRESETS[config.render.preset].shadow_map > 0)
+        self._option = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._rect = mujoco.MjrRect(0, 0, size, size)
+        self._pixels = np.empty((size, size, 3), dtype=np.uint8)
+
+    def _set_flags(self, shadows: bool) -> None:
+        flags = self._scene.flags
+        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
+
+    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        self._gl.make_current()
+        self._camera.fixedcamid = self._model.camera(camera).id
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(
+            self._model, data, self._option, None, self._camera, everything, self._scene
+        )
+        mujoco.mjr_render(self._rect, self._scene, self._context)
+        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
+        return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
+
+    def close(self) -> None:
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+
+def _make_gl_context(size: int):
+    platform = os.environ.get("MUJOCO_GL", "egl" if sys.platform == "linux" else "")
+    if platform == "egl":
+        from mujoco.egl import GLContext
+    elif platform == "osmesa":
+        from mujoco.osmesa import GLContext
+    else:
+        from mujoco.gl_context import GLContext
+    return GLContext(size, size)
+
+
+def _slice(indices: list[int]) -> slice:
+    """The slice that covers consecutive indices: reading through it is one cheap copy."""
+    assert indices == list(range(indices[0], indices[0] + len(indices)))
+    return slice(indices[0], indices[-1] + 1)

@@ -1,0 +1,83 @@
+"""Small sinks that stand between the loop and a writer, or beside it."""
+
+from tqdm import tqdm
+
+from recorder.rollout import Episode, EpisodeSink, Step
+
+
+class SuccessOnly:
+    """Passes on what happens, but forgets the episodes that did not succeed."""
+
+    def __init__(self, sink: EpisodeSink) -> None:
+        self._sink = sink
+
+    def begin(self, seed: int) -> None:
+        """Passes it on."""
+        self._sink.begin(seed)
+
+    def add(self, step: Step) -> None:
+        """Passes it on."""
+        self._sink.add(step)
+
+    def end(self, episode: Episode) -> None:
+        """Commits a success, forgets a failure."""
+        if episode.success:
+            self._sink.end(episode)
+        else:
+            self._sink.abort()
+
+    def abort(self) -> None:
+        """Passes it on."""
+        self._sink.abort()
+
+    def close(self) -> None:
+        """Passes it on."""
+        self._sink.close()
+
+
+class Progress:
+    """A progress bar with the episode, the success rate so far, frames per second and ETA.
+
+    Args:
+        num_episodes: How many episodes are wanted.
+        frames_per_episode: For the estimate of the time left.
+        keep_failures: Whether a failed episode counts.
+    """
+
+    def __init__(self, num_episodes: int, frames_per_episode: int, keep_failures: bool) -> None:
+        self._num_episodes = num_episodes
+        self._keep_failures = keep_failures
+        self._attempts = self._successes = self._kept = 0
+        self._frames_in_hand = 0
+        self._bar = tqdm(
+            total=num_episodes * frames_per_episode, unit="frame", smoothing=0.05, mininterval=0.5
+        )
+
+    def begin(self, seed: int) -> None:
+        """Shows the number of the episode."""
+        self._frames_in_hand = 0
+        self._bar.set_description(f"episode {self._kept + 1}/{self._num_episodes}")
+
+    def add(self, step: Step) -> None:
+        """Counts a frame."""
+        self._frames_in_hand += 1
+        self._bar.update()
+
+    def end(self, episode: Episode) -> None:
+        """Counts the episode, or takes its frames back if it is not kept."""
+        self._attempts += 1
+        self._successes += episode.success
+        if episode.success or self._keep_failures:
+            self._kept += 1
+        else:
+            self.abort()
+        self._bar.set_postfix(success=f"{self._successes / self._attempts:.0%}")
+
+    def abort(self) -> None:
+        """Takes the frames of the episode in hand back."""
+        self._bar.update(-self._frames_in_hand)
+        self._frames_in_hand = 0
+
+    def close(self) -> None:
+        """Leaves the bar as it is and ends its line."""
+        self._bar.close()

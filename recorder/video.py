@@ -1,0 +1,137 @@
+"""Encodes one camera's frames in a background thread that blocks its feeder rather than drops."""
+
+import queue
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from recorder.stats import ImageStats, Stats
+
+_QUEUE_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How pictures are compressed.
+
+    Every second frame is a key frame, so that training code reaches any frame quickly; there are
+    no B-frames, so that presentation starts at exactly 0; and each encoder has one thread, so that
+    its output does not depend on the number of cores.
+    """
+
+    name: str
+    encoder: str
+    options: dict[str, str]
+
+
+CODECS = {
+    "h264": Codec(
+        "h264", "libx264",
+        {"preset": "veryfast", "crf": "23", "g": "2", "bf": "0", "sc_threshold": "0",
+         "threads": "1"},
+    ),
+    "av1": Codec(
+        "av1", "libsvtav1",
+        {"preset": "12", "crf": "30", "g": "2", "svtav1-params": "lp=1:scd=0"},
+    ),
+}  # fmt: skip
+
+PIXEL_FORMAT = "yuv420p"
+
+
+class VideoEncoder:
+    """Writes one mp4 file.
+
+    Args:
+        path: Where; its folder exists.
+        codec: A name in `CODECS`.
+        fps: Frames per second.
+    """
+
+    def __init__(self, path: Path, codec: str, fps: int) -> None:
+        self.path = path
+        self._codec = CODECS[codec]
+        self._fps = fps
+        self._stats = ImageStats()
+        self._frames: queue.Queue[np.ndarray | None] = queue.Queue(_QUEUE_FRAMES)
+        self._error: BaseException | None = None
+        self._cancelled = False
+        self._count = 0
+        self._thread = threading.Thread(target=self._run, name=f"encode {path.name}", daemon=True)
+        self._thread.start()
+
+    def add(self, image: np.ndarray) -> None:
+        """Takes a picture (H, W, 3) uint8, waiting for room; the caller must not change it after.
+
+        Raises:
+            RuntimeError: The encoder failed.
+        """
+        self._put(image)
+
+    def finish(self) -> tuple[int, Stats]:
+        """Completes the file and returns the number of frames in it and their statistics.
+
+        Raises:
+            RuntimeError: The encoder failed.
+        """
+        self._put(None)
+        self._thread.join()
+        self._raise_error()
+        return self._count, self._stats.result()
+
+    def cancel(self) -> None:
+        """Stops, whatever is still queued, and deletes the file."""
+        self._cancelled = True
+        while self._thread.is_alive():
+            try:
+                self._frames.put(None, timeout=0.05)
+            except queue.Full:
+                continue
+            self._thread.join()
+        self.path.unlink(missing_ok=True)
+
+    def _put(self, item: np.ndarray | None) -> None:
+        while True:
+            self._raise_error()
+            try:
+                self._frames.put(item, timeout=0.5)
+                return
+            except queue.Full:
+                continue  # the encoder is slower than its feeder, or it has just failed
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise RuntimeError(f"encoding {self.path.name} failed: {self._error}") from self._error
+
+    def _run(self) -> None:
+        try:
+            self._encode()
+        except BaseException as error:  # handed to the feeder, who cannot see this thread
+            self._error = error
+
+    def _encode(self) -> None:
+        with av.open(str(self.path), "w") as container:
+            stream = None
+            while (image := self._frames.get()) is not None and not self._cancelled:
+                if stream is None:
+                    stream = self._add_stream(container, image.shape)
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = self._count, Fraction(1, self._fps)
+                container.mux(stream.encode(frame.reformat(format=PIXEL_FORMAT)))
+                self._stats.add(image)
+                self._count += 1
+            if stream is not None:
+                container.mux(stream.encode(None))
+
+    def _add_stream(self, container, shape: tuple[int, ...]):
+        stream = container.add_stream(
+            self._codec.encoder, rate=self._fps, options=self._codec.options
+        )
+        stream.height, stream.width = shape[:2]
+        stream.pix_fmt = PIXEL_FORMAT
+        stream.time_base = Fraction(1, self._fps)
+        return stream

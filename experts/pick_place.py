@@ -10,7 +10,10 @@ from pp_env.layout import OBSERVATION
 
 _HOME = np.array(HOME_JOINT_POS)
 _TILTS = np.radians(np.arange(0, 50, 5))
-_JOINT_7 = np.linspace(panda.JOINT_LOWER[6] + 0.1, panda.JOINT_UPPER[6] - 0.1, 41)
+_MOUNT_ANGLE = np.pi / 4  # by which joint 7 must turn for a hand that looks along the arm
+# Around the joint 7 that leaves the elbow in the vertical plane of base and hand, densely near it.
+_JOINT_7_OFFSETS = 2.0 * np.linspace(-1, 1, 41) * np.abs(np.linspace(-1, 1, 41))
+_HEIGHTS = tuple(sorted({w.height for w in WAYPOINTS if w.place != "home"}))
 _PLACE_CLEARANCE = 0.002  # m by which the object is let go above the table
 _LIMIT_MARGIN = 0.02  # rad that a planned posture keeps from the joint limits
 _POINTING_DOWN = np.diag([1.0, -1.0, -1.0])  # panda_hand's axes at HOME
@@ -119,21 +122,22 @@ def _action(waypoint: Waypoint, reached: dict[str, dict[float, np.ndarray]]) -> 
 def _reach_above(
     grasp_pos: np.ndarray, object_yaw: float, tilt: float
 ) -> dict[float, np.ndarray] | None:
-    """Joints (7,) by height above a grasp, or None where a height is out of reach."""
+    """Joints (7,) by height above a grasp, or None where a height is out of reach.
+
+    All heights share joint 7, so that going up and down is all but a straight line. Of the
+    choices, the one that stays nearest to HOME is taken.
+    """
     radial = np.arctan2(grasp_pos[1], grasp_pos[0])
+    raised = grasp_pos + np.array([0.0, 0.0, 1.0]) * np.array(_HEIGHTS)[:, None, None]
     for heading in _headings(object_yaw, radial):
-        orientation = hand_orientation(heading, tilt)
-        low = _nearest_posture(grasp_pos, orientation, _HOME)
-        if low is None:
-            continue
-        postures = {0.0: low}
-        for height in {w.height for w in WAYPOINTS} - {0.0}:
-            raised = grasp_pos + np.array([0.0, 0.0, height])
-            high = _nearest_posture(raised, orientation, low)
-            if high is not None:
-                postures[height] = high
-        if len(postures) == len({w.height for w in WAYPOINTS}):
-            return postures
+        joint_7 = _MOUNT_ANGLE + radial - heading + _JOINT_7_OFFSETS
+        postures = _postures(raised, hand_orientation(heading, tilt), joint_7)
+        costs = _cost(postures, _HOME)  # (height, joint 7, branch)
+        totals = costs.min(-1).sum(0)
+        if np.isfinite(totals).any():
+            best = int(totals.argmin())
+            branches = costs[:, best].argmin(-1)
+            return {h: postures[i, best, branches[i]] for i, h in enumerate(_HEIGHTS)}
     return None
 
 
@@ -156,18 +160,8 @@ def hand_orientation(heading: float, tilt: float) -> np.ndarray:
     return rotation.to_matrix(rotation.about_z(heading)) @ outward @ _POINTING_DOWN
 
 
-def _nearest_posture(
-    tcp: np.ndarray, orientation: np.ndarray, reference: np.ndarray
-) -> np.ndarray | None:
-    """Of all postures with the TCP there, the one nearest to `reference`, (7,), or None."""
-    postures = _postures(tcp, orientation, _JOINT_7).reshape(-1, 7)
-    distances = ((postures - reference) ** 2).sum(-1)
-    if np.isnan(distances).all():
-        return None
-    return postures[np.nanargmin(distances)]
-
-
 def _postures(tcp: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
+    """Postures (..., 4, 7) well within the limits, NaN where there is none."""
     hand = tcp - panda.TCP_OFFSET * orientation[:, 2]
     postures = kinematics.inverse(hand, orientation, joint_7)
     inside = (postures > panda.JOINT_LOWER + _LIMIT_MARGIN) & (
@@ -195,8 +189,13 @@ def _vary(posture: np.ndarray, noise_joint_7: float) -> np.ndarray:
     hand, orientation = kinematics.forward(posture)
     tcp = hand + panda.TCP_OFFSET * orientation[:, 2]
     candidates = _postures(tcp, orientation, posture[6] + np.array(noise_joint_7))
-    distances = ((candidates - posture) ** 2).sum(-1)
-    return posture if np.isnan(distances).all() else candidates[np.nanargmin(distances)]
+    costs = _cost(candidates, posture)
+    return candidates[costs.argmin()] if np.isfinite(costs).any() else posture
+
+
+def _cost(postures: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Squared distance (...) of postures (..., 7) from one, rad^2; infinite where there is none."""
+    return np.nan_to_num(((postures - reference) ** 2).sum(-1), nan=np.inf)
 
 
 def _xy(position: np.ndarray) -> str:

@@ -16,9 +16,8 @@ def unrotate(quat_wxyz: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 
 def canonical(quat_wxyz: np.ndarray) -> np.ndarray:
-    """The same rotation as a unit quaternion (..., 4) with w >= 0."""
-    unit = quat_wxyz / np.linalg.norm(quat_wxyz, axis=-1, keepdims=True)
-    return np.where(unit[..., :1] < 0, -unit, unit)
+    """The same rotation as the unit quaternion (4,), with w >= 0."""
+    return -quat_wxyz if quat_wxyz[0] < 0 else quat_wxyz
 
 
 def from_matrix(matrix: np.ndarray) -> np.ndarray:
@@ -41,7 +40,8 @@ def from_matrix(matrix: np.ndarray) -> np.ndarray:
             [m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], squares[3]],
         ]
     )
-    return canonical(rows[int(np.argmax(squares))])
+    best = rows[int(np.argmax(squares))]
+    return canonical(best / np.linalg.norm(best))
 
 
 def to_matrix(quat_wxyz: np.ndarray) -> np.ndarray:

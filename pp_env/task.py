@@ -1,5 +1,6 @@
 """The task: where an episode starts, and when it has succeeded. Pure functions."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,8 +69,8 @@ def initial_state(start: EpisodeStart, config: PickPlaceConfig) -> InitialState:
 
 def distance_to_goal(state: SimState, goal_pos: np.ndarray) -> float:
     """From the object's centre to the target in the table's plane, m."""
-    dx, dy = state.object.position[:2] - goal_pos[:2]
-    return float(np.hypot(dx, dy))
+    x, y, _ = state.object.position
+    return math.hypot(x - goal_pos[0], y - goal_pos[1])
 
 
 def is_success(state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig) -> bool:
@@ -85,7 +86,7 @@ def failures(state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig) -> 
         "away_from_target": distance_to_goal(state, goal_pos) <= task.place_tolerance,
         "not_on_table": abs(height) <= task.height_tolerance,
         "still_held": not state.is_grasped,
-        "object_moving": np.linalg.norm(state.object_vel) <= task.rest_speed,
+        "object_moving": math.hypot(*state.object_vel) <= task.rest_speed,
         "gripper_not_open": bool(
             (state.gripper_pos >= panda.FINGER_OPEN - task.open_tolerance).all()
         ),

@@ -1,0 +1,167 @@
+"""How reliable the expert is: over seeds, and over a grid of picks and places.
+
+Usage: python -m benchmarks.expert_success [--seeds 1000] [--grid 9x7] [--grasp fixed_joint]
+
+Prints a table, lists every failure with its seed or place and its phase, writes JSON, and exits
+with 1 if the success rate over seeds is below 99.5 % or any place of the grid fails.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experts.diagnosis import failure_phase
+from experts.pick_place import PickPlaceExpert
+from pp_env import PickPlaceConfig, PickPlaceEnv
+from pp_env.config import GraspConfig
+from recorder.rollout import run_episode
+
+RESULTS = Path(__file__).parent / "results"
+_REQUIRED_RATE = 0.995
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One episode to run: its index, and reset options if it is a place of the grid."""
+
+    index: int
+    options: dict | None
+    grasp: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went: where the object ended, the largest tracking error, and why it failed."""
+
+    success: bool
+    distance: float
+    tracking_error: float
+    failure: str
+
+
+def attempt(work: Attempt) -> Outcome:
+    """Runs one episode, state only, with the expert's default noise."""
+    env = _environment(work.grasp)
+    expert = PickPlaceExpert()
+    tracking = TrackingError()
+    episode = run_episode(
+        env, expert, [tracking], _SEED, work.index, expert.num_steps, work.options
+    )
+    info = episode.trace[-1][1]
+    failure = ""
+    if not episode.success:
+        failure = f"{', '.join(info['failures'])} in {failure_phase(episode.trace)}"
+    return Outcome(episode.success, info["distance"], tracking.largest, failure)
+
+
+class TrackingError:
+    """A sink: the largest difference between an arm target and the joint one period later, rad."""
+
+    def __init__(self) -> None:
+        self.largest = 0.0
+        self._target: np.ndarray | None = None
+
+    def begin(self, seed: int) -> None:
+        """Forgets the last target."""
+        self._target = None
+
+    def add(self, step) -> None:
+        """Compares the observation with the target before it."""
+        if self._target is not None:
+            error = float(np.abs(step.observation[:7] - self._target).max())
+            self.largest = max(self.largest, error)
+        self._target = step.action[:7]
+
+    def end(self, episode) -> None:
+        """Does nothing."""
+
+    abort = close = lambda self: None
+
+
+_environments: dict[str, PickPlaceEnv] = {}
+
+
+def _environment(grasp: str) -> PickPlaceEnv:
+    """One environment per process and grasp mode."""
+    if grasp not in _environments:
+        config = PickPlaceConfig(grasp=GraspConfig(mode=grasp))
+        _environments[grasp] = PickPlaceEnv(config=config, terminate_on_success=False)
+    return _environments[grasp]
+
+
+def grid_options(nx: int, ny: int) -> list[dict]:
+    """Every pair of points of an nx x ny grid over the full ranges that may be pick and place."""
+    task = PickPlaceConfig().task
+    points = [
+        (float(x), float(y))
+        for x in np.linspace(*task.x_range, nx)
+        for y in np.linspace(*task.y_range, ny)
+    ]
+    return [
+        {"pick": pick, "place": place}
+        for pick, place in itertools.product(points, points)
+        if np.hypot(pick[0] - place[0], pick[1] - place[1]) >= task.min_distance
+    ]
+
+
+def run(works: list[Attempt], label: str) -> dict:
+    """Runs the attempts on all cores and prints what came of them."""
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        outcomes = list(pool.map(attempt, works, chunksize=8))
+    good = sum(o.success for o in outcomes)
+    distances = np.array([o.distance for o in outcomes]) * 1e3
+    tracking = max(o.tracking_error for o in outcomes)
+    print(
+        f"{label}: {good} of {len(outcomes)} succeed ({good / len(outcomes):.2%}); distance to the "
+        f"target median {np.median(distances):.2f} mm, 99th percentile "
+        f"{np.percentile(distances, 99):.2f} mm; largest tracking error {tracking:.4f} rad"
+    )
+    failures = [
+        {"index": w.index, "options": w.options, "failure": o.failure}
+        for w, o in zip(works, outcomes, strict=True)
+        if not o.success
+    ]
+    for failure in failures:
+        print(f"  failed: {failure}")
+    return {
+        "label": label,
+        "attempts": len(outcomes),
+        "successes": good,
+        "distance_median_mm": float(np.median(distances)),
+        "distance_p99_mm": float(np.percentile(distances, 99)),
+        "largest_tracking_error_rad": tracking,
+        "failures": failures,
+    }
+
+
+def main() -> int:
+    """Runs both parts; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=1000, help="episodes 0..N-1; 0 for none")
+    parser.add_argument("--grid", default="9x7", help="picks and places, NXxNY; 0x0 for none")
+    parser.add_argument("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint")
+    args = parser.parse_args()
+    nx, ny = map(int, args.grid.split("x"))
+    results = {}
+    if args.seeds:
+        works = [Attempt(k, None, args.grasp) for k in range(args.seeds)]
+        results["seeds"] = run(works, f"seeds 0..{args.seeds - 1}, {args.grasp}")
+    if nx * ny:
+        works = [Attempt(k, o, args.grasp) for k, o in enumerate(grid_options(nx, ny))]
+        results["grid"] = run(works, f"grid {args.grid}, {args.grasp}")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"expert_success_{args.grasp}.json").write_text(json.dumps(results, indent=2))
+    rate = {k: r["successes"] / r["attempts"] for k, r in results.items()}
+    return int(rate.get("seeds", 1.0) < _REQUIRED_RATE or rate.get("grid", 1.0) < 1.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

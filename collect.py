@@ -1,7 +1,4 @@
-"""Collects expert demonstrations as a LeRobot v3.0 dataset.
-
-Example: collect.py --num-episodes 50 --output datasets/pick_place --seed 12345
-"""
+"""The composition root: options become environment, expert and writer, and they an episode loop."""
 
 import argparse
 import dataclasses
@@ -192,9 +189,7 @@ def make_env(args: argparse.Namespace, config: PickPlaceConfig) -> gym.Env:
     )
 
 
-def make_writer(
-    args: argparse.Namespace, config: PickPlaceConfig, env: gym.Env
-) -> LeRobotWriter:
+def make_writer(args: argparse.Namespace, config: PickPlaceConfig, env: gym.Env) -> LeRobotWriter:
     """The dataset writer, with this environment's features."""
     cameras = [camera.name for camera in config.cameras] if args.cameras else []
     # With pictures, the object's true pose must not look like an input for a policy, so its name
@@ -344,8 +339,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="collect.py",
-        description=__doc__.splitlines()[0],
-        epilog=__doc__.splitlines()[2],
+        description="Collects expert demonstrations as a LeRobot v3.0 dataset.",
+        epilog="Example: collect.py --num-episodes 50 --output datasets/pick_place --seed 12345",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

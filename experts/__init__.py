@@ -1,0 +1,1 @@
+"""Policies that know the task: the scripted pick-and-place expert."""

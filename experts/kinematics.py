@@ -44,9 +44,7 @@ def forward(joint_pos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return position, orientation @ _HAND_ROTATION
 
 
-def inverse(
-    position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray
-) -> np.ndarray:
+def inverse(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
     """The arm postures with a bent elbow that put `panda_hand` at a pose, for a given joint 7.
 
     Postures with joint 4 above about -0.47 rad (the arm all but straight) are left out: the same

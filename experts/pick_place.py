@@ -175,9 +175,7 @@ def _with_noise(targets: np.ndarray, noise: np.ndarray) -> np.ndarray:
     noisy = targets.copy()
     for i, waypoint in enumerate(WAYPOINTS):
         if waypoint.is_free:
-            noisy[i, :7] = np.clip(
-                targets[i, :7] + noise[i], panda.JOINT_LOWER, panda.JOINT_UPPER
-            )
+            noisy[i, :7] = np.clip(targets[i, :7] + noise[i], panda.JOINT_LOWER, panda.JOINT_UPPER)
         elif waypoint.place != "home":
             same_pose = i > 0 and np.array_equal(targets[i, :7], targets[i - 1, :7])
             noisy[i, :7] = noisy[i - 1, :7] if same_pose else _vary(targets[i, :7], noise[i, 6])

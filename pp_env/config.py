@@ -64,9 +64,7 @@ class TableConfig:
 
     def holds(self, xy: np.ndarray) -> bool:
         """Whether the point (2,), m, lies above the table."""
-        return all(
-            abs(float(xy[i]) - self.center[i]) <= self.size[i] / 2 for i in (0, 1)
-        )
+        return all(abs(float(xy[i]) - self.center[i]) <= self.size[i] / 2 for i in (0, 1))
 
 
 @dataclass(frozen=True)
@@ -195,9 +193,7 @@ class RenderConfig:
 
     def __post_init__(self) -> None:
         if self.preset not in RENDER_PRESETS:
-            raise ValueError(
-                f"preset must be one of {sorted(RENDER_PRESETS)}, got {self.preset!r}"
-            )
+            raise ValueError(f"preset must be one of {sorted(RENDER_PRESETS)}, got {self.preset!r}")
         if self.resolution % 2 or not 32 <= self.resolution <= 2048:
             raise ValueError(
                 "resolution must be an even number of pixels from 32 to 2048 (video needs even "
@@ -254,9 +250,7 @@ class GraspConfig:
 
     def __post_init__(self) -> None:
         if self.mode not in ("fixed_joint", "friction"):
-            raise ValueError(
-                f"grasp must be 'fixed_joint' or 'friction', got {self.mode!r}"
-            )
+            raise ValueError(f"grasp must be 'fixed_joint' or 'friction', got {self.mode!r}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -58,7 +58,7 @@ class PickPlaceEnv(gym.Env):
         ValueError: An argument is unknown or out of range.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}
 
     task = "pick_place"
     task_description = "pick and place"
@@ -109,9 +109,7 @@ class PickPlaceEnv(gym.Env):
         self._state = self._simulator.reset(initial)
         return self._observation(self._state), self._info(self._state)
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Applies an action for one control period.
 
         Raises:
@@ -122,7 +120,9 @@ class PickPlaceEnv(gym.Env):
             raise RuntimeError("step needs a started episode; call reset first")
         wanted = _checked(action)
         applied = np.clip(wanted, ACTION.low, ACTION.high)
-        self._state = self._simulator.step(Command(applied[:7].astype(np.float64), float(applied[7])))
+        self._state = self._simulator.step(
+            Command(applied[:7].astype(np.float64), float(applied[7]))
+        )
         info = self._info(self._state)
         info["action"] = applied
         info["action_clipped"] = bool((applied != wanted).any())

@@ -102,9 +102,8 @@ class Layout:
     def table(self) -> str:
         """A Markdown table: index, name, meaning, unit, bounds."""
         rows = ["| index | name | meaning | unit | low | high |", "|---|---|---|---|---|---|"]
-        for index, (name, field) in enumerate(
-            (name, field) for field in self.fields for name in field.element_names
-        ):
+        elements = [(name, field) for field in self.fields for name in field.element_names]
+        for index, (name, field) in enumerate(elements):
             rows.append(
                 f"| {index} | `{name}` | {field.meaning} | {field.unit or '-'} "
                 f"| {self.low[index]:.5g} | {self.high[index]:.5g} |"

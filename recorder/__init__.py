@@ -1,0 +1,1 @@
+"""Runs episodes of any policy in any Gymnasium environment and records them."""

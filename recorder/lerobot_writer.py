@@ -383,7 +383,7 @@ def require_empty(root: Path) -> None:
 def _join(parts: list[Path], target: Path) -> None:
     with pq.ParquetWriter(target, pq.read_schema(parts[0])) as writer:
         for part in parts:
-            table = pq.read_table(part, partitioning=None)
+            table = pq.ParquetFile(part).read()
             for column in ("data/file_index", "meta/episodes/file_index"):
                 if column in table.column_names:
                     zeros = pa.array([0] * len(table), pa.int64())

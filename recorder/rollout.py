@@ -1,6 +1,6 @@
 """One episode of any policy in any Gymnasium environment, shown step by step to any sinks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -122,7 +122,7 @@ def iterate_episode(
     index: int,
     max_steps: int,
     options: dict[str, Any] | None = None,
-) -> Iterator[Step]:
+) -> Generator[Step, None, Episode]:
     """Runs episode `index` of the collection with `seed`, one step per iteration.
 
     It depends on (seed, index) and on the environment's and the policy's configuration alone. If
@@ -153,7 +153,7 @@ def _steps(
     index: int,
     max_steps: int,
     options: dict[str, Any] | None,
-) -> Iterator[Step]:
+) -> Generator[Step, None, Episode]:
     observation, info = env.reset(seed=seed, options=options)
     policy.reset(observation, info, np.random.default_rng([seed, 1]))
     start_info, trace = info, []
@@ -178,4 +178,5 @@ def _steps(
         trace.append((phase, next_info))
         observation, info = next_observation, next_info
         yield step
-    return Episode(index, seed, len(trace), step.success, start_info, tuple(trace))
+    success = bool(info.get("is_success", False))
+    return Episode(index, seed, len(trace), success, start_info, tuple(trace))

@@ -12,9 +12,7 @@ from pp_env.rotation import rotate, unrotate
 from pp_env.sim.api import Command, SimState
 
 
-def is_grasped(
-    state: SimState, command: Command, config: GraspConfig, obj: ObjectConfig
-) -> bool:
+def is_grasped(state: SimState, command: Command, config: GraspConfig, obj: ObjectConfig) -> bool:
     """Whether the gripper holds the object after `command` was given in `state`.
 
     A held object stays held until the gripper is commanded open. Otherwise it becomes held when
@@ -45,8 +43,6 @@ def _is_near_hand(state: SimState, config: GraspConfig) -> bool:
 
 
 def _is_between_fingers(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:
-    tcp_in_object = unrotate(
-        state.object.quat_wxyz, tcp_position(state) - state.object.position
-    )
+    tcp_in_object = unrotate(state.object.quat_wxyz, tcp_position(state) - state.object.position)
     reach = np.array(obj.size) / 2 + config.margin
     return bool((np.abs(tcp_in_object) < reach).all())

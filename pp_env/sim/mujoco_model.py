@@ -1,5 +1,8 @@
 """The scene as a MuJoCo model: Panda, table, object, place marker, lights and both cameras."""
 
+# pyright: reportAttributeAccessIssue=false
+# (the bindings are compiled and have no stubs)
+
 import importlib.util
 from pathlib import Path
 
@@ -117,9 +120,7 @@ def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
 
 def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     obj = config.object
-    body = spec.worldbody.add_body(
-        name="object", pos=[*config.table.center[:2], config.rest_z]
-    )
+    body = spec.worldbody.add_body(name="object", pos=[*config.table.center[:2], config.rest_z])
     body.add_freejoint(name="object_free")
     body.add_geom(
         name="object",
@@ -220,9 +221,7 @@ _LINK_RGBA = [0.86, 0.87, 0.88, 1.0]
 _DARK_RGBA = [0.2, 0.21, 0.23, 1.0]
 
 
-def _add_meshes(
-    spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detail: float
-) -> None:
+def _add_meshes(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detail: float) -> None:
     part = link.removeprefix("panda_")
     rgba = _DARK_RGBA if part in ("link7", "hand") else _LINK_RGBA
     _add_visual(spec, body, part, mesh_detail, rgba)
@@ -264,7 +263,7 @@ def _add_visual(
         vertices, faces = _read_stl(_mesh_folder() / "visual" / f"{part}.stl")
         target = max(round(len(faces) * mesh_detail), _LEAST_TRIANGLES)
         if target < len(faces):
-            vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target)
+            vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target)[:2]
         spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel())
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_MESH,

@@ -1,5 +1,8 @@
 """The embedded simulator: MuJoCo's CPU physics and OpenGL pictures without a screen."""
 
+# pyright: reportAttributeAccessIssue=false
+# (the bindings are compiled and have no stubs)
+
 import os
 import sys
 

@@ -1,0 +1,112 @@
+"""A simulator without physics, for the layers above it, and policies for tests."""
+
+import numpy as np
+
+from experts import kinematics
+from pp_env import rotation
+from pp_env.config import PickPlaceConfig
+from pp_env.sim.api import Command, InitialState, Pose, SimState
+from pp_env.sim.grasp import is_grasped
+
+
+class FakeSimulator:
+    """Joints follow their targets at once; a held object moves with the hand, a free one falls."""
+
+    def __init__(self, config: PickPlaceConfig) -> None:
+        self.config = config
+        self.closed = False
+
+    def reset(self, initial: InitialState) -> SimState:
+        fingers = np.full(2, initial.gripper_pos)
+        self._offset = np.zeros(3)
+        self._state = self._make(initial.joint_pos, fingers, np.zeros(2), initial.object, False)
+        return self._state
+
+    def step(self, command: Command) -> SimState:
+        before, config = self._state, self.config
+        held = is_grasped(before, command, config.grasp, config.object)
+        if held and not before.is_grasped:
+            offset = before.object.position - before.eef.position
+            self._offset = rotation.unrotate(before.eef.quat_wxyz, offset)
+        stop = config.object.size[1] / 2 if self._is_between_fingers() else 0.0
+        fingers = np.full(2, max(command.gripper, stop))
+        speed = (fingers - before.gripper_pos) * config.timing.control_hz
+        state = self._make(command.arm, fingers, speed, before.object, held)
+        position = state.object.position
+        if held:
+            position = state.eef.position + rotation.rotate(state.eef.quat_wxyz, self._offset)
+        elif before.is_grasped:
+            position = np.append(position[:2], config.rest_z)
+        self._state = state._replace(object=Pose(position, state.object.quat_wxyz))
+        return self._state
+
+    def render(self, camera: str) -> np.ndarray:
+        size = self.config.render.resolution
+        row = np.arange(size, dtype=np.uint8)[:, None, None]
+        shade = int(abs(self._state.joint_pos[0]) * 100) % 100
+        tint = len(camera) * 10
+        return np.broadcast_to(row, (size, size, 3)) // 4 + np.uint8(shade + tint)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _is_between_fingers(self) -> bool:
+        offset = self._state.object.position - self._state.eef.position
+        return bool(np.hypot(*offset[:2]) < 0.04 and abs(offset[2]) < 0.13)
+
+    def _make(self, joints, fingers, speed, obj: Pose, held: bool) -> SimState:
+        position, orientation = kinematics.forward(joints)
+        hand = Pose(position, rotation.from_matrix(orientation))
+        still = np.zeros(7)
+        return SimState(joints.copy(), still, fingers, speed, hand, obj, np.zeros(3), held)
+
+
+class StillPolicy:
+    """Always the same action."""
+
+    def __init__(self, action: np.ndarray) -> None:
+        self.action = action
+
+    def reset(self, observation, info, rng) -> None:
+        pass
+
+    def act(self, observation) -> np.ndarray:
+        return self.action
+
+
+class RandomPolicy:
+    """Actions drawn from the action space with the episode's generator."""
+
+    def __init__(self, space) -> None:
+        self._space = space
+
+    def reset(self, observation, info, rng) -> None:
+        self._space.seed(int(rng.integers(2**31)))
+
+    def act(self, observation):
+        return self._space.sample()
+
+
+class Log:
+    """A sink that writes down what it was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.steps = []
+        self.episodes = []
+
+    def begin(self, seed) -> None:
+        self.calls.append("begin")
+
+    def add(self, step) -> None:
+        self.steps.append(step)
+
+    def end(self, episode) -> None:
+        self.calls.append("end")
+        self.episodes.append(episode)
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+    def close(self) -> None:
+        self.calls.append("close")

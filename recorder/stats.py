@@ -47,7 +47,8 @@ class ImageStats:
         share = self._histogram / self._histogram.sum(axis=1, keepdims=True)
         mean = share @ levels
         variance = (share * (levels - mean[:, None]) ** 2).sum(axis=1)
-        cumulative = share.cumsum(axis=1)
+        cumulative = self._histogram.cumsum(axis=1)
+        total = cumulative[:, -1:]
         seen = self._histogram > 0
         stats = {
             "min": levels[seen.argmax(axis=1)],
@@ -56,7 +57,7 @@ class ImageStats:
             "std": np.sqrt(variance),
         }
         for name, q in QUANTILES.items():
-            stats[name] = levels[np.minimum((cumulative < q).sum(axis=1), 255)]
+            stats[name] = levels[(cumulative < q * total).sum(axis=1)]
         per_channel = {name: value.reshape(3, 1, 1) for name, value in stats.items()}
         return {**per_channel, "count": np.array([self._frames])}
 

@@ -47,7 +47,7 @@ def test_gymnasium_has_no_complaint(obs_type):
     env = gym.make(pp_env.ENV_ID, obs_type=obs_type, render_mode="rgb_array", config=SMALL)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # Joint targets are in rad, not in [-1, 1]: a recommendation that the action's unit rules out.
+        # A recommendation that targets in rad and m cannot follow.
         warnings.filterwarnings("ignore", ".*we recommend using a symmetric and normalized space")
         check_env(env.unwrapped)
     env.close()

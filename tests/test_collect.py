@@ -1,0 +1,231 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import collect
+from pp_env.config import HOME_JOINT_POS
+from pp_env.layout import ACTION, OBSERVATION
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--steps-per-segment", "20", "--resolution", "64", "--preset", "fast"]
+
+
+def run(output, *options):
+    return collect.main([*QUICK, "--output", str(output), *options])
+
+
+def read(root, pattern="data/*/*.parquet"):
+    files = sorted(root.glob(pattern))
+    assert len(files) == 1
+    return pq.ParquetFile(files[0]).read()
+
+
+def frames(root):
+    decoded = {}
+    for path in sorted(root.rglob("file-*.mp4")):
+        with av.open(str(path)) as container:
+            images = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        decoded[str(path.relative_to(root))] = np.stack(images)
+    return decoded
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets") / "first"
+    assert run(root, "--num-episodes", "2", "--seed", "5") == 0
+    return root
+
+
+def test_the_dataset_has_every_frame(dataset):
+    table = read(dataset)
+    assert table.num_rows == 2 * 9 * 20
+    assert {name: video.shape for name, video in frames(dataset).items()} == {
+        f"videos/observation.images.{camera}/chunk-000/file-00{k}.mp4": (180, 64, 64, 3)
+        for camera in ("cam_high", "cam_wrist")
+        for k in (0, 1)
+    }
+
+
+def test_features_are_those_of_the_layouts(dataset):
+    features = json.loads((dataset / "meta/info.json").read_text())["features"]
+    assert features["observation.state"]["names"] == OBSERVATION.names
+    assert features["action"]["names"] == ACTION.names
+    assert {"environment_state", "next.reward", "next.done", "next.success"} <= set(features)
+    assert "observation.environment_state" not in features
+
+
+def test_the_last_frame_is_the_success(dataset):
+    success = np.array(read(dataset)["next.success"].to_pylist()).reshape(2, -1)
+    assert success[:, -1].all()
+    assert not success[:, :160].any()
+
+
+def test_frames_pair_state_and_action(dataset):
+    """The arm is at rest in the first frame, whose action already leads away from there."""
+    table = read(dataset)
+    states = np.array(table["observation.state"].to_pylist())[:, :7]
+    actions = np.array(table["action"].to_pylist())[:, :7]
+    np.testing.assert_allclose(states[0], HOME_JOINT_POS, atol=1e-3)
+    assert np.abs(actions[0] - states[0]).max() > 0.01
+    moved = np.abs(states[1:180] - actions[:179]).max()
+    waited = np.abs(states[:180] - actions[:180]).max()
+    assert moved < 0.5 * waited
+
+
+def test_the_collection_can_be_repeated_from_what_is_stored(dataset):
+    stored = json.loads((dataset / "meta/collection.json").read_text())
+    assert stored["seed"] == 5
+    assert stored["render_preset"] == {"samples": 0, "shadow_map": 0, "mesh_detail": 0.05}
+    assert stored["config"]["timing"]["control_hz"] == 30
+    assert np.shape(stored["cameras"]["cam_wrist"]["intrinsics_px"]) == (3, 3)
+    assert {"numpy", "mujoco", "python"} <= set(stored["versions"])
+
+
+def test_episodes_tell_their_seed_and_outcome(dataset):
+    episodes = read(dataset, "meta/episodes/*/*.parquet").to_pylist()
+    assert [e["episode/attempt"] for e in episodes] == [0, 1]
+    assert all(e["episode/success"] and e["episode/failure_reason"] == "" for e in episodes)
+    assert episodes[0]["episode/seed"] != episodes[1]["episode/seed"]
+
+
+def test_the_same_seed_gives_the_same_dataset(dataset, tmp_path):
+    assert run(tmp_path / "again", "--num-episodes", "2", "--seed", "5") == 0
+    for pattern in ("data/*/*.parquet", "meta/episodes/*/*.parquet"):
+        first, again = (next(root.glob(pattern)) for root in (dataset, tmp_path / "again"))
+        assert first.read_bytes() == again.read_bytes()
+    assert (dataset / "meta/stats.json").read_bytes() == (
+        tmp_path / "again/meta/stats.json"
+    ).read_bytes()
+    first, again = frames(dataset), frames(tmp_path / "again")
+    assert first.keys() == again.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+
+
+def test_another_seed_gives_another_dataset(dataset, tmp_path):
+    assert run(tmp_path / "other", "--num-episodes", "1", "--seed", "6", "--no-cameras") == 0
+    assert read(tmp_path / "other")["action"][:180] != read(dataset)["action"][:180]
+
+
+def test_without_cameras(tmp_path):
+    assert run(tmp_path / "set", "--num-episodes", "1", "--no-cameras") == 0
+    info = json.loads((tmp_path / "set/meta/info.json").read_text())
+    assert info["video_path"] is None
+    assert "observation.environment_state" in info["features"]
+    assert not (tmp_path / "set/videos").exists()
+
+
+def test_fps_is_the_control_rate(tmp_path):
+    options = ["--num-episodes", "1", "--no-cameras", "--fps", "60", "--steps-per-segment", "40"]
+    assert run(tmp_path / "set", *options) == 0
+    assert json.loads((tmp_path / "set/meta/info.json").read_text())["fps"] == 60
+    assert read(tmp_path / "set")["timestamp"][60].as_py() == 1.0
+
+
+def test_task_text(tmp_path):
+    assert run(tmp_path / "set", "--num-episodes", "1", "--no-cameras", "--task", "move it") == 0
+    legacy = json.loads((tmp_path / "set/meta/tasks.jsonl").read_text())
+    assert legacy == {"task_index": 0, "task": "move it"}
+
+
+HASTY = ["--no-cameras", "--steps-per-segment", "1"]  # too fast for the arm: every attempt fails
+
+
+def test_keep_all_keeps_failures_with_their_reason(tmp_path, capsys):
+    assert run(tmp_path / "set", "--num-episodes", "3", "--keep", "all", *HASTY) == 0
+    episodes = read(tmp_path / "set", "meta/episodes/*/*.parquet").to_pylist()
+    assert [e["episode/success"] for e in episodes] == [False] * 3
+    assert all("away_from_target" in e["episode/failure_reason"] for e in episodes)
+    assert {e["episode/failure_phase"] for e in episodes} == {"CLOSE_GRIPPER"}
+    assert "success    0 of 3 attempts (0.0%)" in capsys.readouterr().out
+
+
+def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
+    assert run(tmp_path / "set", "--num-episodes", "3", *HASTY) == 1
+    assert "20 attempts in a row failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-episodes", "0"], "must be at least 1, got 0"),
+        (["--num-episodes", "-3"], "must be at least 1, got -3"),
+        (["--steps-per-segment", "0"], "must be at least 1"),
+        (["--seed", "-1"], "must not be negative"),
+        (["--simulator", "bullet"], "invalid choice: 'bullet'"),
+        (["--resolution", "511"], "even number of pixels"),
+        (["--resolution", "100000"], "even number of pixels"),
+        (["--fps", "31"], "must divide the physics rate of 240 Hz, got 31"),
+        (["--noise-rad", "-0.1"], "noise_rad must be from 0 to"),
+        (["--task", " "], "must not be empty"),
+        (["--codec", "mpeg1"], "invalid choice"),
+    ],
+)
+def test_bad_options_stop_before_any_work(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        collect.main(["--output", str(tmp_path / "set"), *options])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_used_output_is_refused_and_left_alone(dataset, capsys):
+    before = {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
+    with pytest.raises(SystemExit) as stopped:
+        run(dataset)
+    assert stopped.value.code == 2
+    assert "not an empty directory" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in dataset.rglob("*")} == before
+
+
+def test_an_output_below_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "file" / "set")
+    assert stopped.value.code == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(tmp_path, number):
+    output = tmp_path / "set"
+    command = [sys.executable, "collect.py", *QUICK, "--num-episodes", "500", "--output", output]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(output.glob("data/*/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    kept = json.loads((output / "meta/info.json").read_text())["total_episodes"]
+    assert kept >= 1
+    assert f"a valid dataset of {kept} of the 500 episodes" in out
+    assert read(output).num_rows == kept * 180
+    assert len(list(output.rglob("file-*.mp4"))) == 2 * kept
+    assert not (output / ".unfinished").exists()
+
+
+def test_help_has_an_example(capsys):
+    with pytest.raises(SystemExit):
+        collect.main(["--help"])
+    assert "Example: collect.py --num-episodes 50" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_fifty_episodes_have_13500_frames(tmp_path):
+    options = ["--num-episodes", "50", "--resolution", "64", "--preset", "fast"]
+    assert collect.main(["--output", str(tmp_path / "set"), *options]) == 0
+    lengths = read(tmp_path / "set", "meta/episodes/*/*.parquet")["length"].to_pylist()
+    assert lengths == [270] * 50
+    assert sum(len(video) for video in frames(tmp_path / "set").values()) == 2 * 13_500

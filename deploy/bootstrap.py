@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-_MESA = ["libegl1", "libegl-mesa0", "libgl1-mesa-dri"]
+# PyOpenGL, which MuJoCo calls EGL through, also needs libOpenGL.
+_MESA = ["libegl1", "libegl-mesa0", "libgl1-mesa-dri", "libopengl0"]
 _RENDER_ONCE = (
     "from pp_env import PickPlaceEnv; env = PickPlaceEnv(render_mode='rgb_array'); "
     "env.reset(seed=0); env.render(); env.close()"

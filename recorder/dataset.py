@@ -1,0 +1,178 @@
+"""Reads any LeRobot v3.0 dataset, ours or a stranger's, without lerobot; writes nothing."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FORMAT_VERSION = "v3.0"
+INFO_PATH = "meta/info.json"
+STATS_PATH = "meta/stats.json"
+COLLECTION_PATH = "meta/collection.json"
+
+
+class DatasetError(ValueError):
+    """A directory is not a dataset that can be read; the message says why and what to do."""
+
+
+class Dataset:
+    """A dataset on disk, as its `info.json` counts it.
+
+    Rows or files beyond the counted episodes, left by a collection that was killed, are not seen.
+
+    Args:
+        root: The directory that holds meta/, data/ and, with cameras, videos/.
+
+    Raises:
+        DatasetError: It is not a readable v3.0 dataset.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.info = _read_info(root)
+        self.features: dict[str, dict[str, Any]] = self.info["features"]
+        self.fps: int = self.info["fps"]
+        self.num_episodes: int = self.info["total_episodes"]
+        self.num_frames: int = self.info["total_frames"]
+        self.cameras = [k for k, f in self.features.items() if f["dtype"] == "video"]
+        self._table: pa.Table | None = None
+        self.episodes = self._read_episodes()
+
+    @property
+    def collection(self) -> dict[str, Any] | None:
+        """What our recorder stored about how the dataset came about; None in a foreign dataset."""
+        path = self.root / COLLECTION_PATH
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    @property
+    def stats(self) -> dict[str, dict[str, Any]] | None:
+        """The contents of `stats.json`, or None where there is none."""
+        path = self.root / STATS_PATH
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    @property
+    def table(self) -> pa.Table:
+        """All counted rows, in order."""
+        if self._table is None:
+            self._table = self._read_table("data").slice(0, self.num_frames)
+        return self._table
+
+    def column(self, key: str) -> np.ndarray:
+        """A column of all rows, (frames, size)."""
+        return to_array(self.table.column(key))
+
+    def rows(self, episode: int) -> dict[str, np.ndarray]:
+        """The columns of one episode, each (length, size)."""
+        entry = self.episodes[episode]
+        part = self.table.slice(entry["dataset_from_index"], entry["length"])
+        return {key: to_array(part.column(key)) for key in part.column_names}
+
+    def video_path(self, episode: int, camera: str) -> Path:
+        """The file that holds an episode's pictures, possibly among others'."""
+        entry = self.episodes[episode]
+        name = self.info["video_path"].format(
+            video_key=camera,
+            chunk_index=entry[f"videos/{camera}/chunk_index"],
+            file_index=entry[f"videos/{camera}/file_index"],
+        )
+        return self.root / name
+
+    def frames(self, episode: int, camera: str) -> Iterator[np.ndarray]:
+        """The pictures of an episode, (H, W, 3) uint8.
+
+        Raises:
+            DatasetError: The file is missing or cannot be decoded.
+        """
+        entry, path = self.episodes[episode], self.video_path(episode, camera)
+        begin, end = (entry[f"videos/{camera}/{side}_timestamp"] for side in ("from", "to"))
+        for time, frame in decode(path):
+            if time >= end - 0.5 / self.fps:
+                return
+            if time >= begin - 0.5 / self.fps:
+                yield frame.to_ndarray(format="rgb24")
+
+    def _read_episodes(self) -> list[dict[str, Any]]:
+        if self.num_episodes == 0:
+            return []
+        rows = self._read_table("meta/episodes").slice(0, self.num_episodes).to_pylist()
+        if [row.get("episode_index") for row in rows] != list(range(self.num_episodes)):
+            raise DatasetError(
+                f"{self.root}/meta/episodes must list the episodes 0..{self.num_episodes - 1} in "
+                f"order, but has {len(rows)} of them or another order"
+            )
+        return rows
+
+    def _read_table(self, folder: str) -> pa.Table:
+        files = sorted((self.root / folder).glob("*/*.parquet"))
+        if not files:
+            raise DatasetError(f"{self.root} has no parquet file in {folder}/chunk-*/")
+        tables = []
+        for path in files:
+            try:
+                tables.append(pq.ParquetFile(path).read())
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DatasetError(f"{path} cannot be read: {error}") from error
+        return pa.concat_tables(tables, promote_options="permissive")
+
+
+def decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Time in s and picture of every frame of a video file.
+
+    Raises:
+        DatasetError: The file is missing or cannot be decoded.
+    """
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            for frame in container.decode(stream):
+                yield float(frame.pts * stream.time_base), frame
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise DatasetError(f"{path} cannot be decoded: {error}") from error
+
+
+def to_array(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers or of equally long lists of them as (rows, size)."""
+    flat, rows = column.combine_chunks(), len(column)
+    while pa.types.is_list(flat.type) or pa.types.is_fixed_size_list(flat.type):
+        flat = flat.flatten()
+    return flat.to_numpy(zero_copy_only=False).reshape(rows, -1)
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / INFO_PATH
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a directory")
+    try:
+        info = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DatasetError(f"{root} is no LeRobot dataset: it has no {INFO_PATH}") from None
+    except PermissionError as error:
+        raise DatasetError(f"{path} may not be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path} is not JSON: {error}") from error
+    _check_version(root, str(info.get("codebase_version")))
+    needed = {"features", "fps", "total_episodes", "total_frames"}
+    if missing := sorted(needed - set(info)):
+        raise DatasetError(f"{path} lacks {missing}")
+    return info
+
+
+def _check_version(root: Path, version: str) -> None:
+    if version == FORMAT_VERSION:
+        return
+    number = re.fullmatch(r"v(\d+)\.(\d+)", version)
+    if number and int(number[1]) < 3:
+        raise DatasetError(
+            f"{root} has format {version}, expected {FORMAT_VERSION}; convert it with "
+            "lerobot's own convert_dataset_v21_to_v30"
+        )
+    raise DatasetError(
+        f"{root} has format {version}, expected {FORMAT_VERSION}; a newer release of this "
+        "project may read it"
+    )

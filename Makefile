@@ -11,14 +11,10 @@ DEMO := datasets/demo
 LEROBOT_VENV ?= .venv-lerobot
 TORCH_INDEX ?=
 
-.PHONY: collect test test-long lint check-lerobot bench bench-success clean
+.PHONY: collect test test-long lint check-lerobot bench bench-success crash-test clean
 
 collect: $(VENV)/.ready
-	@if [ -e $(DEMO)/meta/info.json ]; then \
-	  echo "$(DEMO) is there already; delete it to collect it again"; \
-	else \
-	  $(RUN) collect.py --num-episodes 3 --output $(DEMO); \
-	fi
+	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
 
 test: $(VENV)/.ready-dev
 	$(RUN) -m pytest -q
@@ -26,6 +22,9 @@ test: $(VENV)/.ready-dev
 
 test-long: $(VENV)/.ready-dev
 	$(RUN) -m pytest -q -m long
+
+crash-test: $(VENV)/.ready-dev
+	$(RUN) -m tests.crash --kills 200
 
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .

@@ -31,6 +31,7 @@ from pp_env.config import (
 )
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_env.sim import SIMULATORS
+from recorder.dataset import DatasetError
 from recorder.lerobot_writer import Feature, LeRobotWriter, picture, require_empty
 from recorder.rollout import Episode, EpisodeSink, Step, iterate_episode
 from recorder.sinks import Progress, SuccessOnly
@@ -52,13 +53,27 @@ class Tally:
         attempts: Episodes that ran to their end.
         successes: Those that succeeded.
         failures: How often each reason and phase ended a failed one.
-        seconds: Wall time.
+        seconds: Wall time of this run.
+        frames: Recorded by this run.
     """
 
     attempts: int = 0
     successes: int = 0
     failures: Counter = field(default_factory=Counter)
     seconds: float = 0.0
+    frames: int = 0
+
+    @classmethod
+    def of(cls, entries: list[dict[str, Any]]) -> "Tally":
+        """What the attempts up to the last of these recorded episodes came to."""
+        tally = cls()
+        for entry in entries:
+            tally.attempts = entry["episode/attempt"] + 1
+            tally.successes += entry["episode/success"]
+            if not entry["episode/success"]:
+                reason, phase = entry["episode/failure_reason"], entry["episode/failure_phase"]
+                tally.failures[f"{reason} in {phase}"] += 1
+        return tally
 
     def count(self, episode: Episode) -> None:
         """Counts one more attempt."""
@@ -87,13 +102,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = make_config(args)
         expert = PickPlaceExpert(args.steps_per_segment, args.noise_rad)
-        require_writable(args.output)
+        require_writable(args.output, args.resume)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     try:
         with stop_on_signal() as stop:
             return collect(args, config, expert, stop)
-    except (CollectionError, RuntimeError, ImportError, OSError) as error:
+    except (CollectionError, DatasetError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -105,20 +120,25 @@ def collect(
     env = make_env(args, config)
     try:
         writer = make_writer(args, config, env)
-        progress = Progress(args.num_episodes, expert.num_steps, args.keep == "all")
+        for what in writer.dropped:
+            print(f"resume: dropped {what}", file=sys.stderr)
+        progress = Progress(
+            args.num_episodes, expert.num_steps, args.keep == "all", writer.num_episodes
+        )
         sinks = [writer if args.keep == "all" else SuccessOnly(writer), progress]
         try:
             tally = run_attempts(env, expert, sinks, writer, args, stop)
+            writer.close()
         finally:
-            for sink in sinks:
-                sink.close()
+            writer.release()
+            progress.close()
     finally:
         env.close()
     print(report(writer, tally))
     if stop.requested:
         print(
             f"stopped: the episode in hand was dropped; {writer.root} is a valid dataset of "
-            f"{writer.num_episodes} of the {args.num_episodes} episodes"
+            f"{writer.num_episodes} of the {args.num_episodes} episodes; --resume goes on"
         )
         return 130
     return 0
@@ -137,8 +157,9 @@ def run_attempts(
     Raises:
         CollectionError: Too many attempts in a row have failed.
     """
-    tally, failed_in_a_row, begin = Tally(), 0, time.perf_counter()
-    for index in itertools.count():
+    tally, failed_in_a_row, begin = Tally.of(writer.episodes), 0, time.perf_counter()
+    frames_before = writer.num_frames
+    for index in itertools.count(tally.attempts):
         if writer.num_episodes >= args.num_episodes:
             break
         episode = run_attempt(env, expert, sinks, args.seed, index, stop)
@@ -153,6 +174,7 @@ def run_attempts(
                 "try less --noise-rad or more --steps-per-segment"
             )
     tally.seconds = time.perf_counter() - begin
+    tally.frames = writer.num_frames - frames_before
     return tally
 
 
@@ -226,6 +248,7 @@ def make_writer(args: argparse.Namespace, config: PickPlaceConfig, env: gym.Env)
         collection=describe_collection(args, config),
         describe=describe_episode,
         codec=args.codec,
+        resume=args.resume,
     )
 
 
@@ -257,6 +280,7 @@ def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> di
         "steps_per_segment": args.steps_per_segment,
         "noise_rad": args.noise_rad,
         "keep": args.keep,
+        "record_cameras": args.cameras,
         "codec": args.codec,
         "task": args.task,
         "config": dataclasses.asdict(config),
@@ -282,7 +306,7 @@ def report(writer: LeRobotWriter, tally: Tally) -> str:
     size = sum(f.stat().st_size for f in writer.root.rglob("*") if f.is_file())
     size -= sum(f.stat().st_size for f in writer.root.rglob("episode_*.mp4"))  # the same files
     rate = tally.successes / tally.attempts if tally.attempts else 0.0
-    frames_per_second = writer.num_frames / tally.seconds if tally.seconds else 0.0
+    frames_per_second = tally.frames / tally.seconds if tally.seconds else 0.0
     lines = [
         f"episodes   {writer.num_episodes}",
         f"success    {tally.successes} of {tally.attempts} attempts ({rate:.1%})",
@@ -322,13 +346,14 @@ def make_config(args: argparse.Namespace) -> PickPlaceConfig:
     )
 
 
-def require_writable(output: Path) -> None:
+def require_writable(output: Path, resume: bool) -> None:
     """Checks that a dataset can be written at `output`.
 
     Raises:
         OSError: It cannot.
     """
-    require_empty(output)
+    if not resume:
+        require_empty(output)
     output.mkdir(parents=True, exist_ok=True)
     probe = output / ".probe"
     probe.touch()
@@ -347,6 +372,7 @@ def make_parser() -> argparse.ArgumentParser:
     switch = argparse.BooleanOptionalAction
     add("--num-episodes", type=_positive, default=50, help="episodes in the dataset")
     add("--output", type=Path, default=Path("datasets/pick_place"), help="absent or empty folder")
+    add("--resume", action="store_true", help="go on with an interrupted collection")
     add("--seed", type=_not_negative, default=12345, help="episode k depends on this and k alone")
     add("--fps", type=_positive, default=30, help="control and camera rate, Hz")
     add("--steps-per-segment", type=_positive, default=30, help="steps per waypoint; nine segments")

@@ -225,7 +225,7 @@ def _encoding_seconds(videos: Path, folder: Path) -> float:
         encoder = VideoEncoder(folder / "again.mp4", "h264", 30)
         for image in images:
             encoder.add(image)
-        encoder.finish()
+        encoder.finish(len(images))
         total += time.process_time() - begin
     return total
 

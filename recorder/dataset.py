@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.error
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,7 +133,7 @@ def decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
             stream = container.streams.video[0]
             for frame in container.decode(stream):
                 yield float(frame.pts * stream.time_base), frame
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.error.FFmpegError, OSError, IndexError) as error:
         raise DatasetError(f"{path} cannot be decoded: {error}") from error
 
 

@@ -1,12 +1,12 @@
 """Writes episodes as a LeRobot v3.0 dataset, each one durable as soon as it has ended.
 
-Every file is completed under another name, flushed to disk and then renamed; `meta/info.json`,
-which says how many episodes there are, comes last. The layout is described in docs/dataset.md.
+The files of an episode are completed and flushed aside, then renamed; `meta/info.json`, which says
+how many episodes there are, comes last (`recorder.commit`). docs/dataset.md describes the layout.
 """
 
 import json
-import os
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recorder import stats
+from recorder import recovery, stats
+from recorder.commit import LOCK, UNFINISHED, Commit, aside, lock, unlock
+from recorder.dataset import COLLECTION_PATH, FORMAT_VERSION, DatasetError
 from recorder.rollout import Episode, Step
 from recorder.video import CODECS, PIXEL_FORMAT, VideoEncoder
 
-FORMAT_VERSION = "v3.0"
 CHUNK_SIZE = 1000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-COLLECTION_PATH = "meta/collection.json"
 
-_UNFINISHED = ".unfinished"
+# What may differ between a collection and its continuation: worth a warning, not a refusal.
+_MAY_DIFFER = ("versions", "machine")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class LeRobotWriter:
     """An `EpisodeSink` that owns a dataset directory.
 
     Args:
-        root: The directory, which must be absent or empty.
+        root: The directory, absent or empty, or with `resume` one that this class wrote before.
         features: The columns that `row` fills, by name.
         row: The values of those columns for a step: arrays of the features' shapes.
         fps: Frames per second, as the environment makes them.
@@ -108,9 +109,15 @@ class LeRobotWriter:
         collection: How the dataset came about, stored in `meta/collection.json`.
         describe: Extra columns of `meta/episodes` for an episode; always the same ones.
         codec: A name in `recorder.video.CODECS`.
+        resume: Go on with what is there, after cutting it back to its longest valid prefix.
+
+    Attributes:
+        episodes: The rows of `meta/episodes` that were there when it was resumed.
+        dropped: What resuming has removed, in words.
 
     Raises:
-        FileExistsError: The directory is not empty.
+        FileExistsError: The directory is in use, or not empty and not to be resumed.
+        DatasetError: What is to be resumed was collected otherwise, or cannot be repaired.
         ValueError: The codec is unknown.
     """
 
@@ -125,13 +132,15 @@ class LeRobotWriter:
         collection: dict[str, Any],
         describe: Callable[[Episode], dict[str, Any]] = lambda episode: {},
         codec: str = "h264",
+        resume: bool = False,
     ) -> None:
         if codec not in CODECS:
             raise ValueError(f"codec must be one of {sorted(CODECS)}, got {codec!r}")
-        require_empty(root)
         self.root = root
         self.num_episodes = 0
         self.num_frames = 0
+        self.episodes: list[dict[str, Any]] = []
+        self.dropped: list[str] = []
         self._features = {**features, **_OUTCOME, **_BOOKKEEPING}
         self._cameras = [key for key, f in features.items() if f.dtype == "video"]
         self._row = row
@@ -143,13 +152,22 @@ class LeRobotWriter:
         self._totals: dict[str, stats.Stats] = {}
         self._rows: list[dict[str, np.ndarray]] = []
         self._encoders: dict[str, VideoEncoder] = {}
-        self._create(collection)
+        resume = resume and not is_empty(root)
+        if not resume:
+            require_empty(root)
+        root.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(root)
+        try:
+            self._resume(collection) if resume else self._create(collection)
+        except BaseException:
+            unlock(root, self._lock)
+            raise
 
     def begin(self, seed: int) -> None:
         """Starts an episode; its frames stay aside until `end`."""
         self._rows = []
         self._encoders = {
-            key: VideoEncoder(self._aside(f"{key}.mp4"), self._codec, self._fps)
+            key: VideoEncoder(aside(self.root, f"{key}.mp4"), self._codec, self._fps)
             for key in self._cameras
         }
 
@@ -173,27 +191,32 @@ class LeRobotWriter:
         """Commits the episode: afterwards it is on disk for good.
 
         Raises:
-            RuntimeError: An encoder failed, or a video has not one frame per row.
+            RuntimeError: An encoder failed, or a video has not exactly one picture per row.
+            OSError: The disk is full; the episodes before this one are intact.
         """
         columns = self._columns()
         episode_stats = {key: stats.of_rows(values) for key, values in columns.items()}
         for key, encoder in self._encoders.items():
-            frames, episode_stats[key] = encoder.finish()
-            if frames != len(self._rows):
-                raise RuntimeError(f"{key} has {frames} frames for {len(self._rows)} rows")
-        self._publish_videos()
-        chunk, file = divmod(self.num_episodes, CHUNK_SIZE)
-        where = {"chunk_index": chunk, "file_index": file}
-        self._publish_table(self._data_table(columns), DATA_PATH.format(**where))
+            episode_stats[key] = encoder.finish(len(self._rows))
+        totals = {k: stats.fold(self._totals.get(k), episode_stats[k]) for k in self._features}
         entry = self._episode_entry(episode, episode_stats)
-        self._publish_table(pa.Table.from_pylist([entry]), EPISODES_PATH.format(**where))
-        for key, values in episode_stats.items():
-            self._totals[key] = stats.fold(self._totals.get(key), values)
-        self.num_episodes += 1
-        self.num_frames += len(self._rows)
-        self._publish_json(_to_lists(self._totals), "meta/stats.json")
-        self._publish_info()
+        where = _where(self.num_episodes)
+        commit = Commit(self.root)
+        for key, encoder in self._encoders.items():
+            name = VIDEO_PATH.format(video_key=key, **where)
+            alias = Path(name).with_name(f"episode_{self.num_episodes:05d}.mp4")
+            commit.add_link(str(alias), encoder.path)
+            commit.add_file(name, encoder.path)
+        commit.add_table(DATA_PATH.format(**where), self._data_table(columns))
+        commit.add_table(EPISODES_PATH.format(**where), pa.Table.from_pylist([entry]))
+        commit.add_json("meta/stats.json", _to_lists(totals))
+        episodes, frames = self.num_episodes + 1, self.num_frames + len(self._rows)
+        commit.add_json("meta/info.json", self._info(episodes, frames))
+        commit.publish()
+        self.num_episodes, self.num_frames, self._totals = episodes, frames, totals
         self._forget()
+        if where["file_index"] == CHUNK_SIZE - 1:
+            self._join_chunk(where["chunk_index"])
 
     def abort(self) -> None:
         """Forgets the episode in hand."""
@@ -202,24 +225,59 @@ class LeRobotWriter:
         self._forget()
 
     def close(self) -> None:
-        """Joins the one-episode parquet files into one per chunk; a second call has no effect.
+        """Joins the one-episode parquet files of the last chunk; a second call has no effect.
 
         The dataset is complete without this, only in more and smaller files.
         """
-        shutil.rmtree(self.root / _UNFINISHED, ignore_errors=True)
+        if self._lock is None:
+            return
+        self.abort()
+        shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
         if self.num_episodes:
-            self._compact(EPISODES_PATH)
-            self._compact(DATA_PATH)
+            self._join_chunk((self.num_episodes - 1) // CHUNK_SIZE)
+        self.release()
+
+    def release(self) -> None:
+        """Lets others write here, without tidying up: for when the disk is full."""
+        if self._lock is not None:
+            unlock(self.root, self._lock)
+            self._lock = None
 
     def _create(self, collection: dict[str, Any]) -> None:
-        (self.root / "meta").mkdir(parents=True, exist_ok=True)
-        self._publish_json(collection, COLLECTION_PATH)
         tasks = pa.table({"task_index": pa.array([0], pa.int64()), "task": [self._task]})
         tasks = tasks.replace_schema_metadata({"pandas": json.dumps(_TASKS_PANDAS)})
-        self._publish_table(tasks, "meta/tasks.parquet")
         legacy = json.dumps({"task_index": 0, "task": self._task}) + "\n"
-        self._publish_bytes(legacy.encode(), "meta/tasks.jsonl")
-        self._publish_info()
+        commit = Commit(self.root)
+        commit.add_json(COLLECTION_PATH, collection)
+        commit.add_table("meta/tasks.parquet", tasks)
+        commit.add_bytes("meta/tasks.jsonl", legacy.encode())
+        commit.add_json("meta/info.json", self._info(0, 0))
+        commit.publish()
+
+    def _resume(self, collection: dict[str, Any]) -> None:
+        if not (self.root / "meta/info.json").is_file():  # killed before it had begun
+            self._require_ours()
+            self._create(collection)
+            return
+        require_same(self.root, collection)
+        prefix = recovery.find_prefix(self.root, self._cameras)
+        self.dropped = prefix.dropped
+        self.episodes = [_without_stats(entry) for entry in prefix.episodes]
+        for entry in prefix.episodes:
+            for key in self._features:
+                self._totals[key] = stats.fold(self._totals.get(key), _stored_stats(entry, key))
+        self.num_episodes = len(prefix.episodes)
+        self.num_frames = sum(entry["length"] for entry in prefix.episodes)
+        info = self._info(self.num_episodes, self.num_frames)
+        recovery.cut_back(self.root, prefix, info, _to_lists(self._totals))
+
+    def _require_ours(self) -> None:
+        ours = {"meta", LOCK, UNFINISHED}
+        if strangers := sorted(p.name for p in self.root.iterdir() if p.name not in ours):
+            raise DatasetError(
+                f"{self.root} is no dataset of ours: it has no meta/info.json but {strangers}; "
+                "nothing was changed, choose another output"
+            )
 
     def _check(self, row: dict[str, np.ndarray]) -> None:
         expected = set(self._features) - set(_OUTCOME) - set(_BOOKKEEPING)
@@ -260,111 +318,75 @@ class LeRobotWriter:
     def _episode_entry(
         self, episode: Episode, episode_stats: dict[str, stats.Stats]
     ) -> dict[str, Any]:
-        length = len(self._rows)
-        chunk, file = divmod(self.num_episodes, CHUNK_SIZE)
+        length, where = len(self._rows), _where(self.num_episodes)
         entry: dict[str, Any] = {
             "episode_index": self.num_episodes,
             "tasks": [self._task],
             "length": length,
-            "data/chunk_index": chunk,
-            "data/file_index": file,
+            "data/chunk_index": where["chunk_index"],
+            "data/file_index": where["file_index"],
             "dataset_from_index": self.num_frames,
             "dataset_to_index": self.num_frames + length,
         }
         for key in self._cameras:
-            entry[f"videos/{key}/chunk_index"] = chunk
-            entry[f"videos/{key}/file_index"] = file
+            entry[f"videos/{key}/chunk_index"] = where["chunk_index"]
+            entry[f"videos/{key}/file_index"] = where["file_index"]
             entry[f"videos/{key}/from_timestamp"] = 0.0
             entry[f"videos/{key}/to_timestamp"] = length / self._fps
         for key, values in episode_stats.items():
             for name, value in values.items():
                 entry[f"stats/{key}/{name}"] = value.tolist()
-        entry["meta/episodes/chunk_index"] = chunk
-        entry["meta/episodes/file_index"] = file
+        entry["meta/episodes/chunk_index"] = where["chunk_index"]
+        entry["meta/episodes/file_index"] = where["file_index"]
         return {**entry, **self._describe(episode)}
 
-    def _publish_videos(self) -> None:
-        chunk, file = divmod(self.num_episodes, CHUNK_SIZE)
-        for key, encoder in self._encoders.items():
-            name = VIDEO_PATH.format(video_key=key, chunk_index=chunk, file_index=file)
-            self._publish(encoder.path, name)
-            alias = (self.root / name).with_name(f"episode_{self.num_episodes:05d}.mp4")
-            try:
-                os.link(self.root / name, alias)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(self.root / name, alias)
-
-    def _publish_info(self) -> None:
-        self._publish_json(
-            {
-                "codebase_version": FORMAT_VERSION,
-                "robot_type": self._robot_type,
-                "total_episodes": self.num_episodes,
-                "total_frames": self.num_frames,
-                "total_tasks": 1,
-                "chunks_size": CHUNK_SIZE,
-                "data_files_size_in_mb": 100,
-                "video_files_size_in_mb": 200,
-                "fps": self._fps,
-                "splits": {"train": f"0:{self.num_episodes}"},
-                "data_path": DATA_PATH,
-                "video_path": VIDEO_PATH if self._cameras else None,
-                "features": {
-                    key: feature.to_json(self._fps, self._codec)
-                    for key, feature in self._features.items()
-                },
+    def _info(self, episodes: int, frames: int) -> dict[str, Any]:
+        return {
+            "codebase_version": FORMAT_VERSION,
+            "robot_type": self._robot_type,
+            "total_episodes": episodes,
+            "total_frames": frames,
+            "total_tasks": 1,
+            "chunks_size": CHUNK_SIZE,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "fps": self._fps,
+            "splits": {"train": f"0:{episodes}"},
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH if self._cameras else None,
+            "features": {
+                key: feature.to_json(self._fps, self._codec)
+                for key, feature in self._features.items()
             },
-            "meta/info.json",
-        )
+        }
 
-    def _publish_json(self, content: Any, name: str) -> None:
-        self._publish_bytes((json.dumps(content, indent=2) + "\n").encode(), name)
+    def _join_chunk(self, chunk: int) -> None:
+        """One parquet file for the last chunk instead of one per episode.
 
-    def _publish_bytes(self, content: bytes, name: str) -> None:
-        aside = self._aside(Path(name).name)
-        aside.write_bytes(content)
-        self._publish(aside, name)
-
-    def _publish_table(self, table: pa.Table, name: str) -> None:
-        aside = self._aside(Path(name).name)
-        pq.write_table(table, aside)
-        self._publish(aside, name)
-
-    def _publish(self, aside: Path, name: str) -> None:
-        """Flushes a finished file to disk and gives it its place in the dataset."""
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, target)
-
-    def _aside(self, name: str) -> Path:
-        folder = self.root / _UNFINISHED
-        folder.mkdir(exist_ok=True)
-        return folder / name
-
-    def _compact(self, pattern: str) -> None:
-        """One file per chunk instead of one per episode, one row group per episode."""
-        kind = pattern.partition("/chunk-")[0]
-        new, old = self.root / f"{kind}.new", self.root / f"{kind}.old"
-        chunks = range((self.num_episodes - 1) // CHUNK_SIZE + 1)
-        if len(list((self.root / kind).glob("*/*.parquet"))) == len(chunks):
-            return
-        for chunk in chunks:
-            members = range(chunk * CHUNK_SIZE, min((chunk + 1) * CHUNK_SIZE, self.num_episodes))
-            parts = [
-                self.root / pattern.format(chunk_index=chunk, file_index=k % CHUNK_SIZE)
-                for k in members
-            ]
-            target = new / f"chunk-{chunk:03d}" / "file-000.parquet"
-            target.parent.mkdir(parents=True)
-            _join(parts, target)
-        os.rename(self.root / kind, old)
-        os.rename(new, self.root / kind)
-        shutil.rmtree(old)
+        The joined file replaces the first one before the others go, so that at every moment the
+        rows counted from the beginning are the right ones.
+        """
+        for pattern in (EPISODES_PATH, DATA_PATH):
+            target = pattern.format(chunk_index=chunk, file_index=0)
+            parts = sorted((self.root / target).parent.glob("*.parquet"))
+            if len(parts) < 2:
+                continue
+            grown = aside(self.root, "joined.parquet")
+            _join(parts, grown)
+            commit = Commit(self.root)
+            commit.add_file(target, grown)
+            commit.publish()
+            for part in parts[1:]:
+                part.unlink()
+        shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
 
     def _forget(self) -> None:
         self._rows, self._encoders = [], {}
+
+
+def is_empty(root: Path) -> bool:
+    """Whether a dataset may be begun at `root`: nothing is there, or an empty directory."""
+    return not root.exists() or (root.is_dir() and {p.name for p in root.iterdir()} <= {LOCK})
 
 
 def require_empty(root: Path) -> None:
@@ -373,14 +395,64 @@ def require_empty(root: Path) -> None:
     Raises:
         FileExistsError: Something is there already.
     """
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if not is_empty(root):
         raise FileExistsError(
-            f"the output {root} exists and is not an empty directory; nothing was written, "
-            "choose another one or move it away"
+            f"the output {root} exists and is not an empty directory; nothing was written. "
+            "Choose another one, or continue an interrupted collection with --resume"
         )
 
 
+def require_same(root: Path, collection: dict[str, Any]) -> None:
+    """Checks that a dataset was collected as `collection` says; other versions are a warning.
+
+    Raises:
+        DatasetError: It was not, or it was not collected by us.
+    """
+    try:
+        stored = json.loads((root / COLLECTION_PATH).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        raise DatasetError(
+            f"{root} was not recorded by this project: it has no {COLLECTION_PATH}; nothing was "
+            "changed, choose another output"
+        ) from None
+    wanted = json.loads(json.dumps(collection))
+    differing = _differences(stored, wanted)
+    changed = [line for line in differing if not line.startswith(_MAY_DIFFER)]
+    if changed:
+        raise DatasetError(
+            f"{root} was collected otherwise, so it cannot be continued: {'; '.join(changed)}; "
+            "give the same options or another output"
+        )
+    if differing:
+        warnings.warn(f"{root} goes on with {'; '.join(differing)}", stacklevel=2)
+
+
+def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        lines = []
+        for key in sorted(stored.keys() | wanted.keys()):
+            inner = f"{name}.{key}".lstrip(".")
+            lines += _differences(stored.get(key), wanted.get(key), inner)
+        return lines
+    return [] if stored == wanted else [f"{name} was {stored!r}, is now {wanted!r}"]
+
+
+def _where(episode: int) -> dict[str, int]:
+    chunk, file = divmod(episode, CHUNK_SIZE)
+    return {"chunk_index": chunk, "file_index": file}
+
+
+def _stored_stats(entry: dict[str, Any], key: str) -> stats.Stats:
+    prefix = f"stats/{key}/"
+    return {k.removeprefix(prefix): np.array(v) for k, v in entry.items() if k.startswith(prefix)}
+
+
+def _without_stats(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if not key.startswith("stats/")}
+
+
 def _join(parts: list[Path], target: Path) -> None:
+    """All rows of the parts, one row group per episode."""
     with pq.ParquetWriter(target, pq.read_schema(parts[0])) as writer:
         for part in parts:
             table = pq.ParquetFile(part).read()
@@ -388,7 +460,10 @@ def _join(parts: list[Path], target: Path) -> None:
                 if column in table.column_names:
                     zeros = pa.array([0] * len(table), pa.int64())
                     table = table.set_column(table.schema.get_field_index(column), column, zeros)
-            writer.write_table(table)
+            episodes = table.column("episode_index").to_numpy()
+            starts = np.flatnonzero(np.diff(episodes, prepend=-1))
+            for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
+                writer.write_table(table.slice(start, end - start))
 
 
 def _to_lists(all_stats: dict[str, stats.Stats]) -> dict[str, dict[str, list]]:

@@ -42,15 +42,23 @@ class Progress:
         num_episodes: How many episodes are wanted.
         frames_per_episode: For the estimate of the time left.
         keep_failures: Whether a failed episode counts.
+        kept: Episodes that are there already.
     """
 
-    def __init__(self, num_episodes: int, frames_per_episode: int, keep_failures: bool) -> None:
+    def __init__(
+        self, num_episodes: int, frames_per_episode: int, keep_failures: bool, kept: int = 0
+    ) -> None:
         self._num_episodes = num_episodes
         self._keep_failures = keep_failures
-        self._attempts = self._successes = self._kept = 0
+        self._attempts = self._successes = 0
+        self._kept = kept
         self._frames_in_hand = 0
         self._bar = tqdm(
-            total=num_episodes * frames_per_episode, unit="frame", smoothing=0.05, mininterval=0.5
+            total=num_episodes * frames_per_episode,
+            initial=kept * frames_per_episode,
+            unit="frame",
+            smoothing=0.05,
+            mininterval=0.5,
         )
 
     def begin(self, seed: int) -> None:

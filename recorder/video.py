@@ -12,6 +12,7 @@ import numpy as np
 from recorder.stats import ImageStats, Stats
 
 _QUEUE_FRAMES = 16
+_TIME_TOLERANCE = 1e-4  # s, what LeRobot's reader allows
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class VideoEncoder:
         self._error: BaseException | None = None
         self._cancelled = False
         self._count = 0
+        self._decoded = 0
         self._thread = threading.Thread(target=self._run, name=f"encode {path.name}", daemon=True)
         self._thread.start()
 
@@ -72,16 +74,25 @@ class VideoEncoder:
         """
         self._put(image)
 
-    def finish(self) -> tuple[int, Stats]:
-        """Completes the file and returns the number of frames in it and their statistics.
+    def finish(self, expected: int) -> Stats:
+        """Completes the file, decodes it again, and returns the statistics of its pictures.
+
+        Args:
+            expected: How many pictures it must hold.
 
         Raises:
-            RuntimeError: The encoder failed.
+            RuntimeError: The encoder failed, or the file does not hold exactly one decodable
+                picture per control period.
         """
         self._put(None)
         self._thread.join()
         self._raise_error()
-        return self._count, self._stats.result()
+        if self._decoded != expected:
+            raise RuntimeError(
+                f"{self.path.name} holds {self._decoded} pictures at their times, expected "
+                f"{expected}"
+            )
+        return self._stats.result()
 
     def cancel(self) -> None:
         """Stops, whatever is still queued, and deletes the file."""
@@ -110,6 +121,8 @@ class VideoEncoder:
     def _run(self) -> None:
         try:
             self._encode()
+            if not self._cancelled:
+                self._decoded = count_pictures(self.path, self._fps)
         except BaseException as error:  # handed to the feeder, who cannot see this thread
             self._error = error
 
@@ -135,3 +148,14 @@ class VideoEncoder:
         stream.pix_fmt = PIXEL_FORMAT
         stream.time_base = Fraction(1, self._fps)
         return stream
+
+
+def count_pictures(path: Path, fps: int) -> int:
+    """How many pictures of a video can be decoded, from the first on, each at its time."""
+    count = 0
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            if frame.time is None or abs(frame.time - count / fps) > _TIME_TOLERANCE:
+                break
+            count += 1
+    return count

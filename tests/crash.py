@@ -1,0 +1,136 @@
+"""Kills a collection at random moments and resumes it, again and again.
+
+Usage: python -m tests.crash [--kills 200]       (make crash-test)
+
+After every kill the dataset must load, must hold every episode that was finished before, and in
+the end must equal one that was never interrupted. Exits with 1 if any of this fails.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from recorder.dataset import Dataset, DatasetError
+
+ROOT = Path(__file__).parent.parent
+OPTIONS = ["--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--seed", "3"]
+
+
+@dataclass
+class Tally:
+    """What the kills did."""
+
+    kills: int = 0
+    lost: int = 0
+    unloadable: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def command(output: Path, episodes: int) -> list[str]:
+    """A collection that resumes."""
+    options = ["--num-episodes", str(episodes), "--output", str(output), "--resume"]
+    return [sys.executable, "collect.py", *OPTIONS, *options]
+
+
+def collect(output: Path, episodes: int) -> None:
+    """Collects without a disturbance."""
+    subprocess.run(command(output, episodes), cwd=ROOT, check=True, capture_output=True)
+
+
+def finished(output: Path) -> int:
+    """How many episodes the dataset holds; -1 if it cannot be loaded, 0 before it begins."""
+    if not (output / "meta/info.json").exists():
+        return 0
+    try:
+        dataset = Dataset(output)
+        if dataset.num_episodes:
+            dataset.rows(dataset.num_episodes - 1)
+            last = [
+                sum(1 for _ in dataset.frames(dataset.num_episodes - 1, c)) for c in dataset.cameras
+            ]
+            if set(last) != {dataset.episodes[-1]["length"]}:
+                return -1
+    except DatasetError:
+        return -1
+    return dataset.num_episodes
+
+
+def kill_and_resume(output: Path, kills: int, seed: int, per_kill: float = 1.5) -> Tally:
+    """Resumes a collection that never ends, and kills it, so often."""
+    rng, tally, before = random.Random(seed), Tally(), 0
+    for _ in range(kills):
+        process = subprocess.Popen(
+            command(output, 100_000),
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        # Most kills come while it works, some while it starts; starting takes about a second.
+        time.sleep(rng.uniform(0.2, 1.0) if rng.random() < 0.15 else 1.0 + rng.uniform(0, per_kill))
+        process.kill()
+        process.wait()
+        tally.kills += 1
+        now = finished(output)
+        if now < 0:
+            tally.unloadable += 1
+            tally.problems.append(f"kill {tally.kills}: the dataset cannot be loaded")
+        elif now < before:
+            tally.lost += before - now
+            tally.problems.append(f"kill {tally.kills}: {before} episodes before, {now} after")
+        before = max(now, before)
+    return tally
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """In what two datasets differ: files, rows, statistics or pictures."""
+    names = [
+        sorted(str(p.relative_to(d)) for p in d.rglob("*") if p.is_file()) for d in (one, other)
+    ]
+    if names[0] != names[1]:
+        return [f"files: {sorted(set(names[0]) ^ set(names[1]))}"]
+    found = []
+    for name in names[0]:
+        if (one / name).read_bytes() == (other / name).read_bytes():
+            continue
+        if not name.endswith(".mp4") or not _same_pictures(one / name, other / name):
+            found.append(name)
+    return found
+
+
+def _same_pictures(one: Path, other: Path) -> bool:
+    from recorder.dataset import decode
+
+    pairs = zip(decode(one), decode(other), strict=True)
+    return all(np.array_equal(a[1].to_ndarray(), b[1].to_ndarray()) for a, b in pairs)
+
+
+def main() -> int:
+    """Runs the test; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        killed, whole = Path(folder) / "killed", Path(folder) / "whole"
+        tally = kill_and_resume(killed, args.kills, args.seed)
+        episodes = finished(killed) + 1
+        collect(killed, episodes)
+        collect(whole, episodes)
+        differing = differences(killed, whole)
+    print(
+        f"{tally.kills} kills, {episodes} episodes: {tally.lost} finished episodes lost, "
+        f"{tally.unloadable} times not loadable, {len(differing)} files differ from the "
+        "uninterrupted run"
+    )
+    for problem in [*tally.problems, *differing]:
+        print(f"  {problem}")
+    return int(bool(tally.problems or differing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,6 +56,7 @@ $(VENV)/.ready-dev: setup.cfg pyproject.toml deploy/bootstrap.py
 
 $(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(LEROBOT_VENV)
+	@echo "pip will name conflicts with packages that reading a dataset does not need"
 	$(LEROBOT_VENV)/bin/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(LEROBOT_VENV)/bin/pip install --quiet --no-deps torchvision==0.25.0 lerobot==0.4.4
 	$(LEROBOT_VENV)/bin/pip install --quiet -r tests/lerobot-requirements.txt

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -33,7 +33,7 @@ from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_env.sim import SIMULATORS
 from recorder.dataset import DatasetError
 from recorder.lerobot_writer import Feature, LeRobotWriter, picture, require_empty
-from recorder.rollout import Episode, EpisodeSink, Step, iterate_episode
+from recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
 from recorder.sinks import Progress, SuccessOnly
 from recorder.video import CODECS
 
@@ -68,7 +68,7 @@ class Tally:
         """What the attempts up to the last of these recorded episodes came to."""
         tally = cls()
         for entry in entries:
-            tally.attempts = entry["episode/attempt"] + 1
+            tally.attempts = entry["episode/attempt"] + 1 - entries[0]["episode/attempt"]
             tally.successes += entry["episode/success"]
             if not entry["episode/success"]:
                 reason, phase = entry["episode/failure_reason"], entry["episode/failure_phase"]
@@ -119,7 +119,7 @@ def collect(
     """Collects and reports; returns the exit status."""
     env = make_env(args, config)
     try:
-        writer = make_writer(args, config, env)
+        writer = make_writer(args, config)
         for what in writer.dropped:
             print(f"resume: dropped {what}", file=sys.stderr)
         progress = Progress(
@@ -158,8 +158,11 @@ def run_attempts(
         CollectionError: Too many attempts in a row have failed.
     """
     tally, failed_in_a_row, begin = Tally.of(writer.episodes), 0, time.perf_counter()
+    next_attempt = (
+        writer.episodes[-1]["episode/attempt"] + 1 if writer.episodes else args.first_attempt
+    )
     frames_before = writer.num_frames
-    for index in itertools.count(tally.attempts):
+    for index in itertools.count(next_attempt):
         if writer.num_episodes >= args.num_episodes:
             break
         episode = run_attempt(env, expert, sinks, args.seed, index, stop)
@@ -187,7 +190,8 @@ def run_attempt(
     stop: StopRequest,
 ) -> Episode | None:
     """One episode, or None if a stop was requested while it ran."""
-    steps = iterate_episode(env, expert, sinks, seed, index, expert.num_steps)
+    reset_seed = episode_seed(seed, index)
+    steps = iterate_episode(env, expert, sinks, reset_seed, index, expert.num_steps)
     while not stop.requested:
         try:
             next(steps)
@@ -211,37 +215,20 @@ def make_env(args: argparse.Namespace, config: PickPlaceConfig) -> gym.Env:
     )
 
 
-def make_writer(args: argparse.Namespace, config: PickPlaceConfig, env: gym.Env) -> LeRobotWriter:
+def make_writer(args: argparse.Namespace, config: PickPlaceConfig) -> LeRobotWriter:
     """The dataset writer, with this environment's features."""
-    cameras = [camera.name for camera in config.cameras] if args.cameras else []
-    # With pictures, the object's true pose must not look like an input for a policy, so its name
-    # lacks the prefix by which training code recognises inputs (docs/decisions/003).
-    state_key = "environment_state" if cameras else "observation.environment_state"
+    size = config.render.resolution
     features = {
         "observation.state": _vector(OBSERVATION),
         "action": _vector(ACTION),
-        state_key: _vector(ENVIRONMENT_STATE),
+        ground_truth_key(args): _vector(ENVIRONMENT_STATE),
     }
-    size = config.render.resolution
-    for name in cameras:
+    for name in camera_names(args, config):
         features[f"observation.images.{name}"] = picture(size, size)
-
-    def row(step: Step) -> dict[str, np.ndarray]:
-        observation = step.observation
-        vector = observation["agent_pos"] if cameras else observation
-        values = {
-            "observation.state": vector,
-            "action": step.action,
-            state_key: step.info["environment_state"],
-        }
-        for name in cameras:
-            values[f"observation.images.{name}"] = observation["pixels"][name]
-        return values
-
     return LeRobotWriter(
         root=args.output,
         features=features,
-        row=row,
+        row=make_row(args, config),
         fps=config.timing.control_hz,
         task=args.task,
         robot_type="franka_panda",
@@ -250,6 +237,40 @@ def make_writer(args: argparse.Namespace, config: PickPlaceConfig, env: gym.Env)
         codec=args.codec,
         resume=args.resume,
     )
+
+
+def make_row(
+    args: argparse.Namespace, config: PickPlaceConfig
+) -> Callable[[Step], dict[str, np.ndarray]]:
+    """The function that gives the dataset's columns for a step."""
+    cameras, truth = camera_names(args, config), ground_truth_key(args)
+
+    def row(step: Step) -> dict[str, np.ndarray]:
+        observation = step.observation
+        values = {
+            "observation.state": observation["agent_pos"] if cameras else observation,
+            "action": step.action,
+            truth: step.info["environment_state"],
+        }
+        for name in cameras:
+            values[f"observation.images.{name}"] = observation["pixels"][name]
+        return values
+
+    return row
+
+
+def camera_names(args: argparse.Namespace, config: PickPlaceConfig) -> list[str]:
+    """The cameras that are recorded."""
+    return [camera.name for camera in config.cameras] if args.cameras else []
+
+
+def ground_truth_key(args: argparse.Namespace) -> str:
+    """The column of the object's true pose.
+
+    With pictures it must not look like an input for a policy, so its name lacks the prefix by
+    which training code recognises inputs (docs/decisions/003).
+    """
+    return "environment_state" if args.cameras else "observation.environment_state"
 
 
 def describe_episode(episode: Episode) -> dict[str, Any]:
@@ -276,6 +297,7 @@ def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> di
     """Everything that is needed to collect the same dataset again."""
     return {
         "seed": args.seed,
+        "first_attempt": args.first_attempt,
         "simulator": args.simulator,
         "steps_per_segment": args.steps_per_segment,
         "noise_rad": args.noise_rad,
@@ -296,6 +318,13 @@ def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> di
             }
             for camera in config.cameras
         },
+        **environment_description(),
+    }
+
+
+def environment_description() -> dict[str, Any]:
+    """What may change the bits of an episode beside its configuration."""
+    return {
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": platform.platform(),
     }
@@ -374,6 +403,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("datasets/pick_place"), help="absent or empty folder")
     add("--resume", action="store_true", help="go on with an interrupted collection")
     add("--seed", type=_not_negative, default=12345, help="episode k depends on this and k alone")
+    add(
+        "--first-attempt",
+        type=_not_negative,
+        default=0,
+        help="number of the first attempt, for parts",
+    )
     add("--fps", type=_positive, default=30, help="control and camera rate, Hz")
     add("--steps-per-segment", type=_positive, default=30, help="steps per waypoint; nine segments")
     add("--noise-rad", type=float, default=0.05, help="uniform noise on the waypoints' joints")

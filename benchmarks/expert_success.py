@@ -21,7 +21,7 @@ from experts.diagnosis import failure_phase
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import GraspConfig
-from recorder.rollout import run_episode
+from recorder.rollout import episode_seed, run_episode
 
 RESULTS = Path(__file__).parent / "results"
 _REQUIRED_RATE = 0.995
@@ -53,7 +53,13 @@ def attempt(work: Attempt) -> Outcome:
     expert = PickPlaceExpert()
     tracking = TrackingError()
     episode = run_episode(
-        env, expert, [tracking], _SEED, work.index, expert.num_steps, work.options
+        env,
+        expert,
+        [tracking],
+        episode_seed(_SEED, work.index),
+        work.index,
+        expert.num_steps,
+        work.options,
     )
     info = episode.trace[-1][1]
     failure = ""

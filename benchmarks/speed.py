@@ -53,7 +53,7 @@ def breakdown(preset: str) -> dict[str, float]:
         )
         config = collect.make_config(args)
         env, expert = collect.make_env(args, config), PickPlaceExpert()
-        writer = collect.make_writer(args, config, env)
+        writer = collect.make_writer(args, config)
         simulator = env.unwrapped._simulator
         for target, method, label in (
             (simulator, "step", "physics"),
@@ -106,7 +106,7 @@ def worker(output: str, preset: str, episodes: str, seed: str) -> None:
     )
     config = collect.make_config(args)
     env, expert = collect.make_env(args, config), PickPlaceExpert()
-    writer = collect.make_writer(args, config, env)
+    writer = collect.make_writer(args, config)
     env.reset(seed=0)
     wall, cpu = time.perf_counter(), time.process_time()
     stop = collect.StopRequest()
@@ -146,7 +146,7 @@ def memory(episodes: int, preset: str) -> dict[str, list[float]]:
         )
         config = collect.make_config(args)
         env, expert = collect.make_env(args, config), PickPlaceExpert()
-        writer = collect.make_writer(args, config, env)
+        writer = collect.make_writer(args, config)
         collect.run_attempts(env, expert, [writer, Sampler()], writer, args, collect.StopRequest())
         writer.close()
         env.close()

@@ -41,7 +41,7 @@ def make_venv(folder: Path) -> bool:
     try:
         import ensurepip  # noqa: F401
     except ImportError:
-        if not install([package]):
+        if not install([package, *_MESA]):
             return False
     print(f"making {folder}", flush=True)
     # In a process of its own, because ensurepip may have come only now.
@@ -59,15 +59,19 @@ def ensure_rendering(python: str) -> bool:
 
 def install(packages: list[str]) -> bool:
     """Installs Debian packages as root, or says what to type."""
-    line = f"apt-get install -y --no-install-recommends {' '.join(packages)}"
+    update = ["apt-get", "update"]
+    get = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     if os.geteuid() == 0 and shutil.which("apt-get"):
         print(f"installing {' '.join(packages)}", flush=True)
-        subprocess.call(["apt-get", "update", "-qq"])
-        if subprocess.call([*line.split(), "-qq"]) == 0:
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (update, get):
+            done = subprocess.run(command, env=quiet, capture_output=True, text=True)
+        if done.returncode == 0:
             return True
+        print(done.stdout + done.stderr, file=sys.stderr)
+    line = f"sudo sh -c '{' '.join(update)} && {' '.join(get)}'"
     print(
-        f"error: system packages are missing; type this and try again:\n  sudo {line}",
-        file=sys.stderr,
+        f"error: system packages are missing; type this and try again:\n  {line}", file=sys.stderr
     )
     return False
 

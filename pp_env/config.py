@@ -5,13 +5,14 @@ reference scene; `dataclasses.replace` makes a variant, and a dataset stores the
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from pp_env import panda
 
+T = TypeVar("T")
 Vec3 = tuple[float, float, float]
 Interval = tuple[float, float]
 
@@ -280,3 +281,25 @@ class PickPlaceConfig:
             if camera.name == name:
                 return camera
         raise ValueError(f"camera must be one of {[c.name for c in self.cameras]}, got {name!r}")
+
+
+def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+    """The configuration that `dataclasses.asdict` and JSON have turned into a dictionary.
+
+    Raises:
+        ValueError: A key is unknown, or a value is out of range.
+    """
+    hints = get_type_hints(kind)
+    names = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
+    if unknown := sorted(set(values) - set(names)):
+        raise ValueError(f"{kind.__name__} has no {unknown}, only {names}")
+    return kind(**{name: _convert(hints[name], value) for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value)
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        return tuple(_convert(inner, item) for item in value)
+    return value

@@ -194,27 +194,58 @@ class LeRobotWriter:
             RuntimeError: An encoder failed, or a video has not exactly one picture per row.
             OSError: The disk is full; the episodes before this one are intact.
         """
-        columns = self._columns()
+        columns = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
+        videos = {
+            key: (encoder.path, encoder.finish(len(self._rows)))
+            for key, encoder in self._encoders.items()
+        }
+        self._commit(columns, videos, self._describe(episode))
+        self._forget()
+
+    def adopt(
+        self,
+        columns: dict[str, np.ndarray],
+        videos: dict[str, tuple[Path, stats.Stats]],
+        extra: dict[str, Any],
+    ) -> None:
+        """Commits an episode that was recorded elsewhere, without encoding its pictures again.
+
+        Args:
+            columns: (length, size) per column of numbers, bookkeeping left out.
+            videos: Per camera, a file that may be moved away, and its pictures' statistics.
+            extra: The extra columns of `meta/episodes`.
+
+        Raises:
+            OSError: The disk is full; the episodes before this one are intact.
+        """
+        self._commit(columns, videos, extra)
+
+    def _commit(
+        self,
+        columns: dict[str, np.ndarray],
+        videos: dict[str, tuple[Path, stats.Stats]],
+        extra: dict[str, Any],
+    ) -> None:
+        columns = self._with_bookkeeping(columns)
+        length = len(columns["index"])
         episode_stats = {key: stats.of_rows(values) for key, values in columns.items()}
-        for key, encoder in self._encoders.items():
-            episode_stats[key] = encoder.finish(len(self._rows))
+        episode_stats |= {key: pictures for key, (_, pictures) in videos.items()}
         totals = {k: stats.fold(self._totals.get(k), episode_stats[k]) for k in self._features}
-        entry = self._episode_entry(episode, episode_stats)
+        entry = {**self._episode_entry(length, episode_stats), **extra}
         where = _where(self.num_episodes)
         commit = Commit(self.root)
-        for key, encoder in self._encoders.items():
+        for key, (path, _) in videos.items():
             name = VIDEO_PATH.format(video_key=key, **where)
             alias = Path(name).with_name(f"episode_{self.num_episodes:05d}.mp4")
-            commit.add_link(str(alias), encoder.path)
-            commit.add_file(name, encoder.path)
+            commit.add_link(str(alias), path)
+            commit.add_file(name, path)
         commit.add_table(DATA_PATH.format(**where), self._data_table(columns))
         commit.add_table(EPISODES_PATH.format(**where), pa.Table.from_pylist([entry]))
         commit.add_json("meta/stats.json", _to_lists(totals))
-        episodes, frames = self.num_episodes + 1, self.num_frames + len(self._rows)
+        episodes, frames = self.num_episodes + 1, self.num_frames + length
         commit.add_json("meta/info.json", self._info(episodes, frames))
         commit.publish()
         self.num_episodes, self.num_frames, self._totals = episodes, frames, totals
-        self._forget()
         if where["file_index"] == CHUNK_SIZE - 1:
             self._join_chunk(where["chunk_index"])
 
@@ -291,11 +322,11 @@ class LeRobotWriter:
         if wrong:
             raise ValueError(f"values of the wrong shape: {'; '.join(wrong)}")
 
-    def _columns(self) -> dict[str, np.ndarray]:
+    def _with_bookkeeping(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The episode's numbers, (length, size) per column, in the order of the features."""
-        length = len(self._rows)
+        columns = dict(columns)
+        length = len(next(iter(columns.values())))
         frames = np.arange(length)
-        columns = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
         columns["timestamp"] = frames / self._fps
         columns["frame_index"] = frames
         columns["episode_index"] = np.full(length, self.num_episodes)
@@ -315,10 +346,8 @@ class LeRobotWriter:
             arrays[key] = flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
         return pa.table(arrays)
 
-    def _episode_entry(
-        self, episode: Episode, episode_stats: dict[str, stats.Stats]
-    ) -> dict[str, Any]:
-        length, where = len(self._rows), _where(self.num_episodes)
+    def _episode_entry(self, length: int, episode_stats: dict[str, stats.Stats]) -> dict[str, Any]:
+        where = _where(self.num_episodes)
         entry: dict[str, Any] = {
             "episode_index": self.num_episodes,
             "tasks": [self._task],
@@ -338,7 +367,7 @@ class LeRobotWriter:
                 entry[f"stats/{key}/{name}"] = value.tolist()
         entry["meta/episodes/chunk_index"] = where["chunk_index"]
         entry["meta/episodes/file_index"] = where["file_index"]
-        return {**entry, **self._describe(episode)}
+        return entry
 
     def _info(self, episodes: int, frames: int) -> dict[str, Any]:
         return {

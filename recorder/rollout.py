@@ -91,7 +91,10 @@ class EpisodeSink(Protocol):
 
 
 def episode_seed(seed: int, index: int) -> int:
-    """The seed for `env.reset` of episode `index` in the collection with `seed`."""
+    """The seed for `env.reset` of attempt `index` in the collection with `seed`.
+
+    So attempt k of a collection depends on (seed, k) and its configuration alone, whoever runs it.
+    """
     low, high = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
     return int(high) << 31 | int(low) >> 1  # 63 bits: fits a signed column
 
@@ -123,19 +126,27 @@ def iterate_episode(
     max_steps: int,
     options: dict[str, Any] | None = None,
 ) -> Generator[Step, None, Episode]:
-    """Runs episode `index` of the collection with `seed`, one step per iteration.
+    """Runs one episode, one step per iteration.
 
-    It depends on (seed, index) and on the environment's and the policy's configuration alone. If
-    it is broken off, by an exception or by closing the iterator, the sinks are told to forget it.
+    It depends on `seed` and on the environment's and the policy's configuration alone. If it is
+    broken off, by an exception or by closing the iterator, the sinks are told to forget it.
+
+    Args:
+        env: The environment.
+        policy: Chooses the actions.
+        sinks: See every step.
+        seed: For `env.reset` and for the policy's generator; in a collection, `episode_seed`.
+        index: The attempt's number in the collection, for the record.
+        max_steps: The episode ends after so many.
+        options: For `env.reset`.
 
     Returns:
         The `Episode`, as the iterator's value.
     """
-    reset_seed = episode_seed(seed, index)
     for sink in sinks:
-        sink.begin(reset_seed)
+        sink.begin(seed)
     try:
-        episode = yield from _steps(env, policy, sinks, reset_seed, index, max_steps, options)
+        episode = yield from _steps(env, policy, sinks, seed, index, max_steps, options)
         for sink in sinks:
             sink.end(episode)
     except BaseException:

@@ -13,7 +13,8 @@ def env():
 
 
 def run(env, sinks, index=0, max_steps=1000):
-    return run_episode(env, RandomPolicy(env.action_space), sinks, 7, index, max_steps)
+    seed = episode_seed(7, index)
+    return run_episode(env, RandomPolicy(env.action_space), sinks, seed, index, max_steps)
 
 
 def test_any_environment_and_policy_will_do(env):

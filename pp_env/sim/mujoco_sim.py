@@ -165,7 +165,7 @@ class _Renderer:
         except Exception as error:  # each platform of mujoco raises its own
             raise RuntimeError(
                 f"pictures need OpenGL without a screen, which failed with '{error}'; on Debian or "
-                "Ubuntu try 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri'"
+                "Ubuntu try 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0'"
             ) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._model = model

@@ -31,6 +31,7 @@ from pp_env.config import (
 )
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_env.sim import SIMULATORS
+from recorder import hub
 from recorder.dataset import DatasetError
 from recorder.lerobot_writer import Feature, LeRobotWriter, picture, require_empty
 from recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
@@ -103,7 +104,9 @@ def main(argv: list[str] | None = None) -> int:
         config = make_config(args)
         expert = PickPlaceExpert(args.steps_per_segment, args.noise_rad)
         require_writable(args.output, args.resume)
-    except (ValueError, OSError) as error:
+        if args.push_to_hub:
+            hub.require_library()
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     try:
         with stop_on_signal() as stop:
@@ -135,6 +138,8 @@ def collect(
     finally:
         env.close()
     print(report(writer, tally))
+    if args.push_to_hub and not stop.requested:
+        print(f"uploaded   {hub.push(writer.root, args.push_to_hub)}")
     if stop.requested:
         print(
             f"stopped: the episode in hand was dropped; {writer.root} is a valid dataset of "
@@ -421,6 +426,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
     add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
     add("--task", type=_text, default="pick and place", help="task text of every frame")
+    add("--push-to-hub", metavar="USER/NAME", help="upload the complete dataset; needs [hub]")
     return parser
 
 

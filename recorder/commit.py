@@ -29,8 +29,7 @@ class Commit:
 
     def add_file(self, name: str, aside: Path) -> None:
         """Takes a finished file, which must lie on the dataset's file system."""
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
+        _flush(aside)
         self._files.append((aside, self._root / name))
 
     def add_link(self, name: str, aside: Path) -> None:
@@ -67,7 +66,7 @@ class Commit:
         for aside, target in self._files:
             os.replace(aside, target)
         for folder in folders:
-            _flush_folder(folder)
+            _flush(folder)
 
     def _aside(self, name: str) -> Path:
         return aside(self._root, name.replace("/", "_"))
@@ -103,9 +102,9 @@ def unlock(root: Path, handle: int) -> None:
     os.close(handle)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Makes renames in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Makes a file, or the renames in a folder, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -63,7 +63,7 @@ class Feature:
         return entry
 
 
-_BOOKKEEPING = {
+BOOKKEEPING = {
     "timestamp": Feature("float32", (1,)),
     "frame_index": Feature("int64", (1,)),
     "episode_index": Feature("int64", (1,)),
@@ -141,7 +141,7 @@ class LeRobotWriter:
         self.num_frames = 0
         self.episodes: list[dict[str, Any]] = []
         self.dropped: list[str] = []
-        self._features = {**features, **_OUTCOME, **_BOOKKEEPING}
+        self._features = {**features, **_OUTCOME, **BOOKKEEPING}
         self._cameras = [key for key, f in features.items() if f.dtype == "video"]
         self._row = row
         self._fps = fps
@@ -296,7 +296,7 @@ class LeRobotWriter:
         self.episodes = [_without_stats(entry) for entry in prefix.episodes]
         for entry in prefix.episodes:
             for key in self._features:
-                self._totals[key] = stats.fold(self._totals.get(key), _stored_stats(entry, key))
+                self._totals[key] = stats.fold(self._totals.get(key), stored_stats(entry, key))
         self.num_episodes = len(prefix.episodes)
         self.num_frames = sum(entry["length"] for entry in prefix.episodes)
         info = self._info(self.num_episodes, self.num_frames)
@@ -311,7 +311,7 @@ class LeRobotWriter:
             )
 
     def _check(self, row: dict[str, np.ndarray]) -> None:
-        expected = set(self._features) - set(_OUTCOME) - set(_BOOKKEEPING)
+        expected = set(self._features) - set(_OUTCOME) - set(BOOKKEEPING)
         if set(row) != expected:
             raise ValueError(f"a row must have the columns {sorted(expected)}, got {sorted(row)}")
         wrong = [
@@ -471,7 +471,8 @@ def _where(episode: int) -> dict[str, int]:
     return {"chunk_index": chunk, "file_index": file}
 
 
-def _stored_stats(entry: dict[str, Any], key: str) -> stats.Stats:
+def stored_stats(entry: dict[str, Any], key: str) -> stats.Stats:
+    """The statistics of a feature in a row of `meta/episodes`."""
     prefix = f"stats/{key}/"
     return {k.removeprefix(prefix): np.array(v) for k, v in entry.items() if k.startswith(prefix)}
 

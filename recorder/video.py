@@ -151,11 +151,24 @@ class VideoEncoder:
 
 
 def count_pictures(path: Path, fps: int) -> int:
-    """How many pictures of a video can be decoded, from the first on, each at its time."""
-    count = 0
+    """How many pictures a video holds, from the first on, each at its time.
+
+    Every packet's time is looked at, and the last pictures are decoded: what was encoded a moment
+    ago can be short, but not wrong in the middle. `pp-inspect` decodes everything.
+
+    Returns:
+        The number, or 0 if the end cannot be decoded.
+    """
     with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            if frame.time is None or abs(frame.time - count / fps) > _TIME_TOLERANCE:
-                break
-            count += 1
-    return count
+        stream = container.streams.video[0]
+        unit = float(stream.time_base or 0)
+        times = sorted(
+            packet.pts * unit for packet in container.demux(stream) if packet.pts is not None
+        )
+        late = np.abs(np.array(times) - np.arange(len(times)) / fps) > _TIME_TOLERANCE
+        if not times or late.any():
+            return int(late.argmax()) if times else 0
+        container.seek(round(times[-1] / unit), stream=stream)
+        decoded = [frame.time for frame in container.decode(stream)]
+    reached_end = bool(decoded) and abs((decoded[-1] or 0.0) - times[-1]) <= _TIME_TOLERANCE
+    return len(times) if reached_end else 0

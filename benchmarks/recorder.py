@@ -1,0 +1,141 @@
+"""What recording costs: ours with and without durability, beside lerobot's own writer.
+
+Usage: python -m benchmarks.recorder [--lerobot .venv-lerobot/bin/python] [--steps 270]
+
+All writers get the same frames, two cameras of 512 x 512 from an expert episode, already rendered
+and in memory. Figures are per step, CPU of the whole process, and wall per episode.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+import collect
+from benchmarks.speed import RESULTS
+from experts.pick_place import PickPlaceExpert
+from recorder import video
+from recorder.rollout import Episode, Step, episode_seed, run_episode
+
+_EPISODES = 2  # after one to warm up
+
+
+class Keep:
+    """A sink that keeps every step in memory."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.episode: Episode | None = None
+
+    def add(self, step: Step) -> None:
+        """Keeps it."""
+        self.steps.append(step)
+
+    def end(self, episode: Episode) -> None:
+        """Keeps it."""
+        self.episode = episode
+
+    begin = lambda self, seed: None  # noqa: E731
+    abort = close = lambda self: None
+
+
+def record(folder: Path, steps: int) -> tuple[argparse.Namespace, Keep]:
+    """An expert episode, rendered once."""
+    args = collect.make_parser().parse_args(
+        ["--output", str(folder / "unused"), "--preset", "fast"]
+    )
+    config = collect.make_config(args)
+    env, expert, keep = collect.make_env(args, config), PickPlaceExpert(), Keep()
+    run_episode(env, expert, [keep], episode_seed(0, 0), 0, steps)
+    env.close()
+    return args, keep
+
+
+def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> dict[str, float]:
+    """Our writer; without durability nothing is flushed to disk and no video is read back."""
+    args.output = folder / ("durable" if durable else "careless")
+    length = len(keep.steps)
+    careless = (
+        mock.patch.object(os, "fsync"),
+        mock.patch.object(video, "count_pictures", return_value=length),
+    )
+    if not durable:
+        for patch in careless:
+            patch.start()
+    writer = collect.make_writer(args, collect.make_config(args))
+    seconds = []
+    for k in range(1 + _EPISODES):
+        wall, cpu = time.perf_counter(), time.process_time()
+        writer.begin(0)
+        for step in keep.steps:
+            writer.add(step)
+        writer.end(keep.episode)
+        if k:
+            seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
+    writer.close()
+    if not durable:
+        for patch in careless:
+            patch.stop()
+    return _figures(seconds, length)
+
+
+def theirs(folder: Path, python: str, keep: Keep, streaming: bool) -> dict[str, float]:
+    """The writer of lerobot, in its own environment, on the same frames."""
+    names = list(keep.steps[0].observation["pixels"])
+    frames = np.stack([[s.observation["pixels"][n] for n in names] for s in keep.steps])
+    np.save(folder / "frames.npy", frames)
+    script = Path(__file__).with_name("lerobot_writer.py")
+    command = [python, str(script), str(folder / "frames.npy"), str(int(streaming)), str(_EPISODES)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"lerobot's writer failed:\n{done.stderr[-2000:]}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    return {"version": result["version"], **_figures(result["seconds"], len(keep.steps))}
+
+
+def _figures(seconds: list[tuple[float, float]], length: int) -> dict[str, float]:
+    wall, cpu = np.median(np.array(seconds), axis=0)
+    return {
+        "wall_ms_per_step": 1e3 * wall / length,
+        "cpu_ms_per_step": 1e3 * cpu / length,
+        "wall_ms_per_episode": 1e3 * wall,
+    }
+
+
+def main() -> int:
+    """Runs all writers; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lerobot", help="a Python with lerobot; without it, only ours")
+    parser.add_argument("--steps", type=int, default=270)
+    options = parser.parse_args()
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        args, keep = record(folder, options.steps)
+        results["ours"] = ours(folder, args, keep, durable=True)
+        results["ours, not durable"] = ours(folder, args, keep, durable=False)
+        if options.lerobot:
+            for label, streaming in (("lerobot", False), ("lerobot, streaming", True)):
+                results[label] = theirs(folder, options.lerobot, keep, streaming)
+    for label, figures in results.items():
+        print(label.ljust(22) + "  ".join(f"{k} {v}" if isinstance(v, str) else f"{k} {v:.2f}"
+                                          for k, v in figures.items()))  # fmt: skip
+    cost = (
+        results["ours"]["wall_ms_per_episode"] - results["ours, not durable"]["wall_ms_per_episode"]
+    )
+    print(f"durability costs {cost:.0f} ms per episode")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "recorder.json").write_text(json.dumps(results, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+import json
+import shutil
+
+import pytest
+
+import collect
+import replay
+from recorder.dataset import Dataset
+from recorder.merge import main as merge_main
+from tests import crash
+
+
+def record(root, *options, episodes=2):
+    arguments = ["--num-episodes", str(episodes), "--output", str(root)]
+    assert collect.main([*crash.OPTIONS, *arguments, *options]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    return record(folder / "a"), record(folder / "b", "--first-attempt", "2")
+
+
+def test_parts_of_a_collection_give_the_whole(parts, tmp_path):
+    whole = record(tmp_path / "whole", episodes=4)
+    joint = tmp_path / "joint"
+    assert merge_main([*map(str, parts), "--output", str(joint)]) == 0
+    assert crash.differences(whole, joint) == []
+
+
+def test_other_seeds_are_kept_apart_and_still_reproduce(parts, tmp_path):
+    other = record(tmp_path / "other", "--seed", "8", episodes=1)
+    joint = tmp_path / "joint"
+    assert merge_main([str(parts[0]), str(other), "--output", str(joint)]) == 0
+    collection = json.loads((joint / "meta/collection.json").read_text())
+    assert [(p["seed"], p["episodes"]) for p in collection["parts"]] == [(3, 2), (8, 1)]
+    assert Dataset(joint).num_frames == 3 * 180
+    assert replay.reproduce_main([str(joint), "--episode", "2"]) == 0
+
+
+def test_the_sources_are_left_alone(parts, tmp_path):
+    before = {p: p.read_bytes() for p in parts[0].rglob("*") if p.is_file()}
+    merge_main([*map(str, parts), "--output", str(tmp_path / "joint")])
+    assert {p: p.read_bytes() for p in parts[0].rglob("*") if p.is_file()} == before
+
+
+def test_what_does_not_fit_together(parts, tmp_path, capsys):
+    other = record(tmp_path / "other", "--noise-rad", "0", episodes=1)
+    assert merge_main([str(parts[0]), str(other), "--output", str(tmp_path / "joint")]) == 2
+    assert "differ in noise_rad, so they are not parts of one" in capsys.readouterr().err
+    assert not (tmp_path / "joint").exists()
+
+
+def test_a_foreign_dataset(parts, tmp_path, capsys):
+    shutil.copytree(parts[0], tmp_path / "foreign")
+    (tmp_path / "foreign/meta/collection.json").unlink()
+    assert merge_main([str(tmp_path / "foreign"), "--output", str(tmp_path / "joint")]) == 2
+    assert "was not recorded by this project" in capsys.readouterr().err
+
+
+def test_a_used_output(parts, capsys):
+    assert merge_main([str(parts[0]), "--output", str(parts[1])]) == 2
+    assert "not an empty directory" in capsys.readouterr().err

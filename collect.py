@@ -21,7 +21,7 @@ import numpy as np
 import pp_env
 from experts.diagnosis import failure_phase
 from experts.pick_place import PickPlaceExpert
-from pp_env import rotation
+from pp_env import panda, rotation
 from pp_env.config import (
     RENDER_PRESETS,
     GraspConfig,
@@ -65,11 +65,11 @@ class Tally:
     frames: int = 0
 
     @classmethod
-    def of(cls, entries: list[dict[str, Any]]) -> "Tally":
-        """What the attempts up to the last of these recorded episodes came to."""
+    def of(cls, entries: list[dict[str, Any]], first_attempt: int) -> "Tally":
+        """What the attempts from the first to the last of these recorded episodes came to."""
         tally = cls()
         for entry in entries:
-            tally.attempts = entry["episode/attempt"] + 1 - entries[0]["episode/attempt"]
+            tally.attempts = entry["episode/attempt"] + 1 - first_attempt
             tally.successes += entry["episode/success"]
             if not entry["episode/success"]:
                 reason, phase = entry["episode/failure_reason"], entry["episode/failure_phase"]
@@ -114,6 +114,9 @@ def main(argv: list[str] | None = None) -> int:
     except (CollectionError, DatasetError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is intact; --resume goes on", file=sys.stderr)
+        return 130
 
 
 def collect(
@@ -122,6 +125,7 @@ def collect(
     """Collects and reports; returns the exit status."""
     env = make_env(args, config)
     try:
+        env.reset(seed=0)  # draws, if cameras are recorded: no OpenGL, no dataset
         writer = make_writer(args, config)
         for what in writer.dropped:
             print(f"resume: dropped {what}", file=sys.stderr)
@@ -162,12 +166,9 @@ def run_attempts(
     Raises:
         CollectionError: Too many attempts in a row have failed.
     """
-    tally, failed_in_a_row, begin = Tally.of(writer.episodes), 0, time.perf_counter()
-    next_attempt = (
-        writer.episodes[-1]["episode/attempt"] + 1 if writer.episodes else args.first_attempt
-    )
-    frames_before = writer.num_frames
-    for index in itertools.count(next_attempt):
+    tally, failed_in_a_row = Tally.of(writer.episodes, args.first_attempt), 0
+    begin, frames_before = time.perf_counter(), writer.num_frames
+    for index in itertools.count(args.first_attempt + tally.attempts):
         if writer.num_episodes >= args.num_episodes:
             break
         episode = run_attempt(env, expert, sinks, args.seed, index, stop)
@@ -312,6 +313,11 @@ def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> di
         "task": args.task,
         "config": dataclasses.asdict(config),
         "render_preset": dataclasses.asdict(RENDER_PRESETS[config.render.preset]),
+        "limits": {
+            "joint_low": panda.JOINT_LOWER.tolist(),
+            "joint_high": panda.JOINT_UPPER.tolist(),
+            "joint_velocity": panda.JOINT_VELOCITY_LIMIT.tolist(),
+        },
         "cameras": {
             camera.name: {
                 "parent": camera.parent,

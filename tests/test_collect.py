@@ -216,6 +216,14 @@ def test_a_signal_ends_it_cleanly(tmp_path, number):
     assert not (output / ".unfinished").exists()
 
 
+def test_without_opengl_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    monkeypatch.setitem(sys.modules, "mujoco.osmesa", None)
+    assert run(tmp_path / "set") == 1
+    assert "pictures need OpenGL without a screen" in capsys.readouterr().err
+    assert not (tmp_path / "set/meta").exists()
+
+
 def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit):
         collect.main(["--help"])

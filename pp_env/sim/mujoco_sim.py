@@ -146,7 +146,9 @@ class MujocoSimulator:
             )
         import mujoco.viewer
 
-        self._viewer = mujoco.viewer.launch_passive(self._model, self._data)
+        self._viewer = mujoco.viewer.launch_passive(
+            self._model, self._data, show_left_ui=False, show_right_ui=False
+        )
 
 
 class _Renderer:

@@ -33,7 +33,7 @@ from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_env.sim import SIMULATORS
 from recorder import hub
 from recorder.dataset import DatasetError
-from recorder.lerobot_writer import Feature, LeRobotWriter, picture, require_empty
+from recorder.lerobot_writer import Feature, LeRobotWriter, Recording, picture, require_empty
 from recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
 from recorder.sinks import Progress, SuccessOnly
 from recorder.video import CODECS
@@ -231,8 +231,7 @@ def make_writer(args: argparse.Namespace, config: PickPlaceConfig) -> LeRobotWri
     }
     for name in camera_names(args, config):
         features[f"observation.images.{name}"] = picture(size, size)
-    return LeRobotWriter(
-        root=args.output,
+    recording = Recording(
         features=features,
         row=make_row(args, config),
         fps=config.timing.control_hz,
@@ -241,8 +240,8 @@ def make_writer(args: argparse.Namespace, config: PickPlaceConfig) -> LeRobotWri
         collection=describe_collection(args, config),
         describe=describe_episode,
         codec=args.codec,
-        resume=args.resume,
     )
+    return LeRobotWriter(args.output, recording, args.resume)
 
 
 def make_row(

@@ -102,7 +102,7 @@ def require_library() -> None:
 
 def _make_api() -> Any:
     require_library()
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi  # pyright: ignore[reportMissingImports]
 
     return HfApi()
 

@@ -96,11 +96,11 @@ _TASKS_PANDAS = {
 }  # fmt: skip
 
 
-class LeRobotWriter:
-    """An `EpisodeSink` that owns a dataset directory.
+@dataclass(frozen=True)
+class Recording:
+    """What a dataset is to contain.
 
-    Args:
-        root: The directory, absent or empty, or with `resume` one that this class wrote before.
+    Attributes:
         features: The columns that `row` fills, by name.
         row: The values of those columns for a step: arrays of the features' shapes.
         fps: Frames per second, as the environment makes them.
@@ -109,6 +109,28 @@ class LeRobotWriter:
         collection: How the dataset came about, stored in `meta/collection.json`.
         describe: Extra columns of `meta/episodes` for an episode; always the same ones.
         codec: A name in `recorder.video.CODECS`.
+    """
+
+    features: dict[str, Feature]
+    row: Callable[[Step], dict[str, np.ndarray]]
+    fps: int
+    task: str
+    robot_type: str
+    collection: dict[str, Any]
+    describe: Callable[[Episode], dict[str, Any]] = lambda episode: {}
+    codec: str = "h264"
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
+
+
+class LeRobotWriter:
+    """An `EpisodeSink` that owns a dataset directory.
+
+    Args:
+        root: The directory, absent or empty, or with `resume` one that this class wrote before.
+        recording: What is recorded.
         resume: Go on with what is there, after cutting it back to its longest valid prefix.
 
     Attributes:
@@ -118,37 +140,17 @@ class LeRobotWriter:
     Raises:
         FileExistsError: The directory is in use, or not empty and not to be resumed.
         DatasetError: What is to be resumed was collected otherwise, or cannot be repaired.
-        ValueError: The codec is unknown.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        features: dict[str, Feature],
-        row: Callable[[Step], dict[str, np.ndarray]],
-        fps: int,
-        task: str,
-        robot_type: str,
-        collection: dict[str, Any],
-        describe: Callable[[Episode], dict[str, Any]] = lambda episode: {},
-        codec: str = "h264",
-        resume: bool = False,
-    ) -> None:
-        if codec not in CODECS:
-            raise ValueError(f"codec must be one of {sorted(CODECS)}, got {codec!r}")
+    def __init__(self, root: Path, recording: Recording, resume: bool = False) -> None:
         self.root = root
         self.num_episodes = 0
         self.num_frames = 0
         self.episodes: list[dict[str, Any]] = []
         self.dropped: list[str] = []
-        self._features = {**features, **_OUTCOME, **BOOKKEEPING}
-        self._cameras = [key for key, f in features.items() if f.dtype == "video"]
-        self._row = row
-        self._fps = fps
-        self._task = task
-        self._robot_type = robot_type
-        self._describe = describe
-        self._codec = codec
+        self._recording = recording
+        self._features = {**recording.features, **_OUTCOME, **BOOKKEEPING}
+        self._cameras = [key for key, f in recording.features.items() if f.dtype == "video"]
         self._totals: dict[str, stats.Stats] = {}
         self._rows: list[dict[str, np.ndarray]] = []
         self._encoders: dict[str, VideoEncoder] = {}
@@ -156,18 +158,20 @@ class LeRobotWriter:
         if not resume:
             require_empty(root)
         root.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(root)
+        self._lock: int | None = lock(root)
         try:
-            self._resume(collection) if resume else self._create(collection)
+            self._resume() if resume else self._create()
         except BaseException:
-            unlock(root, self._lock)
+            self.release()
             raise
 
     def begin(self, seed: int) -> None:
         """Starts an episode; its frames stay aside until `end`."""
         self._rows = []
         self._encoders = {
-            key: VideoEncoder(aside(self.root, f"{key}.mp4"), self._codec, self._fps)
+            key: VideoEncoder(
+                aside(self.root, f"{key}.mp4"), self._recording.codec, self._recording.fps
+            )
             for key in self._cameras
         }
 
@@ -178,7 +182,7 @@ class LeRobotWriter:
             ValueError: A value has not the shape that its feature declares.
             RuntimeError: An encoder failed.
         """
-        row = self._row(step)
+        row = self._recording.row(step)
         self._check(row)
         for key, encoder in self._encoders.items():
             encoder.add(row.pop(key))
@@ -199,7 +203,7 @@ class LeRobotWriter:
             key: (encoder.path, encoder.finish(len(self._rows)))
             for key, encoder in self._encoders.items()
         }
-        self._commit(columns, videos, self._describe(episode))
+        self._commit(columns, videos, self._recording.describe(episode))
         self._forget()
 
     def adopt(
@@ -274,23 +278,23 @@ class LeRobotWriter:
             unlock(self.root, self._lock)
             self._lock = None
 
-    def _create(self, collection: dict[str, Any]) -> None:
-        tasks = pa.table({"task_index": pa.array([0], pa.int64()), "task": [self._task]})
+    def _create(self) -> None:
+        tasks = pa.table({"task_index": pa.array([0], pa.int64()), "task": [self._recording.task]})
         tasks = tasks.replace_schema_metadata({"pandas": json.dumps(_TASKS_PANDAS)})
-        legacy = json.dumps({"task_index": 0, "task": self._task}) + "\n"
+        legacy = json.dumps({"task_index": 0, "task": self._recording.task}) + "\n"
         commit = Commit(self.root)
-        commit.add_json(COLLECTION_PATH, collection)
+        commit.add_json(COLLECTION_PATH, self._recording.collection)
         commit.add_table("meta/tasks.parquet", tasks)
         commit.add_bytes("meta/tasks.jsonl", legacy.encode())
         commit.add_json("meta/info.json", self._info(0, 0))
         commit.publish()
 
-    def _resume(self, collection: dict[str, Any]) -> None:
+    def _resume(self) -> None:
         if not (self.root / "meta/info.json").is_file():  # killed before it had begun
             self._require_ours()
-            self._create(collection)
+            self._create()
             return
-        require_same(self.root, collection)
+        require_same(self.root, self._recording.collection)
         prefix = recovery.find_prefix(self.root, self._cameras)
         self.dropped = prefix.dropped
         self.episodes = [_without_stats(entry) for entry in prefix.episodes]
@@ -327,7 +331,7 @@ class LeRobotWriter:
         columns = dict(columns)
         length = len(next(iter(columns.values())))
         frames = np.arange(length)
-        columns["timestamp"] = frames / self._fps
+        columns["timestamp"] = frames / self._recording.fps
         columns["frame_index"] = frames
         columns["episode_index"] = np.full(length, self.num_episodes)
         columns["index"] = self.num_frames + frames
@@ -350,7 +354,7 @@ class LeRobotWriter:
         where = _where(self.num_episodes)
         entry: dict[str, Any] = {
             "episode_index": self.num_episodes,
-            "tasks": [self._task],
+            "tasks": [self._recording.task],
             "length": length,
             "data/chunk_index": where["chunk_index"],
             "data/file_index": where["file_index"],
@@ -361,7 +365,7 @@ class LeRobotWriter:
             entry[f"videos/{key}/chunk_index"] = where["chunk_index"]
             entry[f"videos/{key}/file_index"] = where["file_index"]
             entry[f"videos/{key}/from_timestamp"] = 0.0
-            entry[f"videos/{key}/to_timestamp"] = length / self._fps
+            entry[f"videos/{key}/to_timestamp"] = length / self._recording.fps
         for key, values in episode_stats.items():
             for name, value in values.items():
                 entry[f"stats/{key}/{name}"] = value.tolist()
@@ -372,19 +376,19 @@ class LeRobotWriter:
     def _info(self, episodes: int, frames: int) -> dict[str, Any]:
         return {
             "codebase_version": FORMAT_VERSION,
-            "robot_type": self._robot_type,
+            "robot_type": self._recording.robot_type,
             "total_episodes": episodes,
             "total_frames": frames,
             "total_tasks": 1,
             "chunks_size": CHUNK_SIZE,
             "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
-            "fps": self._fps,
+            "fps": self._recording.fps,
             "splits": {"train": f"0:{episodes}"},
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self._cameras else None,
             "features": {
-                key: feature.to_json(self._fps, self._codec)
+                key: feature.to_json(self._recording.fps, self._recording.codec)
                 for key, feature in self._features.items()
             },
         }

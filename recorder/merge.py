@@ -12,7 +12,7 @@ from typing import Any
 from recorder import stats
 from recorder.commit import aside
 from recorder.dataset import Dataset, DatasetError
-from recorder.lerobot_writer import BOOKKEEPING, Feature, LeRobotWriter, stored_stats
+from recorder.lerobot_writer import BOOKKEEPING, Feature, LeRobotWriter, Recording, stored_stats
 
 # What the parts of one dataset may differ in.
 _MAY_DIFFER = ("seed", "first_attempt", "versions", "machine")
@@ -33,8 +33,7 @@ def merge(sources: list[Path], output: Path) -> int:
     for dataset, collection in zip(datasets[1:], stored[1:], strict=True):
         _require_alike(datasets[0], stored[0], dataset, collection)
     first = datasets[0]
-    writer = LeRobotWriter(
-        root=output,
+    recording = Recording(
         features=_own_features(first),
         row=_no_steps,
         fps=first.fps,
@@ -43,6 +42,7 @@ def merge(sources: list[Path], output: Path) -> int:
         collection=_joint_collection(datasets, stored),
         codec=stored[0]["codec"],
     )
+    writer = LeRobotWriter(output, recording)
     try:
         for dataset in datasets:
             for k in range(dataset.num_episodes):

@@ -91,11 +91,11 @@ class TestEveryStepOfACommit:
         assert crash.differences(whole, root) == []
 
 
-def _resume_without_cutting(self, collection, real=LeRobotWriter._resume):
+def _resume_without_cutting(self, real=LeRobotWriter._resume):
     """As `_resume`, with the real renames."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", os.rename)
-        real(self, collection)
+        real(self)
 
 
 def test_a_join_that_was_cut_short_is_finished(whole, part):

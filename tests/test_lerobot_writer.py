@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from recorder.lerobot_writer import Feature, LeRobotWriter, picture
+from recorder.lerobot_writer import Feature, LeRobotWriter, Recording, picture
 from recorder.rollout import Episode, Step
 
 FEATURES = {
@@ -40,10 +40,10 @@ def record(writer, length, index=0):
 def make(tmp_path):
     def make(root=tmp_path / "set", **changes):
         arguments = {
-            "root": root, "features": FEATURES, "row": row, "fps": 10, "task": "tidy up",
+            "features": FEATURES, "row": row, "fps": 10, "task": "tidy up",
             "robot_type": "robot", "collection": {"seed": 3}, **changes,
         }  # fmt: skip
-        return LeRobotWriter(**arguments)
+        return LeRobotWriter(root, Recording(**arguments))
 
     return make
 

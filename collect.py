@@ -211,7 +211,7 @@ def make_env(args: argparse.Namespace, config: PickPlaceConfig) -> gym.Env:
     """The environment, with episodes of full length."""
     return gym.make(
         pp_env.ENV_ID,
-        max_episode_steps=-1,  # the loop counts the steps
+        max_episode_steps=sys.maxsize,  # the loop counts; -1 is for Gymnasium 1.0 and up
         disable_env_checker=True,
         simulator=args.simulator,
         obs_type="pixels_agent_pos" if args.cameras else "state",

@@ -31,7 +31,9 @@ def main() -> int:
     if not requirement:
         return 0
     python = str(folder / "bin" / "python")
-    subprocess.check_call([python, "-m", "pip", "install", "--quiet", "-e", requirement[0]])
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.check_call([*pip, "--upgrade", "pip"])  # old ones lose themselves in the resolver
+    subprocess.check_call([*pip, "-e", requirement[0]])
     return 0 if ensure_rendering(python) else 1
 
 

@@ -15,7 +15,7 @@ from pp_env import panda
 _XYZ = ("x", "y", "z")
 _WXYZ = ("w", "x", "y", "z")
 
-# Room beyond the published limits, so that a transient of the simulator stays inside the space.
+# Room beyond the published limits for transients. Wild actions exceed even that: `pack` clips.
 _JOINT_SLACK = 0.1  # rad
 _FINGER_SLACK = 0.005  # m
 _MAX_JOINT_VEL = 20.0  # rad/s, about eight times the real robot's limit

@@ -121,7 +121,6 @@ def test_observations_stay_in_the_space_whatever_the_actions(env):
     for _ in range(300):
         observation, *_ = env.step(env.action_space.sample())
         assert env.observation_space.contains(observation)
-    assert np.abs(observation[7:14]).max() < 20
 
 
 def test_actions_out_of_bounds_are_clipped_and_reported(env):

@@ -15,6 +15,10 @@ from pp_env.config import RENDER_PRESETS, CameraConfig, PickPlaceConfig
 
 # Servo gains, N m/rad and N/m: stiff enough to follow the waypoints, soft enough for the steps.
 _ARM_STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
+# Servo damping, N m s/rad and N s/m: critical at zero joint angles. In numbers, because what MuJoCo
+# makes of a damping ratio changed with 3.15.
+_ARM_DAMPING = (56.75, 136.27, 45.36, 59.91, 32.01, 34.78, 29.14)
+_FINGER_DAMPING = 21.44
 _ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
 _FINGER_STIFFNESS = 1000.0
 _FINGER_FORCE = 20.0  # N, as in franka_description
@@ -166,14 +170,13 @@ def _add_robot(spec: mujoco.MjSpec, mesh_detail: float) -> dict[str, mujoco.MjsB
     for link in (panda.BASE, *panda.ARM, panda.HAND):
         parent = bodies[link.name] = _add_link(parent, link)
         _add_meshes(spec, parent, link.name, mesh_detail)
-    for joint, link, lower, upper, torque, stiffness in zip(
-        panda.ARM_JOINTS, panda.ARM, panda.JOINT_LOWER, panda.JOINT_UPPER,
-        panda.JOINT_TORQUE_LIMIT, _ARM_STIFFNESS, strict=True,
-    ):  # fmt: skip
+    for i, (joint, link) in enumerate(zip(panda.ARM_JOINTS, panda.ARM, strict=True)):
+        limits = (panda.JOINT_LOWER[i], panda.JOINT_UPPER[i])
         bodies[link.name].add_joint(
-            name=joint, axis=[0, 0, 1], range=[lower, upper], armature=_ARM_ARMATURE
+            name=joint, axis=[0, 0, 1], range=limits, armature=_ARM_ARMATURE
         )
-        _add_servo(spec, joint, stiffness, torque, lower, upper)
+        gains = (_ARM_STIFFNESS[i], _ARM_DAMPING[i])
+        _add_servo(spec, joint, gains, panda.JOINT_TORQUE_LIMIT[i], limits)
     for joint, link in zip(
         panda.FINGER_JOINTS, (panda.LEFT_FINGER, panda.RIGHT_FINGER), strict=True
     ):
@@ -187,7 +190,8 @@ def _add_robot(spec: mujoco.MjSpec, mesh_detail: float) -> dict[str, mujoco.MjsB
             range=limits,
             armature=_FINGER_ARMATURE,
         )
-        _add_servo(spec, joint, _FINGER_STIFFNESS, _FINGER_FORCE, *limits)
+        gains = (_FINGER_STIFFNESS, _FINGER_DAMPING)
+        _add_servo(spec, joint, gains, _FINGER_FORCE, limits)
     return bodies
 
 
@@ -205,16 +209,21 @@ def _add_link(parent: mujoco.MjsBody, link: panda.Link) -> mujoco.MjsBody:
 
 
 def _add_servo(
-    spec: mujoco.MjSpec, joint: str, stiffness: float, force: float, lower: float, upper: float
+    spec: mujoco.MjSpec,
+    joint: str,
+    gains: tuple[float, float],
+    force: float,
+    limits: tuple[float, float],
 ) -> None:
+    """A position servo with gains (stiffness, damping)."""
     actuator = spec.add_actuator(
         name=joint,
         trntype=mujoco.mjtTrn.mjTRN_JOINT,
         target=joint,
         forcerange=[-force, force],
-        ctrlrange=[lower, upper],
+        ctrlrange=limits,
     )
-    actuator.set_to_position(kp=stiffness, dampratio=1.0)
+    actuator.set_to_position(kp=gains[0], kv=gains[1])
 
 
 _LINK_RGBA = [0.86, 0.87, 0.88, 1.0]

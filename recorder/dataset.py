@@ -48,14 +48,12 @@ class Dataset:
     @property
     def collection(self) -> dict[str, Any] | None:
         """What our recorder stored about how the dataset came about; None in a foreign dataset."""
-        path = self.root / COLLECTION_PATH
-        return json.loads(path.read_text()) if path.is_file() else None
+        return _read_json(self.root / COLLECTION_PATH)
 
     @property
     def stats(self) -> dict[str, dict[str, Any]] | None:
         """The contents of `stats.json`, or None where there is none."""
-        path = self.root / STATS_PATH
-        return json.loads(path.read_text()) if path.is_file() else None
+        return _read_json(self.root / STATS_PATH)
 
     @property
     def table(self) -> pa.Table:
@@ -138,30 +136,50 @@ def decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
 
 
 def to_array(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of numbers or of equally long lists of them as (rows, size)."""
-    flat, rows = column.combine_chunks(), len(column)
+    """A column of numbers or of equally long lists of them as (rows, size).
+
+    Raises:
+        DatasetError: Values are missing, or lists have unequal lengths.
+    """
+    flat, rows, size = column.combine_chunks(), len(column), 1
     while pa.types.is_list(flat.type) or pa.types.is_fixed_size_list(flat.type):
+        lengths = set(flat.value_lengths().to_pylist())
+        if len(lengths) > 1 or None in lengths:
+            raise DatasetError(f"a column must have lists of one length, got lengths {lengths}")
+        size *= lengths.pop() if lengths else 1
         flat = flat.flatten()
-    return flat.to_numpy(zero_copy_only=False).reshape(rows, -1)
+    if flat.null_count:
+        raise DatasetError(f"a column must have no empty values, got {flat.null_count}")
+    return flat.to_numpy(zero_copy_only=False).reshape(rows, size)
 
 
 def _read_info(root: Path) -> dict[str, Any]:
-    path = root / INFO_PATH
     if not root.is_dir():
         raise DatasetError(f"{root} is not a directory")
+    info = _read_json(root / INFO_PATH)
+    if info is None:
+        raise DatasetError(f"{root} is no LeRobot dataset: it has no {INFO_PATH}")
+    _check_version(root, str(info.get("codebase_version")))
+    expected = {"features": dict, "fps": int, "total_episodes": int, "total_frames": int}
+    wrong = [key for key, kind in expected.items() if not isinstance(info.get(key), kind)]
+    if wrong:
+        raise DatasetError(f"{root / INFO_PATH} lacks {wrong}, or they have the wrong type")
+    return info
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The dictionary in a JSON file, or None where there is no file."""
     try:
-        info = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DatasetError(f"{root} is no LeRobot dataset: it has no {INFO_PATH}") from None
+        return None
     except PermissionError as error:
         raise DatasetError(f"{path} may not be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not JSON: {error}") from error
-    _check_version(root, str(info.get("codebase_version")))
-    needed = {"features", "fps", "total_episodes", "total_frames"}
-    if missing := sorted(needed - set(info)):
-        raise DatasetError(f"{path} lacks {missing}")
-    return info
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} must hold a JSON object, got a {type(content).__name__}")
+    return content
 
 
 def _check_version(root: Path, version: str) -> None:

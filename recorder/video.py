@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from recorder.stats import ImageStats, Stats
 
@@ -128,13 +129,13 @@ class VideoEncoder:
 
     def _encode(self) -> None:
         with av.open(str(self.path), "w") as container:
-            stream = None
+            stream, converter = None, VideoReformatter()  # one for all: making it costs most
             while (image := self._frames.get()) is not None and not self._cancelled:
                 if stream is None:
                     stream = self._add_stream(container, image.shape)
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts, frame.time_base = self._count, Fraction(1, self._fps)
-                container.mux(stream.encode(frame.reformat(format=PIXEL_FORMAT)))
+                container.mux(stream.encode(converter.reformat(frame, format=PIXEL_FORMAT)))
                 self._stats.add(image)
                 self._count += 1
             if stream is not None:

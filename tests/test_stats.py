@@ -42,7 +42,7 @@ def test_pictures():
     for image in images:
         counter.add(image)
     result = counter.result()
-    sample = images[:, ::4, ::4].reshape(-1, 3) / 255.0
+    sample = images[:, 2::4, 2::4].reshape(-1, 3) / 255.0
     for name, expected in {
         "min": sample.min(0), "max": sample.max(0), "mean": sample.mean(0), "std": sample.std(0),
         "q50": np.quantile(sample, 0.5, axis=0, method="inverted_cdf"),

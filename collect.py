@@ -33,7 +33,8 @@ from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_env.sim import SIMULATORS
 from recorder import hub
 from recorder.dataset import DatasetError
-from recorder.lerobot_writer import Feature, LeRobotWriter, Recording, picture, require_empty
+from recorder.features import Feature, picture
+from recorder.lerobot_writer import LeRobotWriter, Recording, require_empty
 from recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
 from recorder.sinks import Progress, SuccessOnly
 from recorder.video import CODECS

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from recorder import recovery, stats
 from recorder.commit import LOCK, UNFINISHED, Commit, aside, lock, unlock
 from recorder.dataset import COLLECTION_PATH, FORMAT_VERSION, DatasetError
+from recorder.features import BOOKKEEPING, OUTCOME, Feature
 from recorder.rollout import Episode, Step
-from recorder.video import CODECS, PIXEL_FORMAT, VideoEncoder
+from recorder.video import CODECS, VideoEncoder
 
 CHUNK_SIZE = 1000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -29,57 +30,6 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 
 # What may differ between a collection and its continuation: worth a warning, not a refusal.
 _MAY_DIFFER = ("versions", "machine")
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A column of the dataset.
-
-    Attributes:
-        dtype: "float32", "int64", "bool" or "video".
-        shape: (n,) for numbers, (H, W, 3) for pictures.
-        names: One per number, or None.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    names: tuple[str, ...] | None = None
-
-    def to_json(self, fps: int, codec: str) -> dict[str, Any]:
-        """As `info.json` has it."""
-        names = list(self.names) if self.names else None
-        entry: dict[str, Any] = {"dtype": self.dtype, "shape": list(self.shape), "names": names}
-        if self.dtype == "video":
-            entry["info"] = {
-                "video.height": self.shape[0],
-                "video.width": self.shape[1],
-                "video.channels": self.shape[2],
-                "video.codec": CODECS[codec].name,
-                "video.pix_fmt": PIXEL_FORMAT,
-                "video.fps": fps,
-                "video.is_depth_map": False,
-                "has_audio": False,
-            }
-        return entry
-
-
-BOOKKEEPING = {
-    "timestamp": Feature("float32", (1,)),
-    "frame_index": Feature("int64", (1,)),
-    "episode_index": Feature("int64", (1,)),
-    "index": Feature("int64", (1,)),
-    "task_index": Feature("int64", (1,)),
-}
-_OUTCOME = {
-    "next.reward": Feature("float32", (1,)),
-    "next.done": Feature("bool", (1,)),
-    "next.success": Feature("bool", (1,)),
-}
-
-
-def picture(height: int, width: int) -> Feature:
-    """The feature of a camera."""
-    return Feature("video", (height, width, 3), ("height", "width", "channels"))
 
 
 # What makes pandas read the column "task" as the frame's index, as LeRobot expects.
@@ -149,7 +99,7 @@ class LeRobotWriter:
         self.episodes: list[dict[str, Any]] = []
         self.dropped: list[str] = []
         self._recording = recording
-        self._features = {**recording.features, **_OUTCOME, **BOOKKEEPING}
+        self._features = {**recording.features, **OUTCOME, **BOOKKEEPING}
         self._cameras = [key for key, f in recording.features.items() if f.dtype == "video"]
         self._totals: dict[str, stats.Stats] = {}
         self._rows: list[dict[str, np.ndarray]] = []
@@ -315,7 +265,7 @@ class LeRobotWriter:
             )
 
     def _check(self, row: dict[str, np.ndarray]) -> None:
-        expected = set(self._features) - set(_OUTCOME) - set(BOOKKEEPING)
+        expected = set(self._features) - set(OUTCOME) - set(BOOKKEEPING)
         if set(row) != expected:
             raise ValueError(f"a row must have the columns {sorted(expected)}, got {sorted(row)}")
         wrong = [

@@ -12,7 +12,8 @@ from typing import Any
 from recorder import stats
 from recorder.commit import aside
 from recorder.dataset import Dataset, DatasetError
-from recorder.lerobot_writer import BOOKKEEPING, Feature, LeRobotWriter, Recording, stored_stats
+from recorder.features import BOOKKEEPING, Feature
+from recorder.lerobot_writer import LeRobotWriter, Recording, stored_stats
 
 # What the parts of one dataset may differ in.
 _MAY_DIFFER = ("seed", "first_attempt", "versions", "machine")

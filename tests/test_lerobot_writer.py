@@ -5,7 +5,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from recorder.lerobot_writer import Feature, LeRobotWriter, Recording, picture
+from recorder.features import Feature, picture
+from recorder.lerobot_writer import LeRobotWriter, Recording
 from recorder.rollout import Episode, Step
 
 FEATURES = {

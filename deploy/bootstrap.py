@@ -31,7 +31,7 @@ def main() -> int:
     if not requirement:
         return 0
     python = str(folder / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.check_call([*pip, "--upgrade", "pip"])  # old ones lose themselves in the resolver
     subprocess.check_call([*pip, "-e", requirement[0]])
     return 0 if ensure_rendering(python) else 1

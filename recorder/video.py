@@ -63,7 +63,7 @@ class VideoEncoder:
         self._error: BaseException | None = None
         self._cancelled = False
         self._count = 0
-        self._decoded = 0
+        self._pictures = 0
         self._thread = threading.Thread(target=self._run, name=f"encode {path.name}", daemon=True)
         self._thread.start()
 
@@ -76,21 +76,21 @@ class VideoEncoder:
         self._put(image)
 
     def finish(self, expected: int) -> Stats:
-        """Completes the file, decodes it again, and returns the statistics of its pictures.
+        """Completes and checks the file, and returns the statistics of its pictures.
 
         Args:
             expected: How many pictures it must hold.
 
         Raises:
-            RuntimeError: The encoder failed, or the file does not hold exactly one decodable
-                picture per control period.
+            RuntimeError: The encoder failed, or the file does not hold exactly so many, one
+                per control period.
         """
         self._put(None)
         self._thread.join()
         self._raise_error()
-        if self._decoded != expected:
+        if self._pictures != expected:
             raise RuntimeError(
-                f"{self.path.name} holds {self._decoded} pictures at their times, expected "
+                f"{self.path.name} holds {self._pictures} pictures at their times, expected "
                 f"{expected}"
             )
         return self._stats.result()
@@ -123,7 +123,7 @@ class VideoEncoder:
         try:
             self._encode()
             if not self._cancelled:
-                self._decoded = count_pictures(self.path, self._fps)
+                self._pictures = count_pictures(self.path, self._fps)
         except BaseException as error:  # handed to the feeder, who cannot see this thread
             self._error = error
 

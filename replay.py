@@ -59,7 +59,7 @@ def replay(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Compa
     if args.render is not None:
         resolution = args.resolution or config.render.resolution
         render = RenderConfig(resolution, args.preset or config.render.preset)
-        config = replace_render(config, render)
+        config = dataclasses.replace(config, render=render)
         options = stored_options(stored, cameras=True, output=args.render)
     env = collect.make_env(options, config)
     writer = collect.make_writer(options, config) if args.render is not None else None
@@ -135,11 +135,6 @@ def stored_options(stored: dict[str, Any], cameras: bool, output: Path = Path())
     )  # fmt: skip
     options = {name: stored[name] for name in names}
     return Namespace(**options, cameras=cameras, output=output, headless=True, resume=False)
-
-
-def replace_render(config: PickPlaceConfig, render: RenderConfig) -> PickPlaceConfig:
-    """The same scene with other pictures."""
-    return dataclasses.replace(config, render=render)
 
 
 def tolerance(stored: dict[str, Any]) -> float:

@@ -13,17 +13,16 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks import RESULTS
 from experts.diagnosis import failure_phase
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import GraspConfig
 from recorder.rollout import episode_seed, run_episode
 
-RESULTS = Path(__file__).parent / "results"
 _REQUIRED_RATE = 0.995
 _SEED = 0
 

@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 
 import collect
-from benchmarks.speed import RESULTS
+from benchmarks import RESULTS
 from experts.pick_place import PickPlaceExpert
 from recorder import video
 from recorder.rollout import Episode, Step, episode_seed, run_episode

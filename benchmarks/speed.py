@@ -21,13 +21,12 @@ from pathlib import Path
 import numpy as np
 
 import collect
+from benchmarks import RESULTS
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceEnv
 from pp_env.config import RENDER_PRESETS
 from recorder.rollout import run_episode
 from recorder.video import VideoEncoder
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def state_only() -> dict[str, float]:

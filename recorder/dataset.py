@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FORMAT_VERSION = "v3.0"
+CHUNK_SIZE = 1000  # episodes per folder, in what we write
 INFO_PATH = "meta/info.json"
 STATS_PATH = "meta/stats.json"
 COLLECTION_PATH = "meta/collection.json"

@@ -18,12 +18,11 @@ import pyarrow.parquet as pq
 
 from recorder import recovery, stats
 from recorder.commit import LOCK, UNFINISHED, Commit, aside, lock, unlock
-from recorder.dataset import COLLECTION_PATH, FORMAT_VERSION, DatasetError
+from recorder.dataset import CHUNK_SIZE, COLLECTION_PATH, FORMAT_VERSION, DatasetError
 from recorder.features import BOOKKEEPING, OUTCOME, Feature
 from recorder.rollout import Episode, Step
 from recorder.video import CODECS, VideoEncoder
 
-CHUNK_SIZE = 1000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

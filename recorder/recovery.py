@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recorder.commit import UNFINISHED, Commit
-from recorder.dataset import Dataset, DatasetError
+from recorder.dataset import CHUNK_SIZE, Dataset, DatasetError
 
 
 @dataclass(frozen=True)
@@ -174,4 +174,4 @@ def _episode_of(path: Path) -> int:
     number = int(path.stem.rpartition("_" if path.stem.startswith("episode") else "-")[2])
     if path.stem.startswith("episode"):
         return number
-    return int(path.parent.name.removeprefix("chunk-")) * 1000 + number
+    return int(path.parent.name.removeprefix("chunk-")) * CHUNK_SIZE + number

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import itertools
+import os
 import platform
 import signal
 import sys
@@ -27,16 +28,16 @@ from pp_env.config import (
     GraspConfig,
     PickPlaceConfig,
     RenderConfig,
-    TimingConfig,
 )
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
-from pp_env.sim import SIMULATORS
+from pp_env.sim import SIMULATORS, default_timing, leave
 from recorder import hub
 from recorder.dataset import DatasetError
 from recorder.features import Feature, picture
 from recorder.lerobot_writer import LeRobotWriter, Recording, require_empty
 from recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
 from recorder.sinks import Progress, SuccessOnly
+from recorder.status import StatusFile, resident_memory
 from recorder.video import CODECS
 
 _GIVE_UP_AFTER = 20  # failed attempts in a row
@@ -57,6 +58,7 @@ class Tally:
         failures: How often each reason and phase ended a failed one.
         seconds: Wall time of this run.
         frames: Recorded by this run.
+        restart: Whether the run ended because the process is to start anew.
     """
 
     attempts: int = 0
@@ -64,6 +66,7 @@ class Tally:
     failures: Counter = field(default_factory=Counter)
     seconds: float = 0.0
     frames: int = 0
+    restart: bool = False
 
     @classmethod
     def of(cls, entries: list[dict[str, Any]], first_attempt: int) -> "Tally":
@@ -101,33 +104,55 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    args.command = sys.orig_argv[1:] if argv is None else ["-m", "collect", *argv]
     try:
         config = make_config(args)
         expert = PickPlaceExpert(args.steps_per_segment, args.noise_rad)
+        require_fitting(args)
         require_writable(args.output, args.resume)
         if args.push_to_hub:
             hub.require_library()
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
+    status = 1
+    try:
+        status = run(args, config, expert)
+    finally:
+        leave(status)
+    return status
+
+
+def run(args: argparse.Namespace, config: PickPlaceConfig, expert: PickPlaceExpert) -> int:
+    """Collects, and says how it went in words and in the status file; returns the exit status."""
+    file = StatusFile(args.status_file, output=str(args.output), wanted=args.num_episodes)
+    file.update(state="starting")
+    state, error_text = "failed", None
     try:
         with stop_on_signal() as stop:
-            return collect(args, config, expert, stop)
+            status = collect(args, config, expert, stop, file)
+        state = "complete" if status == 0 else "stopped"
     except (CollectionError, DatasetError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        status, error_text = 1, str(error)
     except KeyboardInterrupt:
         print("interrupted: what was finished is intact; --resume goes on", file=sys.stderr)
-        return 130
+        status, state = 130, "stopped"
+    file.update(state=state, exit_status=status, error=error_text)
+    return status
 
 
 def collect(
-    args: argparse.Namespace, config: PickPlaceConfig, expert: PickPlaceExpert, stop: StopRequest
+    args: argparse.Namespace,
+    config: PickPlaceConfig,
+    expert: PickPlaceExpert,
+    stop: StopRequest,
+    file: StatusFile,
 ) -> int:
     """Collects and reports; returns the exit status."""
     env = make_env(args, config)
     try:
         env.reset(seed=0)  # draws, if cameras are recorded: no OpenGL, no dataset
-        writer = make_writer(args, config)
+        writer = make_writer(args, config, simulator_description(env))
         for what in writer.dropped:
             print(f"resume: dropped {what}", file=sys.stderr)
         progress = Progress(
@@ -135,13 +160,16 @@ def collect(
         )
         sinks = [writer if args.keep == "all" else SuccessOnly(writer), progress]
         try:
-            tally = run_attempts(env, expert, sinks, writer, args, stop)
+            tally = run_attempts(env, expert, sinks, writer, args, stop, file)
             writer.close()
         finally:
             writer.release()
             progress.close()
     finally:
         env.close()
+    if tally.restart:
+        file.update(state="restarting")
+        start_anew(args)
     print(report(writer, tally))
     if args.push_to_hub and not stop.requested:
         print(f"uploaded   {hub.push(writer.root, args.push_to_hub)}")
@@ -161,16 +189,28 @@ def run_attempts(
     writer: LeRobotWriter,
     args: argparse.Namespace,
     stop: StopRequest,
+    file: StatusFile,
 ) -> Tally:
-    """Attempts episodes until the writer has enough of them.
+    """Attempts episodes until the writer has enough of them, or the process is to start anew.
 
     Raises:
         CollectionError: Too many attempts in a row have failed.
     """
     tally, failed_in_a_row = Tally.of(writer.episodes, args.first_attempt), 0
     begin, frames_before = time.perf_counter(), writer.num_frames
+    kept_before = writer.num_episodes
     for index in itertools.count(args.first_attempt + tally.attempts):
+        file.update(
+            state="running",
+            episodes=writer.num_episodes,
+            attempts=tally.attempts,
+            successes=tally.successes,
+            memory=resident_memory(),
+        )
         if writer.num_episodes >= args.num_episodes:
+            break
+        if restart_is_due(args, writer.num_episodes - kept_before):
+            tally.restart = True
             break
         episode = run_attempt(env, expert, sinks, args.seed, index, stop)
         if episode is None:
@@ -186,6 +226,29 @@ def run_attempts(
     tally.seconds = time.perf_counter() - begin
     tally.frames = writer.num_frames - frames_before
     return tally
+
+
+def restart_is_due(args: argparse.Namespace, finished: int) -> bool:
+    """Whether the process is to start anew, having finished so many episodes."""
+    if finished == 0:
+        return False
+    enough = args.restart_every is not None and finished >= args.restart_every
+    memory = resident_memory() or 0
+    return enough or (args.restart_above is not None and memory > args.restart_above * 1e9)
+
+
+def start_anew(args: argparse.Namespace) -> None:
+    """Replaces this process by one that goes on with the collection; does not return.
+
+    What a simulator has leaked goes with the old one, of which the system keeps only the number.
+    """
+    command = [sys.executable, *args.command]
+    if not args.resume:
+        command.append("--resume")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # or a GPU's context would be kept
+    os.execv(sys.executable, command)
 
 
 def run_attempt(
@@ -219,11 +282,28 @@ def make_env(args: argparse.Namespace, config: PickPlaceConfig) -> gym.Env:
         config=config,
         terminate_on_success=False,
         headless=args.headless,
+        simulator_options=simulator_options(args),
     )
 
 
-def make_writer(args: argparse.Namespace, config: PickPlaceConfig) -> LeRobotWriter:
-    """The dataset writer, with this environment's features."""
+def simulator_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What only the chosen simulator understands."""
+    if args.simulator != "isaacsim":
+        return {}
+    port = args.streaming_port if args.streaming else None
+    return {"assets_root": args.assets_root, "streaming_port": port}
+
+
+def simulator_description(env: gym.Env) -> dict[str, Any]:
+    """What the simulator says of itself."""
+    unwrapped: Any = env.unwrapped
+    return unwrapped.simulator_description
+
+
+def make_writer(
+    args: argparse.Namespace, config: PickPlaceConfig, simulator: dict[str, Any]
+) -> LeRobotWriter:
+    """The dataset writer, with this environment's features and the simulator's description."""
     size = config.render.resolution
     features = {
         "observation.state": _vector(OBSERVATION),
@@ -238,7 +318,7 @@ def make_writer(args: argparse.Namespace, config: PickPlaceConfig) -> LeRobotWri
         fps=config.timing.control_hz,
         task=args.task,
         robot_type="franka_panda",
-        collection=describe_collection(args, config),
+        collection={**describe_collection(args, config), "simulator_details": simulator},
         describe=describe_episode,
         codec=args.codec,
     )
@@ -380,10 +460,23 @@ def make_config(args: argparse.Namespace) -> PickPlaceConfig:
         ValueError: An option is out of range.
     """
     return PickPlaceConfig(
-        timing=TimingConfig(control_hz=args.fps),
+        timing=default_timing(args.simulator, args.fps),
         render=RenderConfig(resolution=args.resolution, preset=args.preset),
         grasp=GraspConfig(mode=args.grasp),
     )
+
+
+def require_fitting(args: argparse.Namespace) -> None:
+    """Checks options that depend on each other.
+
+    Raises:
+        ValueError: They don't fit.
+    """
+    if args.simulator != "isaacsim" and (args.streaming or args.assets_root):
+        raise ValueError(
+            "--streaming and --assets-root are for --simulator isaacsim, got "
+            f"--simulator {args.simulator}"
+        )
 
 
 def require_writable(output: Path, resume: bool) -> None:
@@ -432,6 +525,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
     add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
     add("--task", type=_text, default="pick and place", help="task text of every frame")
+    add("--status-file", type=Path, help="JSON file that tells how the run goes, and how it ended")
+    add("--restart-every", type=_positive, help="start the process anew after so many episodes")
+    add("--restart-above", type=float, metavar="GB", help="or when it holds more memory than this")
+    add("--assets-root", help="folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT")
+    add("--streaming", action="store_true", help="Isaac Sim's livestream")
+    add("--streaming-port", type=_positive, default=49102, help="its TCP port")
     add("--push-to-hub", metavar="USER/NAME", help="upload the complete dataset; needs [hub]")
     return parser
 

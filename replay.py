@@ -15,6 +15,7 @@ from typing import Any
 import collect
 from experts.pick_place import PickPlaceExpert
 from pp_env.config import PickPlaceConfig, RenderConfig, from_dict
+from pp_env.sim import leave
 from recorder.dataset import Dataset, DatasetError
 from recorder.lerobot_writer import LeRobotWriter
 from recorder.replay import Compare, Comparison, RecordedActions, compare_episodes
@@ -62,7 +63,8 @@ def replay(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Compa
         config = dataclasses.replace(config, render=render)
         options = stored_options(stored, cameras=True, output=args.render)
     env = collect.make_env(options, config)
-    writer = collect.make_writer(options, config) if args.render is not None else None
+    simulator = collect.simulator_description(env)
+    writer = collect.make_writer(options, config, simulator) if args.render is not None else None
     row = collect.make_row(options, config)
     results = []
     try:
@@ -91,7 +93,8 @@ def reproduce(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Co
         options = stored_options(stored, stored["record_cameras"], Path(folder) / "again")
         env = collect.make_env(options, config)
         expert = PickPlaceExpert(stored["steps_per_segment"], stored["noise_rad"])
-        writer: LeRobotWriter = collect.make_writer(options, config)
+        simulator = collect.simulator_description(env)
+        writer: LeRobotWriter = collect.make_writer(options, config, simulator)
         try:
             for k in episodes:
                 entry = dataset.episodes[k]
@@ -134,7 +137,10 @@ def stored_options(stored: dict[str, Any], cameras: bool, output: Path = Path())
         "task",
     )  # fmt: skip
     options = {name: stored[name] for name in names}
-    return Namespace(**options, cameras=cameras, output=output, headless=True, resume=False)
+    return Namespace(
+        **options, cameras=cameras, output=output, headless=True, resume=False, assets_root=None,
+        streaming=False,
+    )  # fmt: skip
 
 
 def tolerance(stored: dict[str, Any]) -> float:
@@ -152,10 +158,19 @@ def _parser(prog: str, description: str, example: str) -> argparse.ArgumentParse
 
 
 def _run(args: Namespace, command) -> int:
+    status = 2
+    try:
+        status = _compare(args, command)
+    finally:
+        leave(status)
+    return status
+
+
+def _compare(args: Namespace, command) -> int:
     try:
         dataset = Dataset(args.dataset)
         results = command(dataset, _chosen(dataset, args.episode), args)
-    except (DatasetError, ValueError, OSError, RuntimeError) as error:
+    except (DatasetError, ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     equal = sum(result.equal for result in results)

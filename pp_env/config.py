@@ -78,6 +78,7 @@ class ObjectConfig:
         static_friction: Coulomb coefficient at rest.
         dynamic_friction: Coulomb coefficient while sliding.
         restitution: Share of the approach speed that a bounce gives back.
+        asset: USD file that shows the object in Isaac Sim, below the asset root; None is a box.
     """
 
     name: str = "cube"
@@ -86,6 +87,64 @@ class ObjectConfig:
     static_friction: float = 1.5
     dynamic_friction: float = 1.0
     restitution: float = 0.0
+    asset: str | None = None
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A flat disc, for the eye only.
+
+    Attributes:
+        radius: As a share of the task's `place_tolerance`.
+        height: m.
+    """
+
+    radius: float
+    height: float
+    rgb: Vec3
+
+
+@dataclass(frozen=True)
+class MarkerConfig:
+    """The place marker: discs on the table; the outermost is as large as the tolerance."""
+
+    discs: tuple[Disc, ...] = (
+        Disc(radius=1.0, height=0.001, rgb=(0.9, 0.9, 0.85)),
+        Disc(radius=0.7, height=0.002, rgb=(0.1, 0.45, 0.85)),
+    )
+
+
+@dataclass(frozen=True)
+class ServoConfig:
+    """The position servos: stiff enough to follow the waypoints, soft enough for the steps.
+
+    Attributes:
+        arm_stiffness: Per arm joint, N m/rad.
+        arm_damping: Per arm joint, N m s/rad: critical at zero joint angles.
+        finger_stiffness: N/m.
+        finger_damping: N s/m.
+        finger_force: Most that a finger's servo gives, N, as in `franka_description`.
+    """
+
+    arm_stiffness: tuple[float, ...] = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
+    arm_damping: tuple[float, ...] = (56.75, 136.27, 45.36, 59.91, 32.01, 34.78, 29.14)
+    finger_stiffness: float = 1000.0
+    finger_damping: float = 21.44
+    finger_force: float = 20.0
+
+
+@dataclass(frozen=True)
+class UsdLightConfig:
+    """Lights of the USD scene, in USD's units of intensity.
+
+    They stand in the ratio 3000 : 5000 : 15000 and are scaled so that the table gets about as much
+    light as in Isaac Lab's lift scene, which has one dome of 3000 with colour 0.75. Not yet judged
+    by eye: `python -m pp_env.sim.isaac_check` reports how much of a picture is clipped.
+    """
+
+    dome: float = 1400.0
+    distant: float = 2300.0
+    sphere: float = 7000.0
 
 
 @dataclass(frozen=True)
@@ -261,6 +320,10 @@ class PickPlaceConfig:
     timing: TimingConfig = field(default_factory=TimingConfig)
     table: TableConfig = field(default_factory=TableConfig)
     object: ObjectConfig = field(default_factory=ObjectConfig)
+    marker: MarkerConfig = field(default_factory=MarkerConfig)
+    servo: ServoConfig = field(default_factory=ServoConfig)
+    usd_lights: UsdLightConfig = field(default_factory=UsdLightConfig)
+    floor_rgb: Vec3 = (0.32, 0.34, 0.37)
     cameras: tuple[CameraConfig, ...] = CAMERAS
     render: RenderConfig = field(default_factory=RenderConfig)
     task: TaskConfig = field(default_factory=TaskConfig)

@@ -1,6 +1,6 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +9,7 @@ import numpy as np
 from pp_env import rotation, task
 from pp_env.config import PickPlaceConfig
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
-from pp_env.sim import make_simulator
+from pp_env.sim import default_timing, make_simulator
 from pp_env.sim.api import Command, SimState, Simulator
 
 OBS_TYPES = ("state", "pixels_agent_pos")
@@ -50,9 +50,11 @@ class PickPlaceEnv(gym.Env):
         simulator: Name of the simulator, or a function that makes one from the configuration.
         obs_type: "state" or "pixels_agent_pos".
         render_mode: "rgb_array" makes `render` return the picture of the first camera.
-        config: Scene, timing, task, grasp and pictures.
+        config: Scene, timing, task, grasp and pictures; by default the reference scene, with the
+            physics rate that the simulator is meant for.
         terminate_on_success: Whether an episode ends as soon as it has succeeded.
         headless: False opens the simulator's window.
+        simulator_options: Keywords of that simulator alone, such as Isaac Sim's `assets_root`.
 
     Raises:
         ValueError: An argument is unknown or out of range.
@@ -71,6 +73,7 @@ class PickPlaceEnv(gym.Env):
         config: PickPlaceConfig | None = None,
         terminate_on_success: bool = True,
         headless: bool = True,
+        simulator_options: Mapping[str, Any] | None = None,
     ) -> None:
         if obs_type not in OBS_TYPES:
             raise ValueError(f"obs_type must be one of {list(OBS_TYPES)}, got {obs_type!r}")
@@ -79,7 +82,7 @@ class PickPlaceEnv(gym.Env):
                 f"render_mode must be None or one of {self.metadata['render_modes']}, "
                 f"got {render_mode!r}"
             )
-        self.config = config or PickPlaceConfig()
+        self.config = config or _default_config(simulator)
         self.metadata = {**self.metadata, "render_fps": self.config.timing.control_hz}
         self.obs_type = obs_type
         self.render_mode = render_mode
@@ -92,7 +95,14 @@ class PickPlaceEnv(gym.Env):
         if callable(simulator):
             self._simulator = simulator(self.config)
         else:
-            self._simulator = make_simulator(simulator, self.config, headless)
+            self._simulator = make_simulator(
+                simulator, self.config, headless, **(simulator_options or {})
+            )
+
+    @property
+    def simulator_description(self) -> dict[str, Any]:
+        """What a dataset records about the simulator."""
+        return self._simulator.description
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -185,6 +195,13 @@ class PickPlaceEnv(gym.Env):
                 }
             ),
         }
+
+
+def _default_config(simulator: object) -> PickPlaceConfig:
+    """The reference scene, with the physics rate that a simulator known by name is meant for."""
+    if isinstance(simulator, str):
+        return PickPlaceConfig(timing=default_timing(simulator))
+    return PickPlaceConfig()
 
 
 def _checked(action: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ def rotate(quat_wxyz: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 def unrotate(quat_wxyz: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """The vector (..., 3), turned by the inverse of the unit quaternion (..., 4)."""
-    return rotate(quat_wxyz * np.array([1.0, -1.0, -1.0, -1.0]), vector)
+    return rotate(inverse(quat_wxyz), vector)
 
 
 def canonical(quat_wxyz: np.ndarray) -> np.ndarray:
@@ -59,3 +59,15 @@ def yaw(quat_wxyz: np.ndarray) -> float:
     """Heading, rad: the angle from world x to the turned x axis, seen from above."""
     x_axis = rotate(quat_wxyz, np.array([1.0, 0.0, 0.0]))
     return float(np.arctan2(x_axis[1], x_axis[0]))
+
+
+def inverse(quat_wxyz: np.ndarray) -> np.ndarray:
+    """The rotation back, of the unit quaternion (..., 4)."""
+    return quat_wxyz * np.array([1.0, -1.0, -1.0, -1.0])
+
+
+def multiply(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The rotation that turns by `second` and then by `first`, unit quaternions (4,)."""
+    (w, *u), (s, *v) = first, second
+    u, v = np.array(u), np.array(v)
+    return np.concatenate([[w * s - u @ v], w * v + s * u + np.cross(u, v)])

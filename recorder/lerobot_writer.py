@@ -28,7 +28,7 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 # What may differ between a collection and its continuation: worth a warning, not a refusal.
-_MAY_DIFFER = ("versions", "machine")
+_MAY_DIFFER = ("versions", "machine", "simulator_details")
 
 
 # What makes pandas read the column "task" as the frame's index, as LeRobot expects.

@@ -16,7 +16,7 @@ from recorder.features import BOOKKEEPING, Feature
 from recorder.lerobot_writer import LeRobotWriter, Recording, stored_stats
 
 # What the parts of one dataset may differ in.
-_MAY_DIFFER = ("seed", "first_attempt", "versions", "machine")
+_MAY_DIFFER = ("seed", "first_attempt", "versions", "machine", "simulator_details")
 
 
 def merge(sources: list[Path], output: Path) -> int:

@@ -16,6 +16,10 @@ class FakeSimulator:
         self.config = config
         self.closed = False
 
+    @property
+    def description(self) -> dict:
+        return {"name": "fake"}
+
     def reset(self, initial: InitialState) -> SimState:
         fingers = np.full(2, initial.gripper_pos)
         self._offset = np.zeros(3)

@@ -168,6 +168,9 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--noise-rad", "-0.1"], "noise_rad must be from 0 to"),
         (["--task", " "], "must not be empty"),
         (["--codec", "mpeg1"], "invalid choice"),
+        (["--restart-every", "0"], "must be at least 1"),
+        (["--assets-root", "/data"], "for --simulator isaacsim, got --simulator mujoco"),
+        (["--streaming"], "for --simulator isaacsim"),
     ],
 )
 def test_bad_options_stop_before_any_work(tmp_path, capsys, options, message):
@@ -222,6 +225,40 @@ def test_without_opengl_nothing_is_written(tmp_path, monkeypatch, capsys):
     assert run(tmp_path / "set") == 1
     assert "pictures need OpenGL without a screen" in capsys.readouterr().err
     assert not (tmp_path / "set/meta").exists()
+
+
+def test_starting_anew_after_each_episode_gives_the_same_dataset(dataset, tmp_path):
+    output, file = tmp_path / "set", tmp_path / "status.json"
+    options = ["--num-episodes", "2", "--seed", "5", "--restart-every", "1"]
+    done = subprocess.run(
+        [sys.executable, "collect.py", *QUICK, *options, "--output", output, "--status-file", file],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("episodes   2") == 1
+    for pattern in ("data/*/*.parquet", "meta/episodes/*/*.parquet"):
+        assert read(output, pattern).equals(read(dataset, pattern))
+    status = json.loads(file.read_text())
+    assert (status["state"], status["exit_status"], status["episodes"]) == ("complete", 0, 2)
+
+
+def test_memory_may_be_a_reason_to_start_anew():
+    args = collect.make_parser().parse_args(["--restart-above", "0.001"])
+    assert collect.restart_is_due(args, finished=1)
+    assert not collect.restart_is_due(args, finished=0), "or it would never get anywhere"
+    args = collect.make_parser().parse_args(["--restart-above", "1000"])
+    assert not collect.restart_is_due(args, finished=1)
+
+
+def test_the_status_file_tells_of_a_failure(tmp_path):
+    file = tmp_path / "status.json"
+    options = ["--num-episodes", "3", "--status-file", str(file), *HASTY]
+    assert run(tmp_path / "set", *options) == 1
+    status = json.loads(file.read_text())
+    assert (status["state"], status["exit_status"], status["attempts"]) == ("failed", 1, 19)
+    assert "20 attempts in a row failed" in status["error"]
 
 
 def test_help_has_an_example(capsys):

@@ -5,7 +5,7 @@ and belong to the receiver: a simulator never changes one that it has returned.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -79,6 +79,11 @@ class InitialState:
 
 class Simulator(Protocol):
     """One Franka, one table, one object. Coarse on purpose: one call per control period."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a dataset records about the simulator: name, version, what it has measured. JSON."""
+        ...
 
     def reset(self, initial: InitialState) -> SimState:
         """Puts everything at its start, settled. Deterministic in `initial`."""

@@ -13,15 +13,7 @@ import numpy as np
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, CameraConfig, PickPlaceConfig
 
-# Servo gains, N m/rad and N/m: stiff enough to follow the waypoints, soft enough for the steps.
-_ARM_STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
-# Servo damping, N m s/rad and N s/m: critical at zero joint angles. In numbers, because what MuJoCo
-# makes of a damping ratio changed with 3.15.
-_ARM_DAMPING = (56.75, 136.27, 45.36, 59.91, 32.01, 34.78, 29.14)
-_FINGER_DAMPING = 21.44
 _ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
-_FINGER_STIFFNESS = 1000.0
-_FINGER_FORCE = 20.0  # N, as in franka_description
 _FINGER_ARMATURE = 0.1  # kg
 
 # The attachment of a held object, stiffer than MuJoCo's default so that it follows within 0.1 mm.
@@ -30,8 +22,6 @@ _WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
 
 # Who collides with whom: the robot with the scene and the scene with itself, not robot with robot.
 _ROBOT_BIT, _SCENE_BIT = 1, 2
-
-_MARKER_LAYER = 0.0005  # m
 
 _LEAST_TRIANGLES = 600  # of a part: the fingers, the smallest, stay whole
 
@@ -48,11 +38,11 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     spec.option.impratio = 10.0  # friction that holds rather than creeps
     _set_picture_quality(spec, config)
     _add_lights(spec)
-    _add_floor(spec)
+    _add_floor(spec, config)
     _add_table(spec, config)
     _add_object(spec, config)
     _add_marker(spec, config)
-    bodies = _add_robot(spec, RENDER_PRESETS[config.render.preset].mesh_detail)
+    bodies = _add_robot(spec, config)
     for camera in config.cameras:
         parent = spec.worldbody if camera.parent == "world" else bodies[camera.parent]
         _add_camera(parent, camera)
@@ -97,14 +87,14 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
     )
 
 
-def _add_floor(spec: mujoco.MjSpec) -> None:
+def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     """A slab rather than a plane: only closed shapes are free of artefacts in the shadow map."""
     spec.worldbody.add_geom(
         name="floor",
         type=mujoco.mjtGeom.mjGEOM_BOX,
         pos=[0.0, 0.0, -0.05],
         size=[10.0, 10.0, 0.05],
-        rgba=[0.32, 0.34, 0.37, 1.0],
+        rgba=[*config.floor_rgb, 1.0],
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
     )
@@ -140,16 +130,15 @@ def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
 
 
 def _add_marker(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
-    """Two flat discs, for the eye only; the outer one is as large as the tolerance."""
     body = spec.worldbody.add_body(
         name="place_marker", mocap=True, pos=[*config.table.center[:2], config.table.top_z]
     )
-    radius = config.task.place_tolerance
-    for scale, lift, rgba in ((1.0, 1, [0.9, 0.9, 0.85, 1]), (0.7, 2, [0.1, 0.45, 0.85, 1])):
+    for disc in config.marker.discs:
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_CYLINDER,
-            size=[radius * scale, lift * _MARKER_LAYER, 0],
-            rgba=rgba,
+            # Half of it is below the table's surface, so the height above is half of what is said.
+            size=[config.task.place_tolerance * disc.radius, disc.height / 2, 0],
+            rgba=[*disc.rgb, 1.0],
             contype=0,
             conaffinity=0,
         )
@@ -164,7 +153,8 @@ def _add_camera(parent: mujoco.MjsBody, camera: CameraConfig) -> None:
     )
 
 
-def _add_robot(spec: mujoco.MjSpec, mesh_detail: float) -> dict[str, mujoco.MjsBody]:
+def _add_robot(spec: mujoco.MjSpec, config: PickPlaceConfig) -> dict[str, mujoco.MjsBody]:
+    mesh_detail, servo = RENDER_PRESETS[config.render.preset].mesh_detail, config.servo
     bodies: dict[str, mujoco.MjsBody] = {}
     parent = spec.worldbody
     for link in (panda.BASE, *panda.ARM, panda.HAND):
@@ -175,7 +165,7 @@ def _add_robot(spec: mujoco.MjSpec, mesh_detail: float) -> dict[str, mujoco.MjsB
         bodies[link.name].add_joint(
             name=joint, axis=[0, 0, 1], range=limits, armature=_ARM_ARMATURE
         )
-        gains = (_ARM_STIFFNESS[i], _ARM_DAMPING[i])
+        gains = (servo.arm_stiffness[i], servo.arm_damping[i])
         _add_servo(spec, joint, gains, panda.JOINT_TORQUE_LIMIT[i], limits)
     for joint, link in zip(
         panda.FINGER_JOINTS, (panda.LEFT_FINGER, panda.RIGHT_FINGER), strict=True
@@ -190,8 +180,8 @@ def _add_robot(spec: mujoco.MjSpec, mesh_detail: float) -> dict[str, mujoco.MjsB
             range=limits,
             armature=_FINGER_ARMATURE,
         )
-        gains = (_FINGER_STIFFNESS, _FINGER_DAMPING)
-        _add_servo(spec, joint, gains, _FINGER_FORCE, limits)
+        gains = (servo.finger_stiffness, servo.finger_damping)
+        _add_servo(spec, joint, gains, servo.finger_force, limits)
     return bodies
 
 

@@ -5,6 +5,7 @@
 
 import os
 import sys
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -40,6 +41,11 @@ class MujocoSimulator:
         self._state = self._observe(grasped=False)
         if not headless:
             self._open_viewer()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a dataset records about the simulator."""
+        return {"name": "MuJoCo", "version": mujoco.__version__}
 
     def reset(self, initial: InitialState) -> SimState:
         """Puts everything at its start and lets the object settle."""

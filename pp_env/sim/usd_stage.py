@@ -1,0 +1,387 @@
+"""The Isaac Sim scene, authored with pxr alone: everything but the robot's own asset.
+
+Works with PyPI's `usd-core` and inside Kit. Metres, kilograms, z up; the robot is at the origin.
+`build` authors the scene once; the functions after it change what an episode changes: the marker,
+the object's colour and the grasp joint.
+
+PhysX's own schemas are not part of `usd-core`; their few attributes are authored by name.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (the bindings are compiled and have no stubs)
+
+from collections.abc import Sequence
+
+import numpy as np
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
+
+from pp_env import panda, rotation
+from pp_env.config import CameraConfig, ObjectConfig, PickPlaceConfig, TableConfig, Vec3
+from pp_env.sim.api import Pose
+
+ROOT = "/World/PickPlace"
+ROBOT = f"{ROOT}/Franka"
+HAND = f"{ROBOT}/{panda.HAND.name}"
+FINGERS = tuple(f"{ROBOT}/{link.name}" for link in (panda.LEFT_FINGER, panda.RIGHT_FINGER))
+GROUND = f"{ROOT}/Ground"
+TABLE = f"{ROOT}/Table"
+OBJECT = f"{ROOT}/Object"
+MARKER = f"{ROOT}/PlaceMarker"
+GRASP_JOINT = f"{ROOT}/GraspJoint"
+LIGHTS = f"{ROOT}/Lights"
+MATERIALS = f"{ROOT}/Materials"
+PHYSICS_SCENE = "/physicsScene"  # where Isaac's World expects it
+
+_OBJECT_SHAPE = f"{OBJECT}/shape"
+_GRIP_MATERIAL = f"{MATERIALS}/grip"
+_OBJECT_PAINT = f"{MATERIALS}/object_paint"
+_CLIPPING_RANGE = (0.01, 10.0)  # m; USD's default begins at 1, behind all that a wrist camera sees
+_CONTACT_OFFSET = 0.005  # m; Isaac's default of 0.1 is more than twice the object
+_GROUND_SIZE = (20.0, 20.0, 0.1)  # m
+_WORK_LIGHT_RADIUS = 0.15  # m
+_WORK_LIGHT_HEIGHT = 1.5  # m above the table
+_SIZE_TOLERANCE = 0.15  # how far an asset's box may be from the published size, as a share
+_DOME_RGB = (0.75, 0.75, 0.75)
+
+
+class StageError(RuntimeError):
+    """The scene can't be built or lacks a part; the message names the fix."""
+
+
+def camera_path(camera: CameraConfig) -> str:
+    """Where a camera's prim is."""
+    return f"{HAND if camera.parent == panda.HAND.name else ROOT}/{camera.name}"
+
+
+def build(
+    stage: Usd.Stage, config: PickPlaceConfig, robot_url: str, object_url: str | None = None
+) -> None:
+    """Authors the scene of `config`.
+
+    Args:
+        stage: An open stage in metres with z up; what it holds outside `ROOT` is left alone.
+        config: The scene.
+        robot_url: USD file of the Franka Panda, as Isaac Sim ships it.
+        object_url: USD file that shows the object; None is a box.
+
+    Raises:
+        StageError: The stage has other units, or a file is missing or has not what it should.
+    """
+    _require_units(stage)
+    if stage.GetPrimAtPath(ROOT):
+        stage.RemovePrim(ROOT)
+    for path in ("/World", ROOT, LIGHTS, MATERIALS):
+        UsdGeom.Xform.Define(stage, path)
+    if not stage.GetDefaultPrim():
+        stage.SetDefaultPrim(stage.GetPrimAtPath("/World"))
+    _add_physics_scene(stage)
+    _add_materials(stage, config.object)
+    _add_ground(stage, config)
+    _add_table(stage, config.table)
+    _add_object(stage, config, object_url)
+    _add_marker(stage, config)
+    _add_lights(stage, config)
+    _add_robot(stage, robot_url)
+    for camera in config.cameras:
+        _add_camera(stage, camera)
+    # It exists before physics starts, so that enabling it changes no structure.
+    _write_grasp_joint(stage, np.zeros(3), rotation.about_z(0.0), enabled=False)
+
+
+def set_marker(stage: Usd.Stage, position: np.ndarray) -> None:
+    """Moves the place marker's centre to (3,), m, world."""
+    _move(stage.GetPrimAtPath(MARKER), position)
+
+
+def set_object_rgb(stage: Usd.Stage, rgb: np.ndarray) -> None:
+    """Paints the object, (3,) in [0, 1]; one that is shown by an asset keeps its own look."""
+    shader = UsdShade.Shader(stage.GetPrimAtPath(f"{_OBJECT_PAINT}/surface"))
+    shader.GetInput("diffuseColor").Set(Gf.Vec3f(*map(float, rgb)))
+
+
+def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False) -> None:
+    """Enables the grasp joint so that it holds the object exactly where it is.
+
+    A joint forces its two frames together; frames left at identity would pull the object's centre
+    into the hand. The held object no longer collides with the fingers, which would fight the joint.
+
+    Args:
+        stage: The stage.
+        hand: Of `panda_hand`, from the physics engine.
+        obj: Of the object, likewise.
+        recreate: Make the joint anew instead of enabling the one that is there.
+    """
+    offset = rotation.unrotate(hand.quat_wxyz, obj.position - hand.position)
+    turn = rotation.multiply(rotation.inverse(hand.quat_wxyz), obj.quat_wxyz)
+    if recreate:
+        stage.RemovePrim(GRASP_JOINT)
+    _write_grasp_joint(stage, offset, turn, enabled=True)
+    _filtered_pairs(stage).SetTargets([HAND, *FINGERS])
+
+
+def detach(stage: Usd.Stage, recreate: bool = False) -> None:
+    """Ends the grasp joint and lets the object collide with the hand again."""
+    joint = UsdPhysics.FixedJoint(stage.GetPrimAtPath(GRASP_JOINT))
+    if joint and recreate:
+        stage.RemovePrim(GRASP_JOINT)
+    elif joint:
+        joint.GetJointEnabledAttr().Set(False)
+    _filtered_pairs(stage).SetTargets([])
+
+
+def _require_units(stage: Usd.Stage) -> None:
+    if not stage.HasAuthoredMetadata("metersPerUnit"):
+        UsdGeom.SetStageMetersPerUnit(stage, 1.0)
+    if not stage.HasAuthoredMetadata("upAxis"):
+        UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
+    if not UsdPhysics.StageHasAuthoredKilogramsPerUnit(stage):
+        UsdPhysics.SetStageKilogramsPerUnit(stage, 1.0)
+    meters, up = UsdGeom.GetStageMetersPerUnit(stage), UsdGeom.GetStageUpAxis(stage)
+    if meters != 1.0 or up != UsdGeom.Tokens.z:
+        raise StageError(
+            f"the stage must be in metres with z up, found {meters} m per unit and {up} up; "
+            "open one with World(stage_units_in_meters=1.0)"
+        )
+
+
+def _add_physics_scene(stage: Usd.Stage) -> None:
+    if any(prim.IsA(UsdPhysics.Scene) for prim in stage.Traverse()):
+        return
+    scene = UsdPhysics.Scene.Define(stage, PHYSICS_SCENE)
+    scene.CreateGravityDirectionAttr(Gf.Vec3f(0.0, 0.0, -1.0))
+    scene.CreateGravityMagnitudeAttr(9.81)
+
+
+def _add_materials(stage: Usd.Stage, obj: ObjectConfig) -> None:
+    grip = UsdShade.Material.Define(stage, _GRIP_MATERIAL).GetPrim()
+    physics = UsdPhysics.MaterialAPI.Apply(grip)
+    physics.CreateStaticFrictionAttr(obj.static_friction)
+    physics.CreateDynamicFrictionAttr(obj.dynamic_friction)
+    physics.CreateRestitutionAttr(obj.restitution)
+    # PhysX averages the two materials of a contact; the larger friction is MuJoCo's rule.
+    _author_physx(grip, "PhysxMaterialAPI", "physxMaterial:frictionCombineMode", "max")
+    _add_paint(stage, _OBJECT_PAINT, (0.8, 0.2, 0.2))
+
+
+def _add_paint(stage: Usd.Stage, path: str, rgb: Vec3) -> UsdShade.Material:
+    material = UsdShade.Material.Define(stage, path)
+    shader = UsdShade.Shader.Define(stage, f"{path}/surface")
+    shader.CreateIdAttr("UsdPreviewSurface")
+    shader.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).Set(Gf.Vec3f(*rgb))
+    shader.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(0.6)
+    material.CreateSurfaceOutput().ConnectToSource(shader.ConnectableAPI(), "surface")
+    return material
+
+
+def _add_ground(stage: Usd.Stage, config: PickPlaceConfig) -> None:
+    """A slab, as in MuJoCo, so that both engines rest the same things on it."""
+    center = (0.0, 0.0, -_GROUND_SIZE[2] / 2)
+    _add_fixed_box(stage, GROUND, center, _GROUND_SIZE, config.floor_rgb)
+
+
+def _add_table(stage: Usd.Stage, table: TableConfig) -> None:
+    _add_fixed_box(stage, TABLE, table.center, table.size, table.rgb)
+
+
+def _add_fixed_box(stage: Usd.Stage, path: str, center: Vec3, size: Vec3, rgb: Vec3) -> None:
+    prim = _add_box(stage, path, center, size)
+    _add_collider(prim)
+    _bind(prim, _add_paint(stage, f"{MATERIALS}/{path.rsplit('/', 1)[-1].lower()}_paint", rgb))
+
+
+def _add_object(stage: Usd.Stage, config: PickPlaceConfig, url: str | None) -> None:
+    """A rigid body whose origin is the object's centre, with its shape below."""
+    body = UsdGeom.Xform.Define(stage, OBJECT).GetPrim()
+    _move(body, (*config.table.center[:2], config.rest_z))
+    UsdPhysics.RigidBodyAPI.Apply(body)
+    UsdPhysics.MassAPI.Apply(body).CreateMassAttr(config.object.mass)
+    # A sleeping object would hang in the air when the joint lets go of it.
+    _author_physx(body, "PhysxRigidBodyAPI", "physxRigidBody:sleepThreshold", 0.0)
+    if url is None:
+        shape = _add_box(stage, _OBJECT_SHAPE, (0.0, 0.0, 0.0), config.object.size)
+        _bind(shape, UsdShade.Material.Get(stage, _OBJECT_PAINT))
+    else:
+        shape = _add_asset(stage, url, config.object)
+    for geometry in _geometry(shape):
+        _add_collider(geometry)
+    _require_collider(stage, OBJECT)
+    grip = UsdShade.Material.Get(stage, _GRIP_MATERIAL)
+    UsdShade.MaterialBindingAPI.Apply(body).Bind(
+        grip, UsdShade.Tokens.strongerThanDescendants, "physics"
+    )
+    UsdPhysics.FilteredPairsAPI.Apply(body).CreateFilteredPairsRel()
+
+
+def _require_collider(stage: Usd.Stage, path: str) -> None:
+    prim = stage.GetPrimAtPath(path)
+    if not any(p.HasAPI(UsdPhysics.CollisionAPI) for p in _geometry(prim)):
+        raise StageError(
+            f"{path} has no collider: no geometry was found below it; check that its file loads "
+            "and holds meshes, or leave `ObjectConfig.asset` out to use a box"
+        )
+
+
+def _add_asset(stage: Usd.Stage, url: str, obj: ObjectConfig) -> Usd.Prim:
+    """Refers to the object's file, moved so that its box is centred, in metres.
+
+    Some of Isaac's folders come with physics and some without: what is there is taken off the
+    reference, so that the body above is the only one.
+    """
+    shape = UsdGeom.Xform.Define(stage, _OBJECT_SHAPE)
+    asset = UsdGeom.Xform.Define(stage, f"{_OBJECT_SHAPE}/asset").GetPrim()
+    asset.GetReferences().AddReference(url)
+    for prim in Usd.PrimRange(asset):
+        for api in (UsdPhysics.RigidBodyAPI, UsdPhysics.MassAPI):
+            if prim.HasAPI(api):
+                prim.RemoveAPI(api)
+    boxes = UsdGeom.BBoxCache(Usd.TimeCode.Default(), [UsdGeom.Tokens.default_, "render", "proxy"])
+    extent = boxes.ComputeRelativeBound(asset, shape.GetPrim()).ComputeAlignedRange()
+    if extent.IsEmpty():
+        raise StageError(
+            f"{OBJECT} has no collider: {url} did not load or holds no geometry; check "
+            "--assets-root, or leave `ObjectConfig.asset` out to use a box"
+        )
+    scale = _scale_to_metres(np.array(extent.GetSize()), obj, url)
+    _move(shape.GetPrim(), -scale * np.array(extent.GetMidpoint()))
+    shape.AddScaleOp().Set(Gf.Vec3f(scale))
+    return shape.GetPrim()
+
+
+def _scale_to_metres(extent: np.ndarray, obj: ObjectConfig, url: str) -> float:
+    """1 for a file in metres, 0.01 for one in centimetres: whichever gives the published size."""
+    for scale in (1.0, 0.01):
+        if (abs(extent * scale / np.array(obj.size) - 1) < _SIZE_TOLERANCE).all():
+            return scale
+    raise StageError(
+        f"{obj.name} should measure {obj.size} m along x, y and z, but {url} measures "
+        f"{tuple(np.round(extent, 4).tolist())}; set `ObjectConfig.size` to its box in metres"
+    )
+
+
+def _add_marker(stage: Usd.Stage, config: PickPlaceConfig) -> None:
+    """For the eye only: no collider."""
+    marker = UsdGeom.Xform.Define(stage, MARKER).GetPrim()
+    _move(marker, (*config.table.center[:2], config.table.top_z))
+    for i, disc in enumerate(config.marker.discs):
+        shape = UsdGeom.Cylinder.Define(stage, f"{MARKER}/disc_{i}")
+        radius, height = config.task.place_tolerance * disc.radius, disc.height
+        shape.CreateAxisAttr(UsdGeom.Tokens.z)
+        shape.CreateRadiusAttr(radius)
+        shape.CreateHeightAttr(height)
+        corner = Gf.Vec3f(radius, radius, height / 2)
+        shape.CreateExtentAttr([-corner, corner])
+        _bind(shape.GetPrim(), _add_paint(stage, f"{MATERIALS}/marker_paint_{i}", disc.rgb))
+
+
+def _add_lights(stage: Usd.Stage, config: PickPlaceConfig) -> None:
+    lights, table = config.usd_lights, config.table
+    dome = UsdLux.DomeLight.Define(stage, f"{LIGHTS}/dome")
+    dome.CreateIntensityAttr(lights.dome)
+    dome.CreateColorAttr(Gf.Vec3f(*_DOME_RGB))
+    key = UsdLux.DistantLight.Define(stage, f"{LIGHTS}/key")
+    key.CreateIntensityAttr(lights.distant)
+    # A distant light shines along its own -z: from above, a little from the robot's left.
+    key.AddRotateXYZOp().Set(Gf.Vec3f(20.0, 15.0, 0.0))
+    work = UsdLux.SphereLight.Define(stage, f"{LIGHTS}/work")
+    work.CreateIntensityAttr(lights.sphere)
+    work.CreateRadiusAttr(_WORK_LIGHT_RADIUS)
+    _move(work.GetPrim(), (*table.center[:2], table.top_z + _WORK_LIGHT_HEIGHT))
+
+
+def _add_robot(stage: Usd.Stage, url: str) -> None:
+    robot = UsdGeom.Xform.Define(stage, ROBOT).GetPrim()
+    robot.GetReferences().AddReference(url)  # which does not fail if there is no such file
+    _require_robot(stage, url)
+
+
+def _require_robot(stage: Usd.Stage, robot_url: str) -> None:
+    if not stage.GetPrimAtPath(ROBOT).GetChildren():
+        raise StageError(
+            f"the Franka's file did not load: {robot_url}; give the folder that holds Isaac/ and "
+            "NVIDIA/ with --assets-root or ISAAC_ASSETS_ROOT, or allow access to NVIDIA's server"
+        )
+    for path in (HAND, *FINGERS):
+        prim = stage.GetPrimAtPath(path)
+        if not prim or not prim.HasAPI(UsdPhysics.RigidBodyAPI):
+            found = [child.GetName() for child in stage.GetPrimAtPath(ROBOT).GetChildren()]
+            raise StageError(
+                f"{robot_url} should hold the rigid link {path.split('/')[-1]!r}, but has only "
+                f"{found}; it must be Isaac Sim's own Franka Panda"
+            )
+
+
+def _add_camera(stage: Usd.Stage, camera: CameraConfig) -> None:
+    prim = UsdGeom.Camera.Define(stage, camera_path(camera))
+    prim.CreateProjectionAttr(UsdGeom.Tokens.perspective)
+    prim.CreateFocalLengthAttr(camera.focal_length_mm)
+    prim.CreateHorizontalApertureAttr(camera.aperture_mm)
+    prim.CreateVerticalApertureAttr(camera.aperture_mm)
+    prim.CreateClippingRangeAttr(Gf.Vec2f(*_CLIPPING_RANGE))
+    _move(prim.GetPrim(), camera.position, rotation.from_matrix(camera.rotation()))
+
+
+def _add_box(stage: Usd.Stage, path: str, center: Vec3, size: Vec3) -> Usd.Prim:
+    cube = UsdGeom.Cube.Define(stage, path)
+    cube.CreateSizeAttr(1.0)
+    cube.CreateExtentAttr([Gf.Vec3f(-0.5), Gf.Vec3f(0.5)])
+    _move(cube.GetPrim(), center)
+    cube.AddScaleOp().Set(Gf.Vec3f(*size))
+    return cube.GetPrim()
+
+
+def _add_collider(prim: Usd.Prim) -> None:
+    UsdPhysics.CollisionAPI.Apply(prim)
+    if prim.IsA(UsdGeom.Mesh):  # PhysX moves convex shapes only
+        UsdPhysics.MeshCollisionAPI.Apply(prim).CreateApproximationAttr("convexHull")
+    _author_physx(prim, "PhysxCollisionAPI", "physxCollision:contactOffset", _CONTACT_OFFSET)
+    _author_physx(prim, "PhysxCollisionAPI", "physxCollision:restOffset", 0.0)
+
+
+def _geometry(prim: Usd.Prim) -> list[Usd.Prim]:
+    return [p for p in Usd.PrimRange(prim) if p.IsA(UsdGeom.Gprim)]
+
+
+def _bind(prim: Usd.Prim, material: UsdShade.Material) -> None:
+    UsdShade.MaterialBindingAPI.Apply(prim).Bind(material)
+
+
+def _move(prim: Usd.Prim, position: Sequence[float] | np.ndarray, quat_wxyz=None) -> None:
+    """Puts a prim somewhere in its parent, with the operations that Isaac Sim itself writes."""
+    xform = UsdGeom.Xformable(prim)
+    ops = {op.GetOpName(): op for op in xform.GetOrderedXformOps()}
+    translate = ops.get("xformOp:translate") or xform.AddTranslateOp()
+    translate.Set(Gf.Vec3d(*map(float, position)))
+    if quat_wxyz is not None:
+        orient = ops.get("xformOp:orient") or xform.AddOrientOp(UsdGeom.XformOp.PrecisionDouble)
+        orient.Set(Gf.Quatd(*map(float, quat_wxyz)))
+
+
+def _write_grasp_joint(
+    stage: Usd.Stage, offset: np.ndarray, turn_wxyz: np.ndarray, enabled: bool
+) -> None:
+    """The joint between hand and object, with the object's frame in the hand.
+
+    It stays out of the articulation, or PhysX would make the object a part of the robot.
+    """
+    joint = UsdPhysics.FixedJoint.Define(stage, GRASP_JOINT)
+    with Sdf.ChangeBlock():  # so that PhysX never reads half a joint
+        joint.CreateExcludeFromArticulationAttr(True)
+        joint.CreateLocalPos0Attr(Gf.Vec3f(*map(float, offset)))
+        joint.CreateLocalRot0Attr(Gf.Quatf(*map(float, turn_wxyz)))
+        joint.CreateLocalPos1Attr(Gf.Vec3f(0.0))
+        joint.CreateLocalRot1Attr(Gf.Quatf(1.0))
+        joint.CreateBody0Rel().SetTargets([HAND])
+        joint.CreateBody1Rel().SetTargets([OBJECT])
+        joint.CreateJointEnabledAttr(enabled)
+
+
+def _filtered_pairs(stage: Usd.Stage) -> Usd.Relationship:
+    return UsdPhysics.FilteredPairsAPI(stage.GetPrimAtPath(OBJECT)).GetFilteredPairsRel()
+
+
+_PHYSX_TYPES = {float: Sdf.ValueTypeNames.Float, str: Sdf.ValueTypeNames.Token}
+
+
+def _author_physx(prim: Usd.Prim, schema: str, attribute: str, value: float | str) -> None:
+    prim.AddAppliedSchema(schema)
+    prim.CreateAttribute(attribute, _PHYSX_TYPES[type(value)]).Set(value)

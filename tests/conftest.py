@@ -1,0 +1,26 @@
+"""What several test modules share."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def robot_file(tmp_path_factory):
+    """A Panda in USD, in place of Isaac Sim's."""
+    from tests.usd_panda import write_panda
+
+    path = tmp_path_factory.mktemp("robot") / "franka.usdc"
+    write_panda(path)
+    return str(path)
+
+
+@pytest.fixture
+def usd_scene(robot_file):
+    """The Isaac Sim scene on a stage in memory."""
+    from pxr import Usd
+
+    from pp_env.config import PickPlaceConfig
+    from pp_env.sim import usd_stage
+
+    stage = Usd.Stage.CreateInMemory()
+    usd_stage.build(stage, PickPlaceConfig(), robot_file)
+    return stage

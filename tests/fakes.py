@@ -46,7 +46,7 @@ class FakeSimulator:
         self._state = state._replace(object=Pose(position, state.object.quat_wxyz))
         return self._state
 
-    def render(self, camera: str) -> np.ndarray:
+    def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         size = self.config.render.resolution
         row = np.arange(size, dtype=np.uint8)[:, None, None]
         shade = int(abs(self._state.joint_pos[0]) * 100) % 100

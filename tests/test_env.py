@@ -160,7 +160,7 @@ def test_step_before_reset(env):
     ("arguments", "message"),
     [
         ({"obs_type": "sound"}, r"obs_type must be one of \['state', .*got 'sound'"),
-        ({"render_mode": "ascii"}, "render_mode must be None or one of .*got 'ascii'"),
+        ({"render_mode": "ascii"}, "render_mode must be one of .*got 'ascii'"),
         ({"simulator": "bullet"}, "simulator must be one of .*got 'bullet'"),
     ],
 )

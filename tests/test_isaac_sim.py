@@ -110,7 +110,7 @@ class TestStandIn(SimulatorContract):
     reason="Isaac Sim is not installed in this Python; run with its python.sh",
 )
 class TestIsaacSim(SimulatorContract):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def simulator(self):
         simulator = IsaacSimulator(CONFIG)
         yield simulator

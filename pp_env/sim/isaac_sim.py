@@ -144,13 +144,15 @@ class IsaacSimulator:
             self._draw()
         return self._state
 
-    def render(self, camera: str) -> np.ndarray:
+    def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         """A picture of the current state, (H, W, 3) uint8 RGB.
 
         Raises:
             IsaacSimError: A camera gave no picture.
-            ValueError: There is no such camera.
+            ValueError: There is no such camera, or another kind is asked for.
         """
+        if kind != "rgb":
+            raise ValueError(f"on Isaac Sim image_types must be ['rgb'], got {kind!r}")
         self._config.camera(camera)
         return self._draw()[camera].copy()
 

@@ -55,6 +55,13 @@ def about_z(angle: float) -> np.ndarray:
     return np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])
 
 
+def from_vector(vector: np.ndarray) -> np.ndarray:
+    """Quaternion (4,) of a rotation vector (3,): about its direction, by its length, rad."""
+    half = np.linalg.norm(vector) / 2
+    # sinc is sin(pi x) / (pi x), so that no angle is a division by zero.
+    return np.append(np.cos(half), np.sinc(half / np.pi) / 2 * vector)
+
+
 def yaw(quat_wxyz: np.ndarray) -> float:
     """Heading, rad: the angle from world x to the turned x axis, seen from above."""
     x_axis = rotate(quat_wxyz, np.array([1.0, 0.0, 0.0]))

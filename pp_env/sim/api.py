@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from pp_env.randomization import Variation
+
 
 class Pose(NamedTuple):
     """A rigid frame in the world.
@@ -68,6 +70,7 @@ class InitialState:
         object: Frame of the object, resting on the table.
         object_rgb: (3,) colour in [0, 1].
         goal_pos: (3,) the place marker's centre, on the table's surface, m.
+        variation: How the scene differs from the configuration; None is not at all.
     """
 
     joint_pos: np.ndarray
@@ -75,6 +78,7 @@ class InitialState:
     object: Pose
     object_rgb: np.ndarray
     goal_pos: np.ndarray
+    variation: Variation | None = None
 
 
 class Simulator(Protocol):

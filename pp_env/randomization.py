@@ -17,8 +17,8 @@ from pp_env.textures import PLAIN, TEXTURES
 Vec3 = tuple[float, float, float]
 Interval = tuple[float, float]
 
-_TABLE_CANDIDATES = 4
-_MIN_CONTRAST = 0.35  # between table and object, Euclidean in RGB
+_TABLE_CANDIDATES = 8
+_MIN_CONTRAST = 0.45  # between table and object, Euclidean in RGB
 _MAX_DELAY = 30  # control periods
 
 
@@ -117,7 +117,7 @@ RANDOMIZATION_PRESETS = {
         table_rgb=((0.52, 0.68), (0.34, 0.46), (0.14, 0.26)),
         camera_position=0.01,
         camera_rotation=0.01,
-        hand_camera_position=0.001,
+        hand_camera_position=0.002,
         hand_camera_rotation=0.01,
         joint_pos_noise=(0.0, 0.0005),
         joint_vel_noise=(0.0, 0.005),
@@ -125,7 +125,7 @@ RANDOMIZATION_PRESETS = {
     ),
     "full": RandomizationConfig(
         light_position=0.4,
-        light_intensity=(0.6, 1.1),
+        light_intensity=(0.7, 1.05),
         table_rgb=((0.1, 0.7), (0.1, 0.7), (0.1, 0.7)),
         table_textures=TEXTURES,
         object_textures=TEXTURES,

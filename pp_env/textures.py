@@ -36,7 +36,7 @@ def _grain(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _clouds(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     waves = ((1, 2, 0.3), (2, -1, 1.1), (3, 1, 2.9), (-2, 3, 4.2), (4, -3, 0.7), (5, 2, 5.5))
-    return 0.5 + sum(np.sin(a * u + b * v + c) for a, b, c in waves) / (2 * len(waves))
+    return 0.5 + np.mean([np.sin(a * u + b * v + c) for a, b, c in waves], axis=0) / 2
 
 
 _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

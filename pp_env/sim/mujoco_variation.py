@@ -26,7 +26,9 @@ def add_textures(spec: mujoco.MjSpec) -> None:
             continue
         texels = np.repeat(np.round(shade(name) * 255).astype(np.uint8)[..., None], 3, axis=2)
         for surface, faces in (("table", 1), ("object", 6)):
-            kind = mujoco.mjtTexture.mjTEXTURE_2D if faces == 1 else mujoco.mjtTexture.mjTEXTURE_CUBE
+            kind = (
+                mujoco.mjtTexture.mjTEXTURE_2D if faces == 1 else mujoco.mjtTexture.mjTEXTURE_CUBE
+            )
             texture = spec.add_texture(
                 name=f"{surface}_{name}",
                 type=kind,

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import itertools
+import json
 import os
 import platform
 import signal
@@ -30,6 +31,7 @@ from pp_env.config import (
     RenderConfig,
 )
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
+from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing, leave
 from recorder import hub
 from recorder.dataset import DatasetError
@@ -108,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     args.command = sys.orig_argv[1:] if argv is None else ["-m", "collect", *argv]
     try:
         config = make_config(args)
-        expert = PickPlaceExpert(args.steps_per_segment, args.noise_rad)
+        expert = make_expert(args.steps_per_segment, args.noise_rad, config)
         require_fitting(args)
         require_writable(args.output, args.resume)
         if args.push_to_hub:
@@ -274,6 +276,18 @@ def run_attempt(
     return None
 
 
+def make_expert(
+    steps_per_segment: int, noise_rad: float, config: PickPlaceConfig
+) -> PickPlaceExpert:
+    """The expert, whose episodes are long enough for the longest delay of its actions.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    longest_delay = config.randomization.action_delay[1]
+    return PickPlaceExpert(steps_per_segment, noise_rad, hold_steps=longest_delay)
+
+
 def make_env(args: argparse.Namespace, config: PickPlaceConfig) -> gym.Env:
     """The environment, with episodes of full length."""
     return gym.make(
@@ -365,6 +379,9 @@ def ground_truth_key(args: argparse.Namespace) -> str:
 def describe_episode(episode: Episode) -> dict[str, Any]:
     """The columns of `meta/episodes` that tell where an episode came from and how it went."""
     start = episode.start_info
+    varied = {}
+    if "variation" in start:
+        varied["episode/variation"] = json.dumps(start["variation"].to_dict())
     return {
         "episode/attempt": episode.index,
         "episode/seed": episode.seed,
@@ -374,6 +391,7 @@ def describe_episode(episode: Episode) -> dict[str, Any]:
         "episode/pick": start["object_pos"][:2].tolist(),
         "episode/place": start["goal_pos"][:2].tolist(),
         "episode/object_rgb": start["object_rgb"].tolist(),
+        **varied,
     }
 
 
@@ -467,6 +485,7 @@ def make_config(args: argparse.Namespace) -> PickPlaceConfig:
         timing=default_timing(args.simulator, args.fps),
         render=RenderConfig(resolution=args.resolution, preset=args.preset),
         grasp=GraspConfig(mode=args.grasp),
+        randomization=RANDOMIZATION_PRESETS[args.randomize],
     )
 
 
@@ -523,6 +542,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--keep", choices=("success", "all"), default="success", help="which episodes to keep")
     add("--simulator", choices=sorted(SIMULATORS), default="mujoco", help="physics and pictures")
     add("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint", help="grasp mode")
+    add(
+        "--randomize",
+        choices=tuple(RANDOMIZATION_PRESETS),
+        default="none",
+        help="how much light, table, cameras, physics, sensors and delays vary",
+    )
     add("--headless", action=switch, default=True, help="without the simulator's window")
     add("--cameras", action=switch, default=True, help="record both cameras")
     add("--resolution", type=_positive, default=512, help="width and height of pictures")

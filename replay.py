@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import collect
-from experts.pick_place import PickPlaceExpert
 from pp_env.config import PickPlaceConfig, RenderConfig, from_dict
 from pp_env.sim import leave
 from recorder.dataset import Dataset, DatasetError
@@ -92,7 +91,7 @@ def reproduce(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Co
     with tempfile.TemporaryDirectory() as folder:
         options = stored_options(stored, stored["record_cameras"], Path(folder) / "again")
         env = collect.make_env(options, config)
-        expert = PickPlaceExpert(stored["steps_per_segment"], stored["noise_rad"])
+        expert = collect.make_expert(stored["steps_per_segment"], stored["noise_rad"], config)
         simulator = collect.simulator_description(env)
         writer: LeRobotWriter = collect.make_writer(options, config, simulator)
         try:

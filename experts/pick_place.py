@@ -36,24 +36,30 @@ class PickPlaceExpert:
         noise_rad: Waypoints in free space are moved by uniform noise of this size on every joint.
             Where contact is near, the hand's pose stays exact and the noise goes into the arm's
             posture instead, so that episodes vary but the grasp does not suffer.
+        hold_steps: Actions at HOME at the end, for an arm that follows with a delay.
 
     Raises:
         ValueError: An argument is out of range.
     """
 
-    def __init__(self, steps_per_segment: int = 30, noise_rad: float = 0.05) -> None:
+    def __init__(
+        self, steps_per_segment: int = 30, noise_rad: float = 0.05, hold_steps: int = 0
+    ) -> None:
         if steps_per_segment < 1:
             raise ValueError(f"steps_per_segment must be at least 1, got {steps_per_segment}")
+        if hold_steps < 0:
+            raise ValueError(f"hold_steps must not be negative, got {hold_steps}")
         if not 0.0 <= noise_rad <= _MAX_NOISE:
             raise ValueError(f"noise_rad must be from 0 to {_MAX_NOISE}, got {noise_rad}")
         self._steps_per_segment = steps_per_segment
         self._noise_rad = noise_rad
+        self._hold_steps = hold_steps
         self._interpolation: Interpolation | None = None
 
     @property
     def num_steps(self) -> int:
         """Actions in one episode."""
-        return len(WAYPOINTS) * self._steps_per_segment
+        return len(WAYPOINTS) * self._steps_per_segment + self._hold_steps
 
     @property
     def phase(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 
 from pp_env import panda
+from pp_env.randomization import RandomizationConfig
 
 T = TypeVar("T")
 Vec3 = tuple[float, float, float]
@@ -331,6 +332,7 @@ class PickPlaceConfig:
     render: RenderConfig = field(default_factory=RenderConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     grasp: GraspConfig = field(default_factory=GraspConfig)
+    randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
 
     @property
     def rest_z(self) -> float:

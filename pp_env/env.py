@@ -9,6 +9,7 @@ import numpy as np
 from pp_env import reward, rotation, task
 from pp_env.config import PickPlaceConfig
 from pp_env.control import CONTROL_MODES
+from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
 from pp_env.reward import REWARD_TYPES
 from pp_env.sim import default_timing, make_simulator
@@ -50,14 +51,16 @@ class PickPlaceEnv(gym.Env):
 
     Randomization:
         Pick, place and the object's colour, from `reset`'s seed alone. `options` may fix "pick",
-        "place" (x, y in m), "color" (r, g, b in [0, 1]) and "object".
+        "place" (x, y in m), "color" (r, g, b in [0, 1]) and "object". What else varies says
+        `config.randomization` (`pp_env.randomization`), by default nothing.
 
     Success (`pp_env.task.is_success`):
         Object at rest on the table within 5 cm of the marker, not held, gripper open, arm at HOME.
 
     `info`, at reset and at every step: `is_success`, `is_grasped`, `object_pos` (3,),
     `object_quat` (4,) w first, `goal_pos` (3,), `distance` (m, in the plane), `failures` (which
-    conditions for success do not hold), `environment_state` (11,), `object_rgb` (3,).
+    conditions for success do not hold), `environment_state` (11,), `object_rgb` (3,); with
+    randomization also `variation`, what was drawn for the episode. None of them has sensor noise.
 
     Args:
         simulator: Name of the simulator, or a function that makes one from the configuration.
@@ -136,11 +139,14 @@ class PickPlaceEnv(gym.Env):
         """
         super().reset(seed=seed)
         start = task.sample_start(self.np_random, self.config, options)
-        initial = task.initial_state(start, self.config)
+        variation = task.sample_variation(self.np_random, self.config, start)
+        initial = task.initial_state(start, self.config, variation)
         self._goal_pos, self._object_rgb = initial.goal_pos, initial.object_rgb
         self._command = Command(initial.joint_pos, initial.gripper_pos)
+        self._variation, self._sense = variation, SensorNoise(variation)
+        self._delay = ActionDelay(variation, self._command)
         self._state = self._simulator.reset(initial)
-        return self._observation(self._state), self._info(self._state)
+        return self._observation(self._sense(self._state)), self._info(self._state)
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Applies an action for one control period.
@@ -155,8 +161,8 @@ class PickPlaceEnv(gym.Env):
         wanted = _checked(action, layout)
         applied = np.clip(wanted, layout.low, layout.high)
         self._command = self._control.command(self._command, applied)
-        self._state = self._simulator.step(self._command)
-        observation, info = self._observation(self._state), self._info(self._state)
+        self._state = self._simulator.step(self._delay(self._command))
+        observation, info = self._observation(self._sense(self._state)), self._info(self._state)
         info["action"] = applied
         info["action_clipped"] = bool((applied != wanted).any())
         terminated = info["is_success"] and self._terminate_on_success
@@ -247,6 +253,7 @@ class PickPlaceEnv(gym.Env):
             "goal_pos": self._goal_pos.copy(),
             "distance": task.distance_to_goal(state, self._goal_pos),
             "failures": unmet,
+            **({} if self._variation is None else {"variation": self._variation}),
             "environment_state": self._environment_state(state),
         }
 

@@ -56,10 +56,10 @@ def about_z(angle: float) -> np.ndarray:
 
 
 def from_vector(vector: np.ndarray) -> np.ndarray:
-    """Quaternion (4,) of the rotation vector (3,), rad: its direction is the axis."""
-    angle = float(np.linalg.norm(vector))
-    axis = vector / angle if angle > 0 else np.zeros(3)
-    return np.concatenate([[np.cos(angle / 2)], np.sin(angle / 2) * axis])
+    """Quaternion (4,) of a rotation vector (3,): about its direction, by its length, rad."""
+    half = np.linalg.norm(vector) / 2
+    # sinc is sin(pi x) / (pi x), so that no angle is a division by zero.
+    return np.append(np.cos(half), np.sinc(half / np.pi) / 2 * vector)
 
 
 def yaw(quat_wxyz: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pp_env import panda, rotation
 from pp_env.config import HOME_JOINT_POS, ObjectConfig, PickPlaceConfig
+from pp_env.randomization import Variation, sample
 from pp_env.sim.api import InitialState, Pose, SimState
 
 _MAX_DRAWS = 1000
@@ -56,7 +57,17 @@ def sample_start(
     return EpisodeStart(pick=pick, place=place, object_rgb=rgb)
 
 
-def initial_state(start: EpisodeStart, config: PickPlaceConfig) -> InitialState:
+def sample_variation(
+    rng: np.random.Generator, config: PickPlaceConfig, start: EpisodeStart
+) -> Variation | None:
+    """Draws how an episode's scene differs from the configuration; None if nothing is to vary."""
+    carried = {camera.name: camera.parent != "world" for camera in config.cameras}
+    return sample(rng, config.randomization, start.object_rgb, carried)
+
+
+def initial_state(
+    start: EpisodeStart, config: PickPlaceConfig, variation: Variation | None = None
+) -> InitialState:
     """The scene at reset: arm at HOME, gripper open, object at rest on the table."""
     return InitialState(
         joint_pos=np.array(HOME_JOINT_POS),
@@ -64,6 +75,7 @@ def initial_state(start: EpisodeStart, config: PickPlaceConfig) -> InitialState:
         object=Pose(np.append(start.pick, config.rest_z), rotation.about_z(0.0)),
         object_rgb=start.object_rgb,
         goal_pos=np.append(start.place, config.table.top_z),
+        variation=variation,
     )
 
 

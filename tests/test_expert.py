@@ -177,3 +177,15 @@ class TestDiagnosis:
     def test_arm_did_not_come_home(self):
         last = {"is_grasped": False, "failures": ["arm_not_home"]}
         assert failure_phase([("DOWN_PLACE", self.HELD), ("HOME", last)]) == "HOME"
+
+
+def test_it_can_stand_still_at_the_end_for_an_arm_that_follows_with_a_delay():
+    expert = PickPlaceExpert(noise_rad=0.0, hold_steps=3)
+    assert expert.num_steps == 273
+    observation, info = PickPlaceEnv(FakeSimulator).reset(seed=0)
+    expert.reset(observation, info, np.random.default_rng(0))
+    actions = np.array([expert.act(observation) for _ in range(expert.num_steps)])
+    np.testing.assert_array_equal(actions[269:], np.repeat(actions[269:270], 4, axis=0))
+    assert expert.phase == "HOME"
+    with pytest.raises(ValueError, match="hold_steps must not be negative, got -1"):
+        PickPlaceExpert(hold_steps=-1)

@@ -3,6 +3,7 @@
 The stand-in proves calls, order and error handling, not physics: see `isaac_standin.py`.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -22,6 +23,7 @@ from experts.pick_place import PickPlaceExpert
 from pp_env import panda
 from pp_env.config import HOME_JOINT_POS, GraspConfig, PickPlaceConfig, RenderConfig
 from pp_env.env import PickPlaceEnv
+from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import default_timing, isaac_app, isaac_check, leave, make_simulator
 from pp_env.sim.api import Command
 from pp_env.sim.isaac_app import IsaacSimError
@@ -361,6 +363,29 @@ class TestBadSurroundings:
     def test_two_livestreams(self, isaac):
         with isaac(), pytest.raises(ValueError, match="sets up its own livestream"):
             IsaacSimulator(CONFIG, app=object(), streaming_port=49102)
+
+
+def test_light_randomization_is_applied_and_taken_back(isaac):
+    config = dataclasses.replace(CONFIG, randomization=RANDOMIZATION_PRESETS["light"])
+    with isaac() as standin:
+        env = PickPlaceEnv("isaacsim", config=config)
+        dome = standin.world.stage.GetPrimAtPath("/World/PickPlace/Lights/dome")
+        for seed in (0, 1, 0):
+            _, info = env.reset(seed=seed)
+            intensity = config.usd_lights.dome * info["variation"].light_intensity
+            assert dome.GetAttribute("inputs:intensity").Get() == pytest.approx(intensity)
+        env._simulator.reset(start())
+        assert dome.GetAttribute("inputs:intensity").Get() == config.usd_lights.dome
+
+
+def test_what_can_not_be_randomized_there_is_refused(isaac, tmp_path, capsys):
+    with isaac() as standin:
+        options = ["--simulator", "isaacsim", "--randomize", "full"]
+        assert collect.main([*options, "--output", str(tmp_path / "set")]) == 1
+        assert standin.calls == [], "found out before the application starts"
+    error = capsys.readouterr().err
+    assert "'table_textures', 'object_textures', 'friction', 'mass'] is not available" in error
+    assert "use the preset 'light' (collect.py --randomize light)" in error
 
 
 def test_collecting_with_it(isaac, tmp_path):

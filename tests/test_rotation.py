@@ -37,3 +37,13 @@ def test_canonical_has_a_positive_w():
 @pytest.mark.parametrize("angle", [-2.0, 0.0, 0.7])
 def test_yaw_of_a_turn_about_z(angle):
     assert rotation.yaw(rotation.about_z(angle)) == pytest.approx(angle)
+
+
+@pytest.mark.parametrize("angle", [-2.0, 0.0, 1e-9, 0.7])
+def test_a_rotation_vector_turns_about_its_direction(angle):
+    quat = rotation.from_vector(np.array([0.0, 0.0, angle]))
+    np.testing.assert_allclose(quat, rotation.about_z(angle), atol=1e-15)
+    axis = np.array([1.0, 2.0, -2.0]) / 3
+    quat = rotation.from_vector(angle * axis)
+    np.testing.assert_allclose(np.linalg.norm(quat), 1.0)
+    np.testing.assert_allclose(rotation.rotate(quat, axis), axis, atol=1e-12)

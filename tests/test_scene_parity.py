@@ -9,6 +9,8 @@ from experts import kinematics
 from pp_env import panda, rotation
 from pp_env.sim import usd_stage
 from pp_env.sim.mujoco_model import build_model
+from pp_env.sim.mujoco_variation import SceneVariation
+from tests.test_mujoco_variation import EVERYTHING
 from tests.test_usd_stage import CONFIG, attribute, box_of, put, rgb_of, world_matrix
 
 RESOLUTION = CONFIG.render.resolution
@@ -75,6 +77,16 @@ def test_limits_and_gains(model):
     for name in panda.FINGER_JOINTS:
         assert model.actuator(name).gainprm[0] == CONFIG.servo.finger_stiffness
         assert model.actuator(name).forcerange[1] == CONFIG.servo.finger_force
+
+
+def test_a_variation_means_the_same(usd_scene):
+    """The table's colour; and the cameras, which see what MuJoCo's see."""
+    model, variation = build_model(CONFIG), EVERYTHING
+    SceneVariation(model, CONFIG).apply(variation, model.body("object").id)
+    usd_stage.set_variation(usd_scene, CONFIG, variation)
+    rgb = geom(model, "table")[2]
+    np.testing.assert_allclose(rgb_of(usd_scene, usd_stage.TABLE), rgb, atol=1e-6)
+    test_cameras_see_what_mujocos_cameras_see(usd_scene, model)
 
 
 def test_cameras_see_what_mujocos_cameras_see(usd_scene, model):

@@ -6,6 +6,7 @@ from pxr import Gf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
 
 from pp_env import rotation
 from pp_env.config import ObjectConfig, PickPlaceConfig
+from pp_env.randomization import CameraShift, Variation
 from pp_env.sim import usd_stage
 from pp_env.sim.api import Pose
 from tests.test_usd_panda import needs_validators
@@ -280,3 +281,34 @@ def test_a_stage_in_centimetres_is_refused(robot_file):
     UsdGeom.SetStageMetersPerUnit(stage, 0.01)
     with pytest.raises(usd_stage.StageError, match=r"metres with z up, found 0.01 m"):
         usd_stage.build(stage, CONFIG, robot_file)
+
+
+def looks(stage):
+    """What a variation may change: intensities, positions, colours, cameras."""
+    lights = [f"{usd_stage.LIGHTS}/{name}" for name in ("dome", "key", "work")]
+    found = [attribute(stage, path, "inputs:intensity") for path in lights]
+    found += [*rgb_of(stage, usd_stage.TABLE), *world_matrix(stage, lights[2]).ravel()]
+    for camera in CONFIG.cameras:
+        found += [*world_matrix(stage, usd_stage.camera_path(camera)).ravel()]
+    return np.array(found)
+
+
+def test_a_variation_is_applied_and_taken_back(usd_scene):
+    before = looks(usd_scene)
+    variation = Variation(
+        light_position=(0.1, -0.2, 0.3),
+        light_intensity=0.5,
+        table_rgb=(0.2, 0.5, 0.3),
+        cameras=(CameraShift("cam_high", (0.01, 0.02, 0.03), (0.0, 0.0, 0.1)),),
+    )
+    usd_stage.set_variation(usd_scene, CONFIG, variation)
+    np.testing.assert_allclose(looks(usd_scene)[:3], before[:3] / 2)
+    np.testing.assert_allclose(rgb_of(usd_scene, usd_stage.TABLE), (0.2, 0.5, 0.3), atol=1e-6)
+    work = attribute(usd_scene, f"{usd_stage.LIGHTS}/work", "xformOp:translate")
+    np.testing.assert_allclose(work, (0.6, -0.2, CONFIG.table.top_z + 1.8))
+    high, wrist = (world_matrix(usd_scene, usd_stage.camera_path(c)) for c in CONFIG.cameras)
+    np.testing.assert_allclose(high[:3, 3], np.add(CONFIG.cameras[0].position, (0.01, 0.02, 0.03)))
+    usd_stage.set_variation(usd_scene, CONFIG, Variation())
+    np.testing.assert_allclose(looks(usd_scene), before, atol=1e-12)
+    again = world_matrix(usd_scene, usd_stage.camera_path(CONFIG.cameras[1]))
+    np.testing.assert_allclose(again, wrist, err_msg="it was not moved", atol=1e-12)

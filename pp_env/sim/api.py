@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from pp_env.randomization import Variation
+
 IMAGE_TYPES = ("rgb", "depth", "segmentation")
 
 # What a pixel of a segmentation shows.
@@ -73,6 +75,7 @@ class InitialState:
         object: Frame of the object, resting on the table.
         object_rgb: (3,) colour in [0, 1].
         goal_pos: (3,) the place marker's centre, on the table's surface, m.
+        variation: How the scene differs from the configuration; None is not at all.
     """
 
     joint_pos: np.ndarray
@@ -80,6 +83,7 @@ class InitialState:
     object: Pose
     object_rgb: np.ndarray
     goal_pos: np.ndarray
+    variation: Variation | None = None
 
 
 class Simulator(Protocol):

@@ -12,6 +12,7 @@ import numpy as np
 
 from pp_env import panda, rotation
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
+from pp_env.randomization import RandomizationConfig, Variation
 from pp_env.sim import isaac_app
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.grasp import is_grasped, tcp_position
@@ -27,6 +28,7 @@ _PROBE_OFFSET = np.array([0.15, 0.0, 0.15])  # m from the TCP at HOME: touches n
 _PROBE_SIDE = 0.2  # m from the table's middle: in view, and not below the hand
 _HOLDS_WITHIN = 0.002  # m
 _FALLS_BY = 0.01  # m
+_NOT_RANDOMIZED = ("table_textures", "object_textures", "friction", "mass")
 _STEPS_TO_LOAD = 2000
 _RENDERS_TO_WARM_UP = 200
 _RENDERS_AFTER_TELEPORT = 4  # more than a picture needs otherwise: history fades over several
@@ -69,6 +71,7 @@ class IsaacSimulator:
             raise ValueError(f"attachment must be one of {ATTACHMENTS}, got {attachment!r}")
         if app is not None and streaming_port is not None:
             raise ValueError("a running application sets up its own livestream: no streaming_port")
+        _require_available(config.randomization)
         assets_root = isaac_app.chosen_assets_root(assets_root)
         self._config = config
         self._app = app or isaac_app.start(
@@ -85,6 +88,7 @@ class IsaacSimulator:
         self._robot_url = isaac_app.robot_url(assets_root)
         self._build(assets_root)
         self._wrap_prims()
+        self._variation: Variation | None = None
         self._held: _Held | None = None
         self._attachment: Attachment = attachment or ATTACHMENTS[0]
         self._start_physics()
@@ -115,6 +119,9 @@ class IsaacSimulator:
         usd, stage = self._stage, self._world.stage
         usd.set_marker(stage, initial.goal_pos)
         usd.set_object_rgb(stage, initial.object_rgb)
+        if initial.variation != self._variation:
+            usd.set_variation(stage, self._config, initial.variation or Variation())
+            self._variation = initial.variation
         self._teleport_robot(initial.joint_pos, initial.gripper_pos)
         self._teleport_object(initial.object)
         for _ in range(round(_SETTLE_TIME * self._config.timing.physics_hz)):
@@ -486,6 +493,15 @@ class _Cameras:
     def _is_picture(self, pixels: Any) -> bool:
         # Before the first frame, 4.5 gives an empty array and 5.x gives None.
         return pixels is not None and np.ndim(pixels) == 3 and pixels.shape[:2] == 2 * (self._size,)
+
+
+def _require_available(randomization: RandomizationConfig) -> None:
+    """Refuses what can't be changed while PhysX runs, as far as is known without hardware."""
+    if missing := [name for name in randomization.active if name in _NOT_RANDOMIZED]:
+        raise IsaacSimError(
+            f"randomization of {missing} is not available on Isaac Sim; use the preset 'light' "
+            "(collect.py --randomize light), or leave these ranges out"
+        )
 
 
 def _pose(prim: Any) -> Pose:

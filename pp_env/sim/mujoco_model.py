@@ -9,6 +9,7 @@ import numpy as np
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, CameraConfig, PickPlaceConfig
 from pp_env.sim import meshes
+from pp_env.sim.mujoco_variation import add_textures
 
 _ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
 _FINGER_ARMATURE = 0.1  # kg
@@ -33,6 +34,7 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     spec.option.impratio = 10.0  # friction that holds rather than creeps
     _set_picture_quality(spec, config)
     _add_lights(spec)
+    add_textures(spec)
     _add_floor(spec, config)
     _add_table(spec, config)
     _add_object(spec, config)

@@ -15,6 +15,7 @@ from pp_env.config import RENDER_PRESETS, PickPlaceConfig
 from pp_env.sim.api import SEGMENTS, Command, InitialState, Pose, SimState
 from pp_env.sim.grasp import is_grasped
 from pp_env.sim.mujoco_model import build_model
+from pp_env.sim.mujoco_variation import SceneVariation
 
 _SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
 
@@ -33,6 +34,7 @@ class MujocoSimulator:
     def __init__(self, config: PickPlaceConfig, headless: bool = True) -> None:
         self._config = config
         self._model = build_model(config)
+        self._variation = SceneVariation(self._model, config)
         self._data = mujoco.MjData(self._model)
         self._renderer: _Renderer | None = None
         self._viewer = None
@@ -50,6 +52,7 @@ class MujocoSimulator:
     def reset(self, initial: InitialState) -> SimState:
         """Puts everything at its start and lets the object settle."""
         model, data = self._model, self._data
+        self._variation.apply(initial.variation, self._object)
         mujoco.mj_resetData(model, data)
         data.qpos[self._arm_qpos] = initial.joint_pos
         data.qpos[self._finger_qpos] = initial.gripper_pos

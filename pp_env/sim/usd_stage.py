@@ -2,7 +2,7 @@
 
 Works with PyPI's `usd-core` and inside Kit. Metres, kilograms, z up; the robot is at the origin.
 `build` authors the scene once; the functions after it change what an episode changes: the marker,
-the object's colour and the grasp joint.
+the object's colour, lights, table and cameras, and the grasp joint.
 
 PhysX's own schemas are not part of `usd-core`; their few attributes are authored by name.
 """
@@ -17,6 +17,7 @@ from pxr import Gf, Sdf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
 
 from pp_env import panda, rotation
 from pp_env.config import CameraConfig, ObjectConfig, PickPlaceConfig, TableConfig, Vec3
+from pp_env.randomization import Variation
 from pp_env.sim.api import Pose
 
 ROOT = "/World/PickPlace"
@@ -35,6 +36,7 @@ PHYSICS_SCENE = "/physicsScene"  # where Isaac's World expects it
 _OBJECT_SHAPE = f"{OBJECT}/shape"
 _GRIP_MATERIAL = f"{MATERIALS}/grip"
 _OBJECT_PAINT = f"{MATERIALS}/object_paint"
+_TABLE_PAINT = f"{MATERIALS}/table_paint"
 _CLIPPING_RANGE = (0.01, 10.0)  # m; USD's default begins at 1, behind all that a wrist camera sees
 _CONTACT_OFFSET = 0.005  # m; Isaac's default of 0.1 is more than twice the object
 _GROUND_SIZE = (20.0, 20.0, 0.1)  # m
@@ -97,6 +99,33 @@ def set_object_rgb(stage: Usd.Stage, rgb: np.ndarray) -> None:
     """Paints the object, (3,) in [0, 1]; one that is shown by an asset keeps its own look."""
     shader = UsdShade.Shader(stage.GetPrimAtPath(f"{_OBJECT_PAINT}/surface"))
     shader.GetInput("diffuseColor").Set(_linear(rgb))
+
+
+def set_variation(stage: Usd.Stage, config: PickPlaceConfig, variation: Variation) -> None:
+    """Makes lights, table and cameras those of the configuration, varied.
+
+    The work light moves; the dome and the distant light have no place to move from.
+    """
+    lights = config.usd_lights
+    for name, intensity in (
+        ("dome", lights.dome),
+        ("key", lights.distant),
+        ("work", lights.sphere),
+    ):
+        light = UsdLux.LightAPI(stage.GetPrimAtPath(f"{LIGHTS}/{name}"))
+        light.GetIntensityAttr().Set(intensity * variation.light_intensity)
+    place = np.add(_work_light_position(config.table), variation.light_position)
+    _move(stage.GetPrimAtPath(f"{LIGHTS}/work"), place)
+    table = UsdShade.Shader(stage.GetPrimAtPath(f"{_TABLE_PAINT}/surface"))
+    table.GetInput("diffuseColor").Set(_linear(variation.table_rgb or config.table.rgb))
+    shifts = {shift.name: shift for shift in variation.cameras}
+    for camera in config.cameras:
+        position, turn = np.array(camera.position), rotation.from_matrix(camera.rotation())
+        if camera.name in shifts:
+            shift = shifts[camera.name]
+            position = position + shift.position
+            turn = rotation.multiply(turn, rotation.from_vector(np.array(shift.rotation)))
+        _move(stage.GetPrimAtPath(camera_path(camera)), position, turn)
 
 
 def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False) -> None:
@@ -292,7 +321,11 @@ def _add_lights(stage: Usd.Stage, config: PickPlaceConfig) -> None:
     work = UsdLux.SphereLight.Define(stage, f"{LIGHTS}/work")
     work.CreateIntensityAttr(lights.sphere)
     work.CreateRadiusAttr(_WORK_LIGHT_RADIUS)
-    _move(work.GetPrim(), (*table.center[:2], table.top_z + _WORK_LIGHT_HEIGHT))
+    _move(work.GetPrim(), _work_light_position(table))
+
+
+def _work_light_position(table: TableConfig) -> Vec3:
+    return (table.center[0], table.center[1], table.top_z + _WORK_LIGHT_HEIGHT)
 
 
 def _add_robot(stage: Usd.Stage, url: str) -> None:

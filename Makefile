@@ -11,7 +11,14 @@ DEMO := datasets/demo
 LEROBOT_VENV ?= .venv-lerobot
 TORCH_INDEX ?=
 
-.PHONY: collect test test-long lint check-lerobot bench bench-success crash-test clean
+# Newton, which pins a MuJoCo of its own, to read the Isaac Sim scene (1.2 GB).
+NEWTON_VENV ?= .venv-newton
+# What Isaac Sim 4.5 has: Python 3.10, numpy 1.26.0, gymnasium 0.29.1 and no MuJoCo.
+ISAAC_VENV ?= .venv-isaac
+PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
+	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
+
+.PHONY: collect test test-long lint check-lerobot usd-check test-isaac-env bench bench-success crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -45,7 +52,7 @@ bench-success: $(VENV)/.ready
 	$(RUN) -m benchmarks.expert_success
 
 clean:
-	rm -rf .venv .venv-lerobot build *.egg-info
+	rm -rf .venv .venv-lerobot .venv-newton .venv-isaac build *.egg-info
 
 $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) .
@@ -61,4 +68,24 @@ $(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstra
 	$(LEROBOT_VENV)/bin/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(LEROBOT_VENV)/bin/pip install --quiet --no-deps torchvision==0.25.0 lerobot==0.4.4
 	$(LEROBOT_VENV)/bin/pip install --quiet -r tests/lerobot-requirements.txt -e .
+	@touch $@
+
+usd-check: $(NEWTON_VENV)/.ready
+	$(NEWTON_VENV)/bin/python -m tests.usd_check $(NEWTON_VENV)/scene
+
+test-isaac-env: $(ISAAC_VENV)/.ready
+	@$(ISAAC_VENV)/bin/python --version
+	$(ISAAC_VENV)/bin/python -m pytest -q
+
+$(NEWTON_VENV)/.ready: tests/usd_check.py deploy/bootstrap.py
+	$(PYTHON) deploy/bootstrap.py $(NEWTON_VENV)
+	$(NEWTON_VENV)/bin/pip install --quiet "newton[sim]==1.8.0" "usd-core>=26.3,<26.9" \
+		newton-usd-schemas scipy pillow "gymnasium-robotics>=1.4,<2" "fast-simplification>=0.1.9,<0.3"
+	@touch $@
+
+$(ISAAC_VENV)/.ready: deploy/isaac-sim-requirements.txt deploy/isaac-sim-4.5-constraints.txt
+	$(PYTHON310) deploy/bootstrap.py $(ISAAC_VENV)
+	$(ISAAC_VENV)/bin/pip install --quiet -r deploy/isaac-sim-requirements.txt \
+		-c deploy/isaac-sim-4.5-constraints.txt fast-simplification pandas pytest "usd-core>=26.3,<27"
+	$(ISAAC_VENV)/bin/pip install --quiet --no-deps "gymnasium-robotics>=1.4,<2"
 	@touch $@

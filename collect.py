@@ -41,6 +41,7 @@ from recorder.status import StatusFile, resident_memory
 from recorder.video import CODECS
 
 _GIVE_UP_AFTER = 20  # failed attempts in a row
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
 
 
@@ -167,7 +168,7 @@ def collect(
             progress.close()
     finally:
         env.close()
-    if tally.restart:
+    if tally.restart and not stop.requested:
         file.update(state="restarting")
         start_anew(args)
     print(report(writer, tally))
@@ -247,6 +248,8 @@ def start_anew(args: argparse.Namespace) -> None:
         command.append("--resume")
     sys.stdout.flush()
     sys.stderr.flush()
+    # Both the mask and what it holds back survive, so no request to stop falls between the two.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # or a GPU's context would be kept
     os.execv(sys.executable, command)
 
@@ -445,7 +448,8 @@ def report(writer: LeRobotWriter, tally: Tally) -> str:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Turns Ctrl-C and SIGTERM into a request to stop between two steps."""
     stop = StopRequest()
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, stop) for s in _STOP_SIGNALS}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""Forward and inverse kinematics of the Panda in plain numpy, batched, in closed form.
+"""Inverse kinematics of the Panda in plain numpy, batched, in closed form.
 
 The arm has seven joints for six numbers, so one is free: given joint 7, the pose of the hand
 leaves at most four solutions. He and Liu, "Analytical Inverse Kinematics for Franka Emika Panda"
@@ -8,6 +8,9 @@ leaves at most four solutions. He and Liu, "Analytical Inverse Kinematics for Fr
 import numpy as np
 
 from pp_env import panda, rotation
+from pp_env.kinematics import about_z, forward
+
+__all__ = ["forward", "inverse"]
 
 _SHOULDER = np.array(panda.ARM[0].position)  # joints 1 and 2 meet here
 _UPPER_ARM = -panda.ARM[2].position[1]  # shoulder to the height of the elbow, along link 3's z
@@ -24,24 +27,6 @@ _ELBOW_ANGLE_OFFSET = np.arctan2(-_UPPER_ARM, -_ELBOW) - np.arctan2(_FOREARM, -_
 
 _ROLL_PLUS_90 = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 _ROLL_MINUS_90 = _ROLL_PLUS_90.T
-
-_LINK_ROTATIONS = [rotation.to_matrix(np.array(link.quat_wxyz)) for link in panda.ARM]
-_HAND_ROTATION = rotation.to_matrix(np.array(panda.HAND.quat_wxyz))
-
-
-def forward(joint_pos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pose of `panda_hand` in the base frame for joints (..., 7), rad.
-
-    Returns:
-        Position (..., 3), m, and rotation matrix (..., 3, 3).
-    """
-    position = np.zeros((*joint_pos.shape[:-1], 3))
-    orientation = np.broadcast_to(np.eye(3), (*joint_pos.shape[:-1], 3, 3))
-    for i, (link, turn) in enumerate(zip(panda.ARM, _LINK_ROTATIONS, strict=True)):
-        position = position + orientation @ np.array(link.position)
-        orientation = orientation @ turn @ _about_z(joint_pos[..., i])
-    position = position + orientation @ np.array(panda.HAND.position)
-    return position, orientation @ _HAND_ROTATION
 
 
 def inverse(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
@@ -64,7 +49,7 @@ def inverse(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) 
 
 
 def _solve(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
-    link6 = orientation @ _HAND_TO_LINK7 @ _about_z(-joint_7) @ _ROLL_MINUS_90
+    link6 = orientation @ _HAND_TO_LINK7 @ about_z(-joint_7) @ _ROLL_MINUS_90
     wrist = position - _FLANGE * orientation[..., :, 2] - _WRIST * link6[..., :, 0]
     to_shoulder = _SHOULDER - wrist
 
@@ -86,7 +71,7 @@ def _solve(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -
     spread = np.arccos(along_y / np.hypot(in_link6[..., 0], in_link6[..., 1]))
     joint_6 = np.stack([middle + spread, middle - spread], axis=-1)  # (..., 2)
 
-    link5 = link6[..., None, :, :] @ _about_z(-joint_6) @ _ROLL_MINUS_90
+    link5 = link6[..., None, :, :] @ about_z(-joint_6) @ _ROLL_MINUS_90
     axis_y = link5[..., :, 2]
     axis_x = to_shoulder[..., None, :] - along_y[..., None, None] * axis_y
     axis_x = axis_x / along_x[..., None, None]
@@ -95,7 +80,7 @@ def _solve(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -
     joint_5 = np.arctan2(turn_5[..., 1, 0], turn_5[..., 0, 0])
 
     # Joints 1, 2, 3 are the Euler angles z, y, z of link 3: again two ways.
-    turn_4 = _ROLL_PLUS_90 @ _about_z(joint_4)
+    turn_4 = _ROLL_PLUS_90 @ about_z(joint_4)
     link3 = link4 @ np.swapaxes(turn_4, -1, -2)[..., None, :, :]
     sign = np.array([1.0, -1.0])
     joint_2 = sign * np.arccos(np.clip(link3[..., 2, 2], -1.0, 1.0))[..., None]  # (..., 2, 2)
@@ -115,11 +100,3 @@ def _within_limits(joints: np.ndarray) -> np.ndarray:
     joints = middle + (joints - middle + np.pi) % (2 * np.pi) - np.pi
     inside = ((joints > panda.JOINT_LOWER) & (joints < panda.JOINT_UPPER)).all(-1, keepdims=True)
     return np.where(inside, joints, np.nan)
-
-
-def _about_z(angle: np.ndarray) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) about z by angles (...)."""
-    cosine, sine = np.cos(angle), np.sin(angle)
-    zero, one = np.zeros_like(cosine), np.ones_like(cosine)
-    rows = [cosine, -sine, zero, sine, cosine, zero, zero, zero, one]
-    return np.stack(rows, axis=-1).reshape(*np.shape(cosine), 3, 3)

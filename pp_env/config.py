@@ -275,6 +275,8 @@ class TaskConfig:
         rest_speed: The object rests below this speed, m/s.
         home_tolerance: Each arm joint is this close to HOME, rad.
         open_tolerance: Each finger is this close to fully open, m.
+        require_home: Whether success asks for an open gripper and the arm at HOME; without, it is
+            enough that the object rests on the target, let go.
     """
 
     x_range: Interval = (0.3, 0.7)
@@ -286,6 +288,7 @@ class TaskConfig:
     rest_speed: float = 0.02
     home_tolerance: float = 0.05
     open_tolerance: float = 0.005
+    require_home: bool = True
 
 
 @dataclass(frozen=True)

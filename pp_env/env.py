@@ -1,18 +1,20 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from pp_env import rotation, task
+from pp_env import reward, rotation, task
 from pp_env.config import PickPlaceConfig
-from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
+from pp_env.control import CONTROL_MODES
+from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
+from pp_env.reward import REWARD_TYPES
 from pp_env.sim import default_timing, make_simulator
-from pp_env.sim.api import Command, SimState, Simulator
+from pp_env.sim.api import IMAGE_TYPES, Command, SimState, Simulator
 
-OBS_TYPES = ("state", "pixels_agent_pos")
+OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos", "goal")
 
 Observation = np.ndarray | dict[str, Any]
 
@@ -23,17 +25,28 @@ class PickPlaceEnv(gym.Env):
     Task:
         Move the object onto the place marker, let go, bring the arm back to HOME.
 
-    Observation:
-        `obs_type="state"`: (23,) float32, see `pp_env.layout.OBSERVATION`.
-        `obs_type="pixels_agent_pos"`: {"pixels": {camera: (H, W, 3) uint8}, "agent_pos": (23,)}.
+    Observation, by `obs_type`:
+        "state": (23,) float32, see `pp_env.layout.OBSERVATION`.
+        "environment_state_agent_pos": {"environment_state": (11,), "agent_pos": (23,)}, the former
+            as in `pp_env.layout.ENVIRONMENT_STATE`.
+        "pixels": {"pixels": {camera: (H, W, 3) uint8}}.
+        "pixels_agent_pos": the same and "agent_pos".
+        "goal": {"observation": (34,), "achieved_goal": (3,), "desired_goal": (3,)}: where the
+            object is and where it belongs, m, for learners that replay with other goals. The reward
+            is then of these two alone (`compute_reward`).
+        With `image_types` beyond "rgb", "depth" {camera: (H, W) float32, m} and "segmentation"
+        {camera: (H, W) uint8, `pp_env.sim.api.SEGMENTS`} stand beside "pixels".
 
-    Action:
-        (8,) float32, see `pp_env.layout.ACTION`: absolute joint and finger position targets, held
-        for one control period of 1/30 s. Values out of bounds are clipped; `info["action"]` is
-        what was applied and `info["action_clipped"]` says whether it differs.
+    Action, by `control_mode`, all float32 and ended by the fingers' position target in m:
+        "joint_pos": (8,) absolute joint position targets, see `pp_env.layout.ACTION`.
+        "joint_delta": (8,) changes of these targets, `pp_env.layout.JOINT_DELTA_ACTION`.
+        "ee_delta": (7,) change of the hand's target pose, `pp_env.layout.EE_DELTA_ACTION`.
+        A target is held for one control period of 1/30 s. Values out of bounds are clipped;
+        `info["action"]` is what was applied and `info["action_clipped"]` says whether it differs.
 
-    Reward:
-        1.0 in every step whose state is a success, else 0.0.
+    Reward, by `reward_type`:
+        "sparse": 1.0 in every step whose state is a success, else 0.0.
+        "dense": in stages, in [0, 1], see `pp_env.reward`.
 
     Randomization:
         Pick, place and the object's colour, from `reset`'s seed alone. `options` may fix "pick",
@@ -48,13 +61,16 @@ class PickPlaceEnv(gym.Env):
 
     Args:
         simulator: Name of the simulator, or a function that makes one from the configuration.
-        obs_type: "state" or "pixels_agent_pos".
+        obs_type: One of `OBS_TYPES`.
         render_mode: "rgb_array" makes `render` return the picture of the first camera.
         config: Scene, timing, task, grasp and pictures; by default the reference scene, with the
             physics rate that the simulator is meant for.
         terminate_on_success: Whether an episode ends as soon as it has succeeded.
         headless: False opens the simulator's window.
         simulator_options: Keywords of that simulator alone, such as Isaac Sim's `assets_root`.
+        control_mode: One of `CONTROL_MODES`.
+        reward_type: "sparse" or "dense".
+        image_types: Of "rgb", "depth" and "segmentation"; what pictures to observe.
 
     Raises:
         ValueError: An argument is unknown or out of range.
@@ -74,22 +90,28 @@ class PickPlaceEnv(gym.Env):
         terminate_on_success: bool = True,
         headless: bool = True,
         simulator_options: Mapping[str, Any] | None = None,
+        control_mode: str = "joint_pos",
+        reward_type: str = "sparse",
+        image_types: Sequence[str] = ("rgb",),
     ) -> None:
-        if obs_type not in OBS_TYPES:
-            raise ValueError(f"obs_type must be one of {list(OBS_TYPES)}, got {obs_type!r}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(
-                f"render_mode must be None or one of {self.metadata['render_modes']}, "
-                f"got {render_mode!r}"
-            )
+        _require("obs_type", obs_type, OBS_TYPES)
+        _require("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        _require("control_mode", control_mode, CONTROL_MODES)
+        _require("reward_type", reward_type, REWARD_TYPES)
+        _require_images(image_types, obs_type)
         self.config = config or _default_config(simulator)
         self.metadata = {**self.metadata, "render_fps": self.config.timing.control_hz}
         self.obs_type = obs_type
         self.render_mode = render_mode
-        self.action_space = ACTION.space()
+        self.control_mode = control_mode
+        self.reward_type = reward_type
+        self.image_types = tuple(image_types)
+        self._control = CONTROL_MODES[control_mode]
+        self.action_space = self._control.layout.space()
         self.observation_space = self._make_observation_space()
         self._terminate_on_success = terminate_on_success
         self._state: SimState | None = None
+        self._command = Command(np.zeros(7), 0.0)
         self._goal_pos = np.zeros(3)
         self._object_rgb = np.zeros(3)
         if callable(simulator):
@@ -116,6 +138,7 @@ class PickPlaceEnv(gym.Env):
         start = task.sample_start(self.np_random, self.config, options)
         initial = task.initial_state(start, self.config)
         self._goal_pos, self._object_rgb = initial.goal_pos, initial.object_rgb
+        self._command = Command(initial.joint_pos, initial.gripper_pos)
         self._state = self._simulator.reset(initial)
         return self._observation(self._state), self._info(self._state)
 
@@ -128,17 +151,23 @@ class PickPlaceEnv(gym.Env):
         """
         if self._state is None:
             raise RuntimeError("step needs a started episode; call reset first")
-        wanted = _checked(action)
-        applied = np.clip(wanted, ACTION.low, ACTION.high)
-        self._state = self._simulator.step(
-            Command(applied[:7].astype(np.float64), float(applied[7]))
-        )
-        info = self._info(self._state)
+        layout = self._control.layout
+        wanted = _checked(action, layout)
+        applied = np.clip(wanted, layout.low, layout.high)
+        self._command = self._control.command(self._command, applied)
+        self._state = self._simulator.step(self._command)
+        observation, info = self._observation(self._state), self._info(self._state)
         info["action"] = applied
         info["action_clipped"] = bool((applied != wanted).any())
-        success = info["is_success"]
-        terminated = success and self._terminate_on_success
-        return self._observation(self._state), float(success), terminated, False, info
+        terminated = info["is_success"] and self._terminate_on_success
+        return observation, self._reward(observation, info), terminated, False, info
+
+    def compute_reward(
+        self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any
+    ) -> np.ndarray | float:
+        """Rewards (...) of `obs_type="goal"` for goals (..., 3), m, world; `info` is not used."""
+        rewards = reward.of_goals(achieved_goal, desired_goal, self.reward_type, self.config)
+        return float(rewards) if rewards.ndim == 0 else rewards
 
     def render(self) -> np.ndarray | None:
         """The picture of the first camera, (H, W, 3) uint8 RGB; None without a render mode."""
@@ -153,26 +182,58 @@ class PickPlaceEnv(gym.Env):
     def _make_observation_space(self) -> gym.Space:
         if self.obs_type == "state":
             return OBSERVATION.space()
-        size = self.config.render.resolution
-        picture = gym.spaces.Box(0, 255, shape=(size, size, 3), dtype=np.uint8)
-        pixels = gym.spaces.Dict({camera.name: picture for camera in self.config.cameras})
-        return gym.spaces.Dict({"pixels": pixels, "agent_pos": OBSERVATION.space()})
+        if self.obs_type == "goal":
+            goal = GOAL.space()
+            return gym.spaces.Dict(
+                observation=GOAL_OBSERVATION.space(), achieved_goal=goal, desired_goal=goal
+            )
+        spaces: dict[str, gym.Space] = {}
+        if self.obs_type.startswith("pixels"):
+            names = [camera.name for camera in self.config.cameras]
+            for kind in self.image_types:
+                space = _image_space(kind, self.config.render.resolution)
+                spaces[_IMAGE_KEYS[kind]] = gym.spaces.Dict(dict.fromkeys(names, space))
+        if self.obs_type.startswith("environment_state"):
+            spaces["environment_state"] = ENVIRONMENT_STATE.space()
+        if self.obs_type.endswith("agent_pos"):
+            spaces["agent_pos"] = OBSERVATION.space()
+        return gym.spaces.Dict(spaces)
 
     def _observation(self, state: SimState) -> Observation:
-        vector = OBSERVATION.pack(
-            {
-                "joint_pos": state.joint_pos,
-                "joint_vel": state.joint_vel,
-                "gripper_pos": state.gripper_pos,
-                "eef_pos": state.eef.position,
-                "eef_quat": rotation.canonical(state.eef.quat_wxyz),
-            }
-        )
         if self.obs_type == "state":
-            return vector
-        names = [camera.name for camera in self.config.cameras]
-        pixels = {name: self._simulator.render(name) for name in names}
-        return {"pixels": pixels, "agent_pos": vector}
+            return OBSERVATION.pack(_values(state))
+        if self.obs_type == "goal":
+            return {
+                "observation": GOAL_OBSERVATION.pack(_values(state)),
+                "achieved_goal": GOAL.pack({"pos": state.object.position}),
+                "desired_goal": GOAL.pack({"pos": self._goal()}),
+            }
+        found: dict[str, Any] = {}
+        if self.obs_type.startswith("pixels"):
+            for kind in self.image_types:
+                found[_IMAGE_KEYS[kind]] = {
+                    c.name: self._simulator.render(c.name, kind) for c in self.config.cameras
+                }
+        if self.obs_type.startswith("environment_state"):
+            found["environment_state"] = self._environment_state(state)
+        if self.obs_type.endswith("agent_pos"):
+            found["agent_pos"] = OBSERVATION.pack(_values(state))
+        return found
+
+    def _environment_state(self, state: SimState) -> np.ndarray:
+        return ENVIRONMENT_STATE.pack({**_values(state), "goal_pos": self._goal_pos})
+
+    def _goal(self) -> np.ndarray:
+        """Where the object's centre belongs, (3,) m, world."""
+        return np.array([*self._goal_pos[:2], self.config.rest_z])
+
+    def _reward(self, observation: Any, info: dict[str, Any]) -> float:
+        if self.obs_type == "goal":
+            goals = observation["achieved_goal"], observation["desired_goal"]
+            return float(self.compute_reward(*goals, info))
+        if self.reward_type == "sparse" or self._state is None:
+            return float(info["is_success"])
+        return reward.dense(self._state, self._goal(), info["failures"], self.config)
 
     def _info(self, state: SimState) -> dict[str, Any]:
         unmet = task.failures(state, self._goal_pos, self.config)
@@ -186,14 +247,7 @@ class PickPlaceEnv(gym.Env):
             "goal_pos": self._goal_pos.copy(),
             "distance": task.distance_to_goal(state, self._goal_pos),
             "failures": unmet,
-            "environment_state": ENVIRONMENT_STATE.pack(
-                {
-                    "object_pos": state.object.position,
-                    "object_quat": object_quat,
-                    "goal_pos": self._goal_pos,
-                    "is_grasped": state.is_grasped,
-                }
-            ),
+            "environment_state": self._environment_state(state),
         }
 
 
@@ -204,12 +258,54 @@ def _default_config(simulator: object) -> PickPlaceConfig:
     return PickPlaceConfig()
 
 
-def _checked(action: np.ndarray) -> np.ndarray:
-    """The action as float32 (8,)."""
+_FAR = 100.0  # m, beyond everything that a camera draws
+_IMAGE_KEYS = {"rgb": "pixels", "depth": "depth", "segmentation": "segmentation"}
+assert tuple(_IMAGE_KEYS) == IMAGE_TYPES
+
+
+def _image_space(kind: str, size: int) -> gym.spaces.Box:
+    if kind == "depth":
+        return gym.spaces.Box(0.0, _FAR, shape=(size, size), dtype=np.float32)
+    shape = (size, size, 3) if kind == "rgb" else (size, size)
+    return gym.spaces.Box(0, 255, shape=shape, dtype=np.uint8)
+
+
+def _values(state: SimState) -> dict[str, Any]:
+    """What the layouts of observations call the numbers of a state."""
+    return {
+        "joint_pos": state.joint_pos,
+        "joint_vel": state.joint_vel,
+        "gripper_pos": state.gripper_pos,
+        "eef_pos": state.eef.position,
+        "eef_quat": rotation.canonical(state.eef.quat_wxyz),
+        "object_pos": state.object.position,
+        "object_quat": rotation.canonical(state.object.quat_wxyz),
+        "object_vel": state.object_vel,
+        "is_grasped": state.is_grasped,
+    }
+
+
+def _require(name: str, value: object, choices: Collection[object]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
+
+
+def _require_images(image_types: Sequence[str], obs_type: str) -> None:
+    if isinstance(image_types, str) or not image_types or set(image_types) - set(IMAGE_TYPES):
+        raise ValueError(f"image_types must be some of {list(IMAGE_TYPES)}, got {image_types!r}")
+    if tuple(image_types) != ("rgb",) and not obs_type.startswith("pixels"):
+        raise ValueError(
+            f"image_types {list(image_types)} need obs_type 'pixels' or 'pixels_agent_pos', "
+            f"got {obs_type!r}"
+        )
+
+
+def _checked(action: np.ndarray, layout: Layout) -> np.ndarray:
+    """The action as float32 (layout.size,)."""
     array = np.asarray(action, dtype=np.float32)
-    if array.shape != (ACTION.size,):
-        raise ValueError(f"action must have shape ({ACTION.size},), got {array.shape}")
+    if array.shape != (layout.size,):
+        raise ValueError(f"action must have shape ({layout.size},), got {array.shape}")
     if not np.isfinite(array).all():
-        bad = [name for name, x in zip(ACTION.names, array, strict=True) if not np.isfinite(x)]
+        bad = [name for name, x in zip(layout.names, array, strict=True) if not np.isfinite(x)]
         raise ValueError(f"action must be finite, but {bad} of it are not: {array}")
     return array

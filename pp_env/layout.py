@@ -1,4 +1,4 @@
-"""The order of the numbers: observation (23), action (8) and environment state (11), each once.
+"""The order of the numbers in every vector: observation (23), action (8) and the others, each once.
 
 Spaces, dataset features, the expert and the tables in the README derive from here.
 """
@@ -20,6 +20,7 @@ _JOINT_SLACK = 0.1  # rad
 _FINGER_SLACK = 0.005  # m
 _MAX_JOINT_VEL = 20.0  # rad/s, about eight times the real robot's limit
 _WORKSPACE = 2.0  # m from the base, each axis
+_MAX_SPEED = 10.0  # m/s
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +150,51 @@ ACTION = Layout(
     ),
 )  # fmt: skip
 
-ENVIRONMENT_STATE = Layout(
+# Most that one control period may change, at 30 Hz about what the real joints can follow.
+_MAX_JOINT_DELTA = 0.07  # rad
+_MAX_TRANSLATION = 0.02  # m, each axis
+_MAX_TURN = 0.07  # rad, each axis
+
+JOINT_DELTA_ACTION = Layout(
+    Field(
+        "delta_joint", _numbers(7), "rad", -_MAX_JOINT_DELTA, _MAX_JOINT_DELTA,
+        "change of the arm joint position target",
+    ),
+    ACTION.fields[-1],
+)  # fmt: skip
+
+EE_DELTA_ACTION = Layout(
+    Field(
+        "delta_eef_pos", _XYZ, "m", -_MAX_TRANSLATION, _MAX_TRANSLATION,
+        "change of the target of the origin of `panda_hand`, world frame",
+    ),
+    Field(
+        "delta_eef_rot", _XYZ, "rad", -_MAX_TURN, _MAX_TURN,
+        "turn of that target, rotation vector, world frame",
+    ),
+    ACTION.fields[-1],
+)  # fmt: skip
+
+_OBJECT_FIELDS = (
     Field("object_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "object's centre, world frame"),
     Field(
         "object_quat", _WXYZ, "", np.array([0.0, -1.0, -1.0, -1.0]), 1.0,
         "object's orientation, world frame, unit quaternion, w >= 0",
     ),
-    Field("goal_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "place target on the table, world frame"),
-    Field("is_grasped", ("",), "", 0.0, 1.0, "1 while the gripper holds the object"),
 )  # fmt: skip
+_IS_GRASPED = Field("is_grasped", ("",), "", 0.0, 1.0, "1 while the gripper holds the object")
+
+ENVIRONMENT_STATE = Layout(
+    *_OBJECT_FIELDS,
+    Field("goal_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "place target on the table, world frame"),
+    _IS_GRASPED,
+)
+
+# What a goal-conditioned policy sees beside the two goals: nothing that tells where the goal is.
+GOAL_OBSERVATION = Layout(
+    *OBSERVATION.fields,
+    *_OBJECT_FIELDS,
+    Field("object_vel", _XYZ, "m/s", -_MAX_SPEED, _MAX_SPEED, "object's linear velocity"),
+    _IS_GRASPED,
+)
+GOAL = Layout(Field("pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "object's centre, world frame"))

@@ -86,6 +86,13 @@ RIGHT_FINGER = Link(
     LEFT_FINGER.center_of_mass, LEFT_FINGER.inertia,
 )  # fmt: skip
 
+# Boxes inside a finger's mesh, half size and centre in its frame, m: the pad, whose face is at
+# y = 0, and the part behind it.
+FINGER_BOXES = (
+    ((0.0085, 0.004, 0.009), (0.0, 0.004, 0.0445)),
+    ((0.0085, 0.008, 0.018), (0.0, 0.016, 0.018)),
+)
+
 ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("panda_finger_joint1", "panda_finger_joint2")
 

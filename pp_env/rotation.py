@@ -55,6 +55,13 @@ def about_z(angle: float) -> np.ndarray:
     return np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])
 
 
+def from_vector(vector: np.ndarray) -> np.ndarray:
+    """Quaternion (4,) of the rotation vector (3,), rad: its direction is the axis."""
+    angle = float(np.linalg.norm(vector))
+    axis = vector / angle if angle > 0 else np.zeros(3)
+    return np.concatenate([[np.cos(angle / 2)], np.sin(angle / 2) * axis])
+
+
 def yaw(quat_wxyz: np.ndarray) -> float:
     """Heading, rad: the angle from world x to the turned x axis, seen from above."""
     x_axis = rotate(quat_wxyz, np.array([1.0, 0.0, 0.0]))

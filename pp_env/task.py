@@ -82,18 +82,19 @@ def failures(state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig) -> 
     """The conditions for success that do not hold, by name; none for a success."""
     task = config.task
     height = state.object.position[2] - config.rest_z
-    conditions = {
+    conditions: dict[str, bool] = {
         "away_from_target": distance_to_goal(state, goal_pos) <= task.place_tolerance,
         "not_on_table": abs(height) <= task.height_tolerance,
         "still_held": not state.is_grasped,
         "object_moving": math.hypot(*state.object_vel) <= task.rest_speed,
-        "gripper_not_open": bool(
-            (state.gripper_pos >= panda.FINGER_OPEN - task.open_tolerance).all()
-        ),
-        "arm_not_home": bool(
-            (np.abs(state.joint_pos - HOME_JOINT_POS) <= task.home_tolerance).all()
-        ),
     }
+    if task.require_home:
+        conditions["gripper_not_open"] = bool(
+            (state.gripper_pos >= panda.FINGER_OPEN - task.open_tolerance).all()
+        )
+        conditions["arm_not_home"] = bool(
+            (np.abs(state.joint_pos - HOME_JOINT_POS) <= task.home_tolerance).all()
+        )
     return [name for name, holds in conditions.items() if not holds]
 
 

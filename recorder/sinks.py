@@ -1,5 +1,6 @@
 """Small sinks that stand between the loop and a writer, or beside it."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class Progress:
             initial=kept * frames_per_episode,
             unit="frame",
             smoothing=0.05,
-            mininterval=0.5,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log keeps every line
         )
 
     def begin(self, seed: int) -> None:

@@ -1,12 +1,14 @@
 """A simulator without physics, for the layers above it, and policies for tests."""
 
+import importlib.util
+
 import numpy as np
 
 from experts import kinematics
 from pp_env import rotation
 from pp_env.config import PickPlaceConfig
 from pp_env.sim.api import Command, InitialState, Pose, SimState
-from pp_env.sim.grasp import is_grasped
+from pp_env.sim.grasp import is_grasped, tcp_position
 
 
 class FakeSimulator:
@@ -44,7 +46,7 @@ class FakeSimulator:
         self._state = state._replace(object=Pose(position, state.object.quat_wxyz))
         return self._state
 
-    def render(self, camera: str) -> np.ndarray:
+    def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         size = self.config.render.resolution
         row = np.arange(size, dtype=np.uint8)[:, None, None]
         shade = int(abs(self._state.joint_pos[0]) * 100) % 100
@@ -55,14 +57,18 @@ class FakeSimulator:
         self.closed = True
 
     def _is_between_fingers(self) -> bool:
-        offset = self._state.object.position - self._state.eef.position
-        return bool(np.hypot(*offset[:2]) < 0.04 and abs(offset[2]) < 0.13)
+        offset = self._state.object.position - tcp_position(self._state)
+        return bool((np.abs(offset) < np.array(self.config.object.size) / 2).all())
 
     def _make(self, joints, fingers, speed, obj: Pose, held: bool) -> SimState:
         position, orientation = kinematics.forward(joints)
         hand = Pose(position, rotation.from_matrix(orientation))
         still = np.zeros(7)
         return SimState(joints.copy(), still, fingers, speed, hand, obj, np.zeros(3), held)
+
+
+# What the environment's tests run on: Isaac Sim's Python has no MuJoCo.
+SIMULATOR = "mujoco" if importlib.util.find_spec("mujoco") else FakeSimulator
 
 
 class StillPolicy:

@@ -8,7 +8,7 @@ from experts.waypoints import WAYPOINTS, Interpolation
 from pp_env import PickPlaceEnv, panda
 from pp_env.config import HOME_JOINT_POS
 from recorder.rollout import run_episode
-from tests.fakes import FakeSimulator, Log
+from tests.fakes import SIMULATOR, FakeSimulator, Log
 
 UPRIGHT = np.array([1.0, 0.0, 0.0, 0.0])
 PHASES = [
@@ -35,7 +35,7 @@ def planned(expert, pick=(0.5, 0.1), place=(0.4, -0.2), seed=0):
 
 @pytest.fixture(scope="module")
 def env():
-    env = PickPlaceEnv(terminate_on_success=False)
+    env = PickPlaceEnv(SIMULATOR, terminate_on_success=False)
     yield env
     env.close()
 

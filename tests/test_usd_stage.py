@@ -34,7 +34,8 @@ def box_of(stage, path):
 def rgb_of(stage, path):
     material = UsdShade.MaterialBindingAPI(stage.GetPrimAtPath(path)).ComputeBoundMaterial()[0]
     shader = material.ComputeSurfaceSource()[0]
-    return np.array(shader.GetInput("diffuseColor").Get())
+    linear = np.array(shader.GetInput("diffuseColor").Get(), dtype=float)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def put(stage, path, position, quat_wxyz):

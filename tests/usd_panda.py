@@ -2,7 +2,7 @@
 
 Prims and joints have the names and the places of Isaac's `franka.usd`: the links lie beside each
 other below the root, at zero joint angles, and each joint lies below its parent link. Numbers come
-from `pp_env.panda`, servo gains from `pp_env.config`, shapes from the MuJoCo model. Collider shapes
+from `pp_env.panda`, servo gains from `pp_env.config`. Collider shapes
 have purpose "guide": they are there to be touched, not to be seen.
 """
 
@@ -10,22 +10,19 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import fast_simplification
-import mujoco
 import numpy as np
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, Vt
 
 from pp_env import panda, rotation
 from pp_env.config import ServoConfig, Vec3
 from pp_env.panda import Link
-from pp_env.sim import mujoco_model
+from pp_env.sim import meshes
 
 ROOT = "/panda"
 FINGERS = (panda.LEFT_FINGER, panda.RIGHT_FINGER)
 LINKS = (panda.BASE, *panda.ARM, panda.HAND, *FINGERS)
 
 _GREY = (0.8, 0.8, 0.8)
-_LEAST_TRIANGLES = 600  # of a visual part
 
 
 def write_panda(path: Path, visual_detail: float = 0.0) -> None:
@@ -89,20 +86,17 @@ def _add_link(stage: Usd.Stage, link: Link, world: Gf.Matrix4d, visual_detail: f
     _add_mass(xform.GetPrim(), link)
     if link in FINGERS:
         part = "finger"
-        for i, (half_size, center) in enumerate(_finger_boxes()):
+        for i, (half_size, center) in enumerate(panda.FINGER_BOXES):
             _add_box_collider(stage, f"{ROOT}/{link.name}/collisions_{i}", half_size, center)
     else:
         part = link.name.removeprefix("panda_")
-        mesh = _add_mesh(stage, f"{ROOT}/{link.name}/collisions", *_read("collision", part))
+        mesh = _add_mesh(stage, f"{ROOT}/{link.name}/collisions", *meshes.load("collision", part))
         mesh.CreatePurposeAttr(UsdGeom.Tokens.guide)
         UsdPhysics.CollisionAPI.Apply(mesh.GetPrim())
         hull = UsdPhysics.MeshCollisionAPI.Apply(mesh.GetPrim())
         hull.CreateApproximationAttr(UsdPhysics.Tokens.convexHull)
     if visual_detail:
-        vertices, faces = _read("visual", part)
-        target = max(round(len(faces) * visual_detail), _LEAST_TRIANGLES)
-        if target < len(faces):
-            vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target)[:2]
+        vertices, faces = meshes.simplified("visual", part, visual_detail)
         visual = _add_mesh(stage, f"{ROOT}/{link.name}/visuals", vertices, faces)
         visual.CreateDisplayColorAttr([Gf.Vec3f(*_GREY)])
 
@@ -185,15 +179,3 @@ def _add_box_collider(stage: Usd.Stage, path: str, half_size: Vec3, center: Vec3
     box.AddScaleOp().Set(Gf.Vec3f(*half_size))
     box.CreatePurposeAttr(UsdGeom.Tokens.guide)
     UsdPhysics.CollisionAPI.Apply(box.GetPrim())
-
-
-def _finger_boxes() -> list[tuple[Vec3, Vec3]]:
-    """Half size and centre of a finger's colliders, m, as the MuJoCo model has them."""
-    spec = mujoco.MjSpec()
-    mujoco_model._add_finger(spec, spec.worldbody, mesh_detail=1.0)
-    boxes = [g for g in spec.worldbody.geoms if g.type == mujoco.mjtGeom.mjGEOM_BOX]
-    return [(tuple(box.size.tolist()), tuple(box.pos.tolist())) for box in boxes]
-
-
-def _read(kind: str, part: str) -> tuple[np.ndarray, np.ndarray]:
-    return mujoco_model._read_stl(mujoco_model._mesh_folder() / kind / f"{part}.stl")

@@ -9,6 +9,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+IMAGE_TYPES = ("rgb", "depth", "segmentation")
+
+# What a pixel of a segmentation shows.
+SEGMENTS = {"background": 0, "floor": 1, "table": 2, "robot": 3, "object": 4, "marker": 5}
+
 
 class Pose(NamedTuple):
     """A rigid frame in the world.
@@ -93,8 +98,12 @@ class Simulator(Protocol):
         """Advances exactly one control period."""
         ...
 
-    def render(self, camera: str) -> np.ndarray:
-        """A picture of the current state, (H, W, 3) uint8 RGB."""
+    def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
+        """A picture of the current state.
+
+        "rgb" (H, W, 3) uint8; "depth" (H, W) float32, m along the viewing direction, "segmentation"
+        (H, W) uint8 of `SEGMENTS`, where the simulator has them.
+        """
         ...
 
     def close(self) -> None:

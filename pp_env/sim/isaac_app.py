@@ -77,6 +77,8 @@ def start(
         from isaacsim import SimulationApp  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ImportError(f"Isaac Sim is not installed in this Python; {HOW_TO_RUN}") from error
+    if SimulationApp is None:  # what its package makes of an error while it loads
+        raise ImportError(f"Isaac Sim could not be loaded, as it says above; {HOW_TO_RUN}")
     major = version()[0]
     config = {
         "headless": headless,
@@ -95,13 +97,14 @@ def start(
     if streaming_port is not None:
         config["display_options"] = _SHOW_GRID_AND_UI
     # The application hands our command line to Kit, and takes over Ctrl-C to exit with status 0.
-    argv, on_interrupt = sys.argv, signal.getsignal(signal.SIGINT)
+    argv, handlers = sys.argv, {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     sys.argv = argv[:1]
     try:
         _started = SimulationApp(config)
     finally:
         sys.argv = argv
-        signal.signal(signal.SIGINT, on_interrupt)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     if streaming_port is not None:
         enable_extension(_started, _LIVESTREAM_EXTENSIONS[major])
     return _started

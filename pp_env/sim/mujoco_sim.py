@@ -12,7 +12,7 @@ import numpy as np
 
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig
-from pp_env.sim.api import Command, InitialState, Pose, SimState
+from pp_env.sim.api import SEGMENTS, Command, InitialState, Pose, SimState
 from pp_env.sim.grasp import is_grasped
 from pp_env.sim.mujoco_model import build_model
 
@@ -74,8 +74,8 @@ class MujocoSimulator:
         self._state = self._observe(grasped)
         return self._state
 
-    def render(self, camera: str) -> np.ndarray:
-        """A picture of the current state, (H, W, 3) uint8 RGB.
+    def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
+        """A picture of the current state: "rgb", "depth" or "segmentation".
 
         Raises:
             RuntimeError: OpenGL is not available.
@@ -84,7 +84,7 @@ class MujocoSimulator:
         self._config.camera(camera)
         if self._renderer is None:
             self._renderer = _Renderer(self._model, self._config)
-        return self._renderer.render(self._data, camera)
+        return self._renderer.render(self._data, camera, kind)
 
     def close(self) -> None:
         """Frees the renderer and the viewer; a second call has no effect."""
@@ -191,7 +191,16 @@ class _Renderer:
         flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
 
-    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+    def render(self, data: mujoco.MjData, camera: str, kind: str) -> np.ndarray:
+        if kind == "depth":
+            return self._depth(data, camera)
+        if kind == "segmentation":
+            return self._segmentation(data, camera)
+        self._draw(data, camera)
+        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
+        return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
+
+    def _draw(self, data: mujoco.MjData, camera: str) -> None:
         self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL
@@ -199,8 +208,37 @@ class _Renderer:
             self._model, data, self._option, None, self._camera, everything, self._scene
         )
         mujoco.mjr_render(self._rect, self._scene, self._context)
+
+    def _depth(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """(H, W) float32, m along the viewing direction."""
+        self._draw(data, camera)
+        buffer = np.empty(self._pixels.shape[:2], dtype=np.float32)
+        mujoco.mjr_readPixels(None, buffer, self._rect, self._context)
+        scale = self._model.stat.extent
+        near, far = self._model.vis.map.znear * scale, self._model.vis.map.zfar * scale
+        return (near / (1.0 - buffer[::-1] * (1.0 - near / far))).astype(np.float32)
+
+    def _segmentation(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """(H, W) uint8 of `SEGMENTS`."""
+        flags = self._scene.flags
+        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
+        try:
+            self._draw(data, camera)
+        finally:
+            flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = False
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
-        return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
+        drawn = self._pixels[::-1].astype(np.int32) @ [1, 256, 65536]  # 0 is nothing
+        segments = np.zeros(self._scene.ngeom + 1, dtype=np.uint8)
+        for i, geom in enumerate(self._scene.geoms[: self._scene.ngeom]):
+            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                segments[i + 1] = SEGMENTS[self._segment_of(geom.objid)]
+        return segments[drawn]
+
+    def _segment_of(self, geom: int) -> str:
+        body = self._model.body(self._model.geom_bodyid[geom]).name
+        if body == "world":
+            return self._model.geom(geom).name
+        return {"object": "object", "place_marker": "marker"}.get(body, "robot")
 
     def close(self) -> None:
         self._gl.make_current()

@@ -96,7 +96,7 @@ def set_marker(stage: Usd.Stage, position: np.ndarray) -> None:
 def set_object_rgb(stage: Usd.Stage, rgb: np.ndarray) -> None:
     """Paints the object, (3,) in [0, 1]; one that is shown by an asset keeps its own look."""
     shader = UsdShade.Shader(stage.GetPrimAtPath(f"{_OBJECT_PAINT}/surface"))
-    shader.GetInput("diffuseColor").Set(Gf.Vec3f(*map(float, rgb)))
+    shader.GetInput("diffuseColor").Set(_linear(rgb))
 
 
 def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False) -> None:
@@ -167,10 +167,17 @@ def _add_paint(stage: Usd.Stage, path: str, rgb: Vec3) -> UsdShade.Material:
     material = UsdShade.Material.Define(stage, path)
     shader = UsdShade.Shader.Define(stage, f"{path}/surface")
     shader.CreateIdAttr("UsdPreviewSurface")
-    shader.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).Set(Gf.Vec3f(*rgb))
+    shader.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).Set(_linear(rgb))
     shader.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(0.6)
     material.CreateSurfaceOutput().ConnectToSource(shader.ConnectableAPI(), "surface")
     return material
+
+
+def _linear(rgb: Sequence[float] | np.ndarray) -> Gf.Vec3f:
+    """A colour as USD's shaders take it. The configuration has it as screens do, like MuJoCo."""
+    srgb = np.asarray(rgb, dtype=float)
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    return Gf.Vec3f(*linear.tolist())
 
 
 def _add_ground(stage: Usd.Stage, config: PickPlaceConfig) -> None:

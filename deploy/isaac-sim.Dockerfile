@@ -1,0 +1,26 @@
+# Isaac Sim 4.5.0 with this project in Kit's own Python. Not built or run so far: docs/deploy.md.
+#   docker build -f deploy/isaac-sim.Dockerfile -t franka-pick-place:0.1.0-isaac-sim-4.5.0 .
+# Accepting NVIDIA's licence is up to whoever runs it: docker run -e ACCEPT_EULA=Y.
+FROM nvcr.io/nvidia/isaac-sim:4.5.0
+
+# python.sh keeps a shell in front of Python, and a container's first process ignores SIGTERM
+# unless it handles it: the collection would never hear of it. With exec, Python is that process.
+ENV PYTHONEXE="exec /isaac-sim/kit/python/bin/python3" \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /opt/franka-pick-place
+COPY deploy/isaac-sim-requirements.txt deploy/isaac-sim-4.5-constraints.txt deploy/
+RUN /isaac-sim/python.sh -m pip install --no-cache-dir \
+    -r deploy/isaac-sim-requirements.txt -c deploy/isaac-sim-4.5-constraints.txt
+
+# --no-deps: setup.cfg also asks for MuJoCo, which has no business in Kit.
+COPY setup.cfg pyproject.toml README.md LICENSE collect.py replay.py ./
+COPY pp_env pp_env
+COPY experts experts
+COPY recorder recorder
+RUN /isaac-sim/python.sh -m pip install --no-cache-dir --no-deps . \
+    && /isaac-sim/python.sh collect.py --help
+
+# The base image's user, root, stays: in 4.5 its caches and extensions are root's.
+ENTRYPOINT ["/isaac-sim/python.sh", "collect.py"]
+CMD ["--help"]

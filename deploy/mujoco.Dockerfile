@@ -1,0 +1,33 @@
+# MuJoCo on the CPU; pictures through EGL: Mesa's, or NVIDIA's where the runtime brings it.
+#   docker build -f deploy/mujoco.Dockerfile -t franka-pick-place:0.1.0-mujoco .
+FROM python:3.12-slim-bookworm
+
+# What deploy/bootstrap.py installs. A Debian release has one version of each.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0 \
+    && rm -rf /var/lib/apt/lists/* \
+    && mkdir -p /usr/share/glvnd/egl_vendor.d
+
+# Without this file EGL does not look for NVIDIA's driver, and with it Mesa is still found.
+RUN printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "libEGL_nvidia.so.0"}}\n' \
+    > /usr/share/glvnd/egl_vendor.d/10_nvidia.json
+
+WORKDIR /opt/franka-pick-place
+COPY setup.cfg pyproject.toml README.md LICENSE collect.py replay.py ./
+COPY pp_env pp_env
+COPY experts experts
+COPY recorder recorder
+# The ranges are in setup.cfg. The working directory is everyone's, for docker run --user.
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir ".[hub]" \
+    && mkdir -m 1777 /sim-service
+
+WORKDIR /sim-service
+ENV HOME=/tmp \
+    MUJOCO_GL=egl \
+    NVIDIA_DRIVER_CAPABILITIES=all \
+    PYTHONUNBUFFERED=1
+USER 1000:1000
+ENTRYPOINT ["pp-collect"]
+CMD ["--help"]

@@ -1,0 +1,66 @@
+"""Rewards, each in [0, 1]. Pure functions.
+
+Sparse: 1 in every state that is a success, else 0.
+
+Dense, in stages, each of which begins where the one before ends at best:
+
+| stage | reward |
+|---|---|
+| the gripper is not at the object | 0 to 0.3, more the nearer the TCP is to it |
+| it holds the object | 0.3 to 0.8, more the nearer the object is to its place on the target |
+| the object lies on the target, let go | 0.8 to 1, more the nearer the arm is to HOME |
+| success | 1 |
+
+With goals (`obs_type="goal"`) only the object's position counts, so that there is a reward for any
+goal: sparse 1 where the object is on the target, dense `1 - tanh(5 d)` with d its distance in m.
+"""
+
+import math
+
+import numpy as np
+
+from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
+from pp_env.sim.api import SimState
+from pp_env.sim.grasp import tcp_position
+
+REWARD_TYPES = ("sparse", "dense")
+
+_REACHED, _CARRIED = 0.3, 0.8  # at best, before the next stage
+_PER_METRE = 5.0
+_PER_RADIAN = 1.0
+
+
+def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlaceConfig) -> float:
+    """The staged reward.
+
+    Args:
+        state: Now.
+        goal: (3,) where the object's centre belongs, m, world.
+        unmet: Conditions for success that do not hold (`pp_env.task.failures`).
+        config: For nothing but tolerances.
+    """
+    if not unmet:
+        return 1.0
+    if not {"away_from_target", "not_on_table", "still_held"} & set(unmet):
+        away = float(np.abs(state.joint_pos - HOME_JOINT_POS).max())
+        return _CARRIED + (1.0 - _CARRIED) * _near(_PER_RADIAN * away)
+    if state.is_grasped:
+        distance = math.dist(state.object.position, goal)
+        return _REACHED + (_CARRIED - _REACHED) * _near(_PER_METRE * distance)
+    return _REACHED * _near(_PER_METRE * math.dist(tcp_position(state), state.object.position))
+
+
+def of_goals(
+    achieved: np.ndarray, desired: np.ndarray, kind: str, config: PickPlaceConfig
+) -> np.ndarray:
+    """Rewards (...) for where the object is (..., 3) and where it belongs (..., 3), m, world."""
+    offset = np.asarray(achieved, dtype=np.float64) - np.asarray(desired, dtype=np.float64)
+    if kind == "dense":
+        return 1.0 - np.tanh(_PER_METRE * np.linalg.norm(offset, axis=-1))
+    in_plane = np.hypot(offset[..., 0], offset[..., 1]) <= config.task.place_tolerance
+    on_table = np.abs(offset[..., 2]) <= config.task.height_tolerance
+    return (in_plane & on_table).astype(np.float64)
+
+
+def _near(x: float) -> float:
+    return 1.0 - math.tanh(x)

@@ -1,0 +1,234 @@
+"""The files in deploy/, as far as they can be checked without Docker, a cluster or Isaac Sim."""
+
+import configparser
+import copy
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import kubernetes_validate
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import collect
+import pp_env
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+DOCKERFILES = {path.stem: path for path in DEPLOY.glob("*.Dockerfile")}
+CONSTRAINTS = DEPLOY / "isaac-sim-4.5-constraints.txt"
+MANIFESTS = {path.name: path for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))}
+OLDEST_KUBERNETES = "1.29"
+ISAAC_IMAGE = "nvcr.io/nvidia/isaac-sim"
+NOT_IN_ISAAC = {"mujoco", "gymnasium-robotics", "fast-simplification"}
+
+
+class Pod(NamedTuple):
+    spec: dict[str, Any]
+    container: dict[str, Any]
+
+    @property
+    def argv(self) -> list[str]:
+        return [*self.container.get("command", []), *self.container.get("args", [])]
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(MANIFESTS[name].read_text()))
+
+
+def pod(name: str) -> Pod:
+    (document,) = documents(name)
+    spec = document["spec"]["template"]["spec"] if document["kind"] == "Job" else document["spec"]
+    (container,) = spec["containers"]
+    return Pod(spec, container)
+
+
+def options(name: str, index: int = 0) -> Any:
+    """What collect.py makes of a manifest's command line, in the pod of that index."""
+    container = pod(name).container
+    own_entrypoint = len(entrypoint("isaac-sim")) if "command" in container else 0
+    words = [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in pod(name).argv]
+    args = collect.make_parser().parse_args(words[own_entrypoint:])
+    collect.make_config(args)
+    return args
+
+
+def instructions(image: str) -> list[tuple[str, str]]:
+    text = re.sub(r"^\s*#.*\n", "", DOCKERFILES[image].read_text(), flags=re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]
+
+
+def values(image: str, keyword: str) -> list[str]:
+    return [rest for word, rest in instructions(image) if word == keyword]
+
+
+def entrypoint(image: str) -> list[str]:
+    return yaml.safe_load(values(image, "ENTRYPOINT")[0])
+
+
+def requirements(path: Path) -> dict[str, Requirement]:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return {(found := Requirement(line)).name: found for line in lines}
+
+
+PODS = [name for name in MANIFESTS if name != "pvc.yaml"]
+COLLECTING = [name for name in PODS if "job" in name and name != "merge-job.yaml"]
+INDEXED = [name for name in COLLECTING if name.startswith("indexed")]
+
+
+@pytest.mark.parametrize("version", [OLDEST_KUBERNETES, kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_is_what_kubernetes_takes(name, version):
+    for document in documents(name):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_a_misspelt_field_would_be_noticed():
+    (document,) = copy.deepcopy(documents("job.yaml"))
+    document["spec"]["backofLimit"] = document["spec"].pop("backoffLimit")
+    with pytest.raises(kubernetes_validate.ValidationError, match="backofLimit"):
+        kubernetes_validate.validate(document, OLDEST_KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_mounts_have_volumes_and_volumes_have_claims(name):
+    spec, container = pod(name)
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes.keys()
+    claims = {document["metadata"]["name"] for document in documents("pvc.yaml")}
+    sources = [v["persistentVolumeClaim"] for v in volumes.values() if "persistentVolumeClaim" in v]
+    assert {source["claimName"] for source in sources} <= claims
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_memory_is_limited_above_the_size_at_which_the_process_starts_anew(name):
+    resources = pod(name).container.get("resources", {})
+    quantities = {**resources.get("requests", {}), **resources.get("limits", {})}.values()
+    assert all(re.fullmatch(r"[1-9]\d*(Gi)?", str(quantity)) for quantity in quantities)
+    restart_above = options(name).restart_above if name in COLLECTING else None
+    if restart_above is not None:
+        assert restart_above * 1e9 < int(resources["limits"]["memory"].removesuffix("Gi")) * 2**30
+
+
+def test_every_image_is_named_after_the_project_and_its_base():
+    (base,) = values("isaac-sim", "FROM")
+    name, isaac = base.split(":")
+    assert name == ISAAC_IMAGE
+    assert CONSTRAINTS.name.split("-")[2] == isaac.rpartition(".")[0]
+    tags = {f"{pp_env.__version__}-mujoco", f"{pp_env.__version__}-isaac-sim-{isaac}"}
+    files = [*DOCKERFILES.values(), *MANIFESTS.values(), ROOT / "docs" / "deploy.md"]
+    text = "".join(path.read_text() for path in files)
+    assert set(re.findall(r"franka-pick-place:([\w.-]*\w)", text)) == tags
+    assert set(re.findall(rf"{ISAAC_IMAGE}:([\w.-]*\w)", text)) == {isaac}
+    assert all(pod(name).container["image"].rpartition(":")[2] in tags for name in PODS)
+
+
+@pytest.mark.parametrize("name", COLLECTING)
+def test_a_manifest_collects_with_options_that_exist(name):
+    args, container = options(name), pod(name).container
+    image = "isaac-sim" if args.simulator == "isaacsim" else "mujoco"
+    assert container["image"].rpartition(":")[2].startswith(f"{pp_env.__version__}-{image}")
+    command, own = container.get("command", entrypoint(image)), entrypoint(image)
+    assert command[: len(own)] == own
+    assert args.resume
+    mounts = [Path(mount["mountPath"]) for mount in container["volumeMounts"]]
+    for path in filter(None, [args.output, args.status_file]):
+        assert any(path.is_relative_to(mount) for mount in mounts)
+    if "livenessProbe" in container:
+        probed = container["livenessProbe"]["exec"]["command"][-1]
+        assert str(args.status_file) in probed.replace("$JOB_COMPLETION_INDEX", "0")
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_parts_never_share_an_attempt_and_the_merge_joins_all_of_them(name, tmp_path):
+    job = documents(name)[0]["spec"]
+    parts = [options(name, index) for index in range(job["completions"])]
+    assert [part.first_attempt for part in parts] == [k * 10**6 for k in range(len(parts))]
+    assert parts[0].num_episodes < 10**6 / 10
+    stand_in = tmp_path / "pp-merge"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stand_in.chmod(0o755)
+    done = subprocess.run(
+        pod("merge-job.yaml").argv,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    option, whole, *joined = done.stdout.split()
+    assert option == "--output"
+    assert joined == [str(part.output) for part in parts]
+    assert whole not in joined
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_the_licence_is_accepted_by_whoever_applies_the_job_and_by_no_image(name):
+    container = pod(name).container
+    given = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+    assert (given.get("ACCEPT_EULA") == "Y") == ("isaac-sim" in container["image"])
+    assert not any("EULA" in value for image in DOCKERFILES for value in values(image, "ENV"))
+
+
+@pytest.mark.parametrize("image", DOCKERFILES)
+def test_hadolint_has_no_complaint(image):
+    hadolint = Path(sys.executable).with_name("hadolint")
+    command = [hadolint, "--no-color", DOCKERFILES[image]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("image", DOCKERFILES)
+def test_a_dockerfile_copies_what_exists_and_starts_what_it_copied(image):
+    copied = {name for line in values(image, "COPY") for name in line.split()[:-1]}
+    assert {name for name in copied if not (ROOT / name).exists()} == set()
+    setup = read_setup()
+    scripts = setup["options.entry_points"]["console_scripts"].strip().splitlines()
+    assert entrypoint(image)[-1] in {*copied, *(script.split(" =")[0] for script in scripts)}
+    packages = setup["options.packages.find"]["include"].replace("*", "").split()
+    modules = [f"{name}.py" for name in setup["options"]["py_modules"].split()]
+    assert {*packages, *modules} <= copied
+
+
+def test_the_mujoco_image_draws_with_the_packages_of_the_bootstrap_and_not_as_root():
+    mesa = runpy.run_path(str(DEPLOY / "bootstrap.py"))["_MESA"]
+    (install,) = [line for line in values("mujoco", "RUN") if "apt-get install" in line]
+    words = shlex.split(install.split("--no-install-recommends")[1].split("&&")[0])
+    assert words == mesa
+    user = values("mujoco", "USER")[-1].split(":")[0]
+    assert int(user) > 0
+
+
+def test_isaac_sim_gets_what_setup_cfg_asks_for_except_mujoco():
+    wanted = {r.name: r for r in map(Requirement, install_requires())}
+    isaac = requirements(DEPLOY / "isaac-sim-requirements.txt")
+    assert wanted.keys() - isaac.keys() == NOT_IN_ISAAC
+    assert all(wanted[name] == requirement for name, requirement in isaac.items())
+
+
+def test_constraints_keep_numpy_1_and_lie_within_the_requirements():
+    isaac, constraints = (
+        requirements(DEPLOY / "isaac-sim-requirements.txt"),
+        requirements(CONSTRAINTS),
+    )
+    for name, constraint in constraints.items():
+        (pin,) = constraint.specifier
+        assert pin.operator == "=="
+        assert name not in isaac or isaac[name].specifier.contains(pin.version)
+    assert constraints["numpy"].specifier.contains("1.26.0")
+
+
+def read_setup() -> configparser.ConfigParser:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    return setup
+
+
+def install_requires() -> list[str]:
+    lines = read_setup()["options"]["install_requires"].splitlines()
+    return [line for line in lines if line and not line.startswith("#")]

@@ -23,6 +23,7 @@ import pp_env
 from experts.diagnosis import failure_stage
 from experts.pick_place import PickPlaceExpert
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, RenderConfig
+from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES, PickPlaceEnv
 from pp_env.sim import SIMULATORS, leave
 from recorder.evaluate import (
@@ -42,8 +43,8 @@ from recorder.sinks import SideBySide
 
 _MAX_STEPS = gym.spec(pp_env.ENV_ID).max_episode_steps
 _REPORTED = (
-    "policy", "num_episodes", "seed", "max_steps", "simulator", "grasp", "obs_type", "fps",
-    "resolution", "preset",
+    "policy", "num_episodes", "seed", "max_steps", "simulator", "grasp", "obs_type",
+    "control_mode", "fps", "resolution", "preset",
 )  # fmt: skip
 
 
@@ -128,6 +129,7 @@ def make_env(args: argparse.Namespace, obs_type: str) -> gym.Env:
         disable_env_checker=True,
         simulator=args.simulator,
         obs_type=obs_type,
+        control_mode=args.control_mode,
         config=collect.make_config(args),
     )
 
@@ -280,6 +282,10 @@ def settle(args: argparse.Namespace) -> None:
                 f"checkpoint, got {args.policy!r}, and there is no such folder"
             )
         checkpoint = Checkpoint(Path(args.policy))
+    if args.policy == "expert" and args.control_mode != "joint_pos":
+        raise ValueError(
+            f"the expert's actions are for --control-mode joint_pos, got {args.control_mode}"
+        )
     if args.obs_type is None:
         args.obs_type = "state" if checkpoint is None else fitting_obs_type(checkpoint)
     if args.resolution is None:
@@ -293,8 +299,7 @@ def fitting_obs_type(checkpoint: Checkpoint) -> str:
     """The kind of observation that a checkpoint's inputs ask for."""
     if checkpoint.image_sizes:
         return "pixels_agent_pos"
-    wanted = "environment_state_agent_pos" if ENVIRONMENT_STATE in checkpoint.inputs else "state"
-    return wanted if wanted in OBS_TYPES else "state"
+    return "environment_state_agent_pos" if ENVIRONMENT_STATE in checkpoint.inputs else "state"
 
 
 def require_writable(args: argparse.Namespace) -> None:
@@ -332,6 +337,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--workers", type=_count, default=1, help="processes; the numbers are the same")
     add("--max-steps", type=_count, default=_MAX_STEPS, help="an episode ends after so many")
     add("--obs-type", choices=OBS_TYPES, help="default: state, or what the checkpoint needs")
+    add("--control-mode", choices=CONTROL_MODES, default="joint_pos", help="what actions mean")
     add("--simulator", choices=sorted(SIMULATORS), default="mujoco", help="physics and pictures")
     add("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint", help="grasp mode")
     add("--fps", type=_count, default=30, help="control and camera rate, Hz")

@@ -83,37 +83,43 @@ def actions_of_lerobot(args, folder: str) -> np.ndarray:
     return result["action"][0].numpy().clip(ACTION.low, ACTION.high)
 
 
-def main() -> int:
-    """Runs the check; returns the exit status."""
-    logging.disable(logging.INFO)
-    version, _ = import_lerobot()
+def check(folder: Path, *options: str) -> None:
+    """Collects with these options, trains, evaluates, and compares."""
     import collect
     import evaluate
     from recorder.lerobot_policy import Checkpoint
 
-    tiny = ["--num-episodes", "1", "--steps-per-segment", "20"]
-    pictures = ["--resolution", "64", "--preset", "fast"]
-    with tempfile.TemporaryDirectory() as folder:
-        names = ("dataset", "train", "report.json", "videos")
-        dataset, output, report, videos = (Path(folder) / name for name in names)
-        assert collect.main([*tiny, *pictures, "--output", str(dataset)]) == 0
-        with redirect_stderr(io.StringIO()):  # progress bars
-            train(dataset, output)
-        options = ["--policy", str(output), "--num-episodes", "2", "--max-steps", str(_STEPS)]
-        options += ["--preset", "fast", "--json", str(report), "--videos", str(videos)]
-        assert evaluate.main(options) == 0
-        rows = json.loads(report.read_text())["episodes"]
-        assert [(row["steps"], row["error"]) for row in rows] == [(_STEPS, "")] * 2, rows
-        assert len(list(videos.glob("*.mp4"))) == 2
+    dataset, output = folder / "dataset", folder / "train"
+    tiny = ["--num-episodes", "1", "--steps-per-segment", "20", "--output", str(dataset)]
+    assert collect.main([*tiny, *options]) == 0
+    with redirect_stderr(io.StringIO()):  # progress bars
+        train(dataset, output)
 
-        args = evaluate.make_parser().parse_args(options)
-        evaluate.settle(args)
-        ours = our_actions(args)
-        with redirect_stderr(io.StringIO()):
-            theirs = actions_of_lerobot(args, str(Checkpoint(output).folder))
-        assert np.ptp(ours, axis=0).max() > 0, "the policy does not move"
-        np.testing.assert_array_equal(ours, theirs)
-    print(f"OK: a checkpoint of lerobot-train acts as in lerobot-eval (lerobot {version})")
+    report, videos = folder / "report.json", folder / "videos"
+    command = ["--policy", str(output), "--num-episodes", "2", "--max-steps", str(_STEPS)]
+    command += ["--preset", "fast", "--json", str(report), "--videos", str(videos)]
+    assert evaluate.main(command) == 0
+    rows = json.loads(report.read_text())["episodes"]
+    assert [(row["steps"], row["error"]) for row in rows] == [(_STEPS, "")] * 2, rows
+    assert len(list(videos.glob("*.mp4"))) == 2
+
+    args = evaluate.make_parser().parse_args(command)
+    evaluate.settle(args)
+    ours = our_actions(args)
+    with redirect_stderr(io.StringIO()):
+        theirs = actions_of_lerobot(args, str(Checkpoint(output).folder))
+    assert np.ptp(ours, axis=0).max() > 0, "the policy does not move"
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def main() -> int:
+    """Runs the check with and without cameras; returns the exit status."""
+    logging.disable(logging.INFO)
+    version, _ = import_lerobot()
+    for options in (["--resolution", "64", "--preset", "fast"], ["--no-cameras"]):
+        with tempfile.TemporaryDirectory() as folder:
+            check(Path(folder), *options)
+    print(f"OK: checkpoints of lerobot-train act as in lerobot-eval (lerobot {version})")
     return 0
 
 

@@ -161,6 +161,15 @@ def test_random_actions_fail(tmp_path, capsys):
     assert result(tmp_path, "random", *options)[1] == report
 
 
+def test_actions_may_mean_something_else(tmp_path):
+    options = ["--num-episodes", 1, "--max-steps", 9, "--control-mode", "ee_delta"]
+    options += ["--obs-type", "goal", "--videos", tmp_path, "--resolution", 32]
+    _, report = result(tmp_path, "random", *options)
+    assert report["episodes"][0]["steps"] == 9
+    assert report["control_mode"] == "ee_delta"
+    assert list(tmp_path.glob("*.mp4"))
+
+
 def test_a_class_and_a_function_are_policies(tmp_path):
     assert run("tests.policies:Expert", "--num-episodes", 1, "--min-success", 1) == 0
     _, report = result(tmp_path, "tests.policies:hold", "--num-episodes", 1, "--max-steps", 5)
@@ -171,7 +180,7 @@ def test_pictures_are_for_those_who_ask(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(
         "pp_env.sim.mujoco_sim.MujocoSimulator.render",
-        lambda self, camera: drawn.append(camera) or np.zeros((64, 64, 3), np.uint8),
+        lambda self, *what: drawn.append(what) or np.zeros((64, 64, 3), np.uint8),
     )
     options = ["--num-episodes", 1, "--max-steps", 3, "--resolution", 64, "--preset", "fast"]
     run("random", *options)
@@ -329,6 +338,7 @@ def test_a_callable_that_is_none(policy, message, capsys):
         (["--policy", "expert", "--num-episodes", "0"], "must be at least 1, got 0"),
         (["--policy", "expert", "--seed", "-1"], "must not be negative, got -1"),
         (["--policy", "expert", "--min-success", "90"], "must be from 0 to 1, got 90"),
+        (["--policy", "expert", "--control-mode", "ee_delta"], "are for --control-mode joint_pos"),
         (["--policy", "expert", "--fps", "7"], "must divide the physics rate"),
         (["--policy", "expert", "--json", "/"], "must be a file that can be written"),
         ([], "the following arguments are required: --policy"),
@@ -425,6 +435,11 @@ def test_a_checkpoint_says_what_it_must_see(checkpoint):
     args = evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
     evaluate.settle(args)
     assert (args.obs_type, args.resolution) == ("pixels_agent_pos", 96)
+    truth = {"observation.environment_state": {"type": "ENV", "shape": [11]}}
+    change(checkpoint, "config.json", input_features=truth)
+    args = evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    evaluate.settle(args)
+    assert args.obs_type == "environment_state_agent_pos"
 
 
 def test_renamed_and_empty_cameras_fit(checkpoint):

@@ -43,6 +43,7 @@ check-lerobot: $(VENV)/.ready $(LEROBOT_VENV)/.ready
 	@rm -rf $(LEROBOT_VENV)/dataset
 	$(RUN) collect.py --num-episodes 3 --keep all --output $(LEROBOT_VENV)/dataset
 	$(LEROBOT_VENV)/bin/python tests/check_dataset.py $(LEROBOT_VENV)/dataset
+	$(LEROBOT_VENV)/bin/python tests/check_policy.py
 
 bench: $(VENV)/.ready
 	$(RUN) -m benchmarks.speed
@@ -61,12 +62,12 @@ $(VENV)/.ready-dev: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) ".[dev]"
 	@touch $@ $(VENV)/.ready
 
-$(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt deploy/bootstrap.py
+$(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(LEROBOT_VENV)
-	@echo "pip will name conflicts with packages that reading a dataset does not need"
+	@echo "pip will name conflicts with packages that are not needed here"
 	$(LEROBOT_VENV)/bin/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(LEROBOT_VENV)/bin/pip install --quiet --no-deps torchvision==0.25.0 lerobot==0.4.4
-	$(LEROBOT_VENV)/bin/pip install --quiet -r tests/lerobot-requirements.txt
+	$(LEROBOT_VENV)/bin/pip install --quiet -r tests/lerobot-requirements.txt -e .
 	@touch $@
 
 usd-check: $(NEWTON_VENV)/.ready

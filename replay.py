@@ -72,7 +72,7 @@ def replay(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Compa
             compare = Compare(dataset, k, row, tolerance(stored))
             sinks = [compare] if writer is None else [compare, writer]
             seed, attempt = entry["episode/seed"], entry["episode/attempt"]
-            policy = RecordedActions(dataset, k)
+            policy = RecordedActions(dataset.rows(k)["action"])
             run_episode(env, policy, sinks, seed, attempt, entry["length"])
             results.append(compare.result)
         if writer is not None:

@@ -30,5 +30,24 @@ def failure_phase(trace: Sequence[tuple[str, dict[str, Any]]]) -> str:
     return trace[-1][0]
 
 
+def failure_stage(infos: Sequence[dict[str, Any]]) -> str:
+    """How far a failed attempt of any policy had come, whatever it calls its phases.
+
+    Args:
+        infos: The `info` of every state.
+
+    Returns:
+        "grasp" if the object was never held; "carry" if it was but ended away from the target;
+        "release" if it is at the target but not let go, at rest and on the table; "return" if only
+        the arm is not back at HOME.
+    """
+    unmet = set(infos[-1]["failures"])
+    if not any(info["is_grasped"] for info in infos):
+        return "grasp"
+    if "away_from_target" in unmet:
+        return "carry"
+    return "release" if unmet - {"arm_not_home"} else "return"
+
+
 def _order(phase: str) -> int:
     return [waypoint.name for waypoint in WAYPOINTS].index(phase)

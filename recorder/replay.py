@@ -1,5 +1,6 @@
 """Plays recorded actions again, and compares what happens with what was recorded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +13,10 @@ _OUTCOME = ("next.reward", "next.done", "next.success")
 
 
 class RecordedActions:
-    """A `Policy` that repeats the actions of a recorded episode."""
+    """A `Policy` that repeats the actions of an episode, one per step."""
 
-    def __init__(self, dataset: Dataset, episode: int) -> None:
-        self._actions = dataset.rows(episode)["action"]
+    def __init__(self, actions: Sequence[np.ndarray] | np.ndarray) -> None:
+        self._actions = actions
         self._next = 0
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:

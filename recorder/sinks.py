@@ -1,10 +1,13 @@
 """Small sinks that stand between the loop and a writer, or beside it."""
 
 import sys
+from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from recorder.rollout import Episode, EpisodeSink, Step
+from recorder.video import VideoEncoder
 
 
 class SuccessOnly:
@@ -91,3 +94,33 @@ class Progress:
     def close(self) -> None:
         """Leaves the bar as it is and ends its line."""
         self._bar.close()
+
+
+class SideBySide:
+    """Writes the pictures of all cameras, left to right, as one video of one episode.
+
+    Args:
+        path: The mp4 file; it is deleted if the episode is broken off.
+        fps: Frames per second.
+    """
+
+    def __init__(self, path: Path, fps: int) -> None:
+        self._encoder = VideoEncoder(path, "h264", fps)
+
+    def begin(self, seed: int) -> None:
+        """Nothing to do."""
+
+    def add(self, step: Step) -> None:
+        """Adds the pictures of the observation."""
+        self._encoder.add(np.hstack(list(step.observation["pixels"].values())))
+
+    def end(self, episode: Episode) -> None:
+        """Completes the file."""
+        self._encoder.finish(episode.length)
+
+    def abort(self) -> None:
+        """Deletes the file."""
+        self._encoder.cancel()
+
+    def close(self) -> None:
+        """Nothing to do."""

@@ -1,0 +1,227 @@
+"""A policy that LeRobot has trained, from its checkpoint folder. Needs lerobot when it is made."""
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+Shapes = dict[str, tuple[int, ...]]
+
+STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
+IMAGE, IMAGES = "observation.image", "observation.images."
+ACTION = "action"
+
+_FILES = (
+    "config.json",
+    "model.safetensors",
+    "policy_preprocessor.json",
+    "policy_postprocessor.json",
+)
+_WITHIN = ("", "pretrained_model", "checkpoints/last/pretrained_model")
+
+
+class CheckpointError(ValueError):
+    """A folder is no checkpoint that can be evaluated here; the message says why."""
+
+
+class Checkpoint:
+    """A checkpoint on disk; reading it does not need lerobot.
+
+    Args:
+        folder: With config.json, model.safetensors and the two processors, or a folder that
+            `lerobot-train` has written these into.
+
+    Raises:
+        CheckpointError: It is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = [folder / part for part in _WITHIN if (folder / part / _FILES[0]).is_file()]
+        if not found:
+            raise CheckpointError(
+                f"{folder} is no LeRobot checkpoint: it has no {_FILES[0]}; expected a folder like "
+                "OUTPUT/checkpoints/last/pretrained_model of lerobot-train"
+            )
+        self.folder = found[0]
+        if missing := [name for name in _FILES if not (self.folder / name).is_file()]:
+            raise CheckpointError(
+                f"{self.folder} lacks {missing}; expected {list(_FILES)}. A checkpoint from before "
+                "lerobot 0.4 gets its processors from 'python -m "
+                "lerobot.processor.migrate_policy_normalization'"
+            )
+        config = _read_json(self.folder / _FILES[0])
+        self.inputs = _shapes(config, "input_features")
+        self.outputs = _shapes(config, "output_features")
+        steps = _read_json(self.folder / _FILES[2]).get("steps", [])
+        self._renamed = {
+            old: new
+            for step in steps
+            for old, new in step.get("config", {}).get("rename_map", {}).items()
+        }
+
+    @property
+    def image_sizes(self) -> set[tuple[int, ...]]:
+        """The different (height, width) of its pictures."""
+        return {shape[-2:] for key, shape in self.inputs.items() if len(shape) == 3}
+
+    def require_fitting(self, observation_space: gym.Space, action_space: gym.Space) -> None:
+        """Checks that an environment gives the inputs and takes the output.
+
+        Raises:
+            CheckpointError: It does not; the message lists the features of both.
+        """
+        given = _features(observation_space)
+        given = {self._renamed.get(key, key): shape for key, shape in given.items()}
+        given[ACTION] = action_space.shape or ()
+        needed = {**self.inputs, **self.outputs}
+        differing = [key for key, shape in needed.items() if given.get(key) != shape]
+        if differing:
+            raise CheckpointError(
+                f"the checkpoint {self.folder} does not fit this environment in {differing}\n"
+                f"  the policy has       {_list(needed)}\n"
+                f"  the environment has  {_list(given)}\n"
+                "make the environment with the pictures, the sizes and the state that the policy "
+                "was trained on, or train it on data of this environment"
+            )
+
+
+class LeRobotPolicy:
+    """A `Policy` around a checkpoint: processors, action chunks and all.
+
+    On the CPU it computes in one thread, so that its actions depend neither on the number of cores
+    nor on how many processes share them.
+
+    Args:
+        checkpoint: What to load.
+        task: What the policy is told to do, for those that take language.
+
+    Raises:
+        ImportError: lerobot is not installed.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, task: str) -> None:
+        torch, factory, config_class = _import_lerobot()
+        torch.set_num_threads(1)
+        folder = str(checkpoint.folder)
+        with redirect_stdout(sys.stderr):  # it announces what it loads
+            config = config_class.from_pretrained(folder)
+            if hasattr(config, "pretrained_backbone_weights"):
+                # They are in the checkpoint; lerobot would download them only to replace them.
+                config.pretrained_backbone_weights = None
+            policy_class = factory.get_policy_class(config.type)
+            self._policy = policy_class.from_pretrained(folder, config=config)
+            self._preprocess, self._postprocess = factory.make_pre_post_processors(
+                config,
+                folder,
+                preprocessor_overrides={"device_processor": {"device": config.device}},
+            )
+        self._torch = torch
+        device = torch.device(config.device).type
+        self._autocast = torch.autocast(device) if config.use_amp else nullcontext()
+        self._task = task
+
+    def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
+        """Forgets the last episode, and seeds torch from the episode's generator."""
+        self._torch.manual_seed(int(rng.integers(2**63)))
+        self._policy.reset()
+        self._preprocess.reset()
+        self._postprocess.reset()
+
+    def act(self, observation: Any) -> np.ndarray:
+        """The next action of the policy's chunk."""
+        batch: dict[str, Any] = {
+            key: self._torch.from_numpy(value) for key, value in to_lerobot(observation).items()
+        }
+        batch["task"] = [self._task]
+        with self._torch.inference_mode(), self._autocast:
+            action = self._postprocess(self._policy.select_action(self._preprocess(batch)))
+        return action.squeeze(0).float().cpu().numpy()
+
+
+def to_lerobot(observation: Any) -> dict[str, np.ndarray]:
+    """An observation as LeRobot's policies take it, as a batch of one.
+
+    Pictures (H, W, 3) uint8 become (1, 3, H, W) float32 in [0, 1], vectors (1, n) float32.
+    """
+    named = _named(observation, lambda value: value)
+    return {key: _batch_of_one(np.asarray(value)) for key, value in named.items()}
+
+
+def _features(space: gym.Space) -> Shapes:
+    """Names and shapes of what LeRobot makes of a space's observations, pictures channels first."""
+
+    def shape(box: gym.Space) -> tuple[int, ...]:
+        size = box.shape or ()
+        return (size[2], *size[:2]) if len(size) == 3 else size
+
+    return _named(space, shape)
+
+
+def _named(observation: Any, convert: Any) -> dict[str, Any]:
+    """Parts of an observation, or of its space, by LeRobot's names."""
+    if not isinstance(observation, (Mapping, gym.spaces.Dict)):
+        return {STATE: convert(observation)}
+    named = {}
+    for key, value in observation.items():
+        if key == "pixels" and isinstance(value, (Mapping, gym.spaces.Dict)):
+            named |= {f"{IMAGES}{camera}": convert(part) for camera, part in value.items()}
+        else:
+            name = {"pixels": IMAGE, "agent_pos": STATE}.get(key, f"observation.{key}")
+            named[name] = convert(value)
+    return named
+
+
+def _batch_of_one(value: np.ndarray) -> np.ndarray:
+    if value.ndim == 3:
+        value = np.moveaxis(value, -1, 0).astype(np.float32) / np.float32(255)
+    return np.ascontiguousarray(value, dtype=np.float32)[None]
+
+
+def _import_lerobot() -> tuple[Any, Any, Any]:
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+        from lerobot.configs.policies import (  # pyright: ignore[reportMissingImports]
+            PreTrainedConfig,
+        )
+        from lerobot.policies import factory  # pyright: ignore[reportMissingImports]
+        from lerobot.utils.import_utils import (  # pyright: ignore[reportMissingImports]
+            register_third_party_plugins,
+        )
+    except ImportError as error:
+        raise ImportError(
+            f"a LeRobot checkpoint needs lerobot, which cannot be imported ({error}); "
+            "try 'pip install lerobot'"
+        ) from error
+    register_third_party_plugins()
+    return torch, factory, PreTrainedConfig
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got a {type(content).__name__}")
+    return content
+
+
+def _shapes(config: dict[str, Any], name: str) -> Shapes:
+    features = config.get(name)
+    if not isinstance(features, dict) or not features:
+        raise CheckpointError(f"the checkpoint's config.json has no {name}; is it a policy's?")
+    # An empty camera stands for a picture that the policy may do without.
+    return {
+        key: tuple(feature["shape"])
+        for key, feature in features.items()
+        if not key.startswith(f"{IMAGES}empty_camera_")
+    }
+
+
+def _list(shapes: Shapes) -> str:
+    return ", ".join(f"{key} {list(shape)}" for key, shape in sorted(shapes.items()))

@@ -1,0 +1,127 @@
+"""Trains a tiny ACT with the real lerobot, and evaluates its checkpoint.
+
+Usage: python tests/check_policy.py       (make check-lerobot)
+
+Runs where lerobot and this project are installed, 0.4.x or 0.6.x. `lerobot-train` makes two steps,
+`pp-evaluate` runs two short episodes with videos, and the actions of the first must be those of
+`lerobot-eval`'s own loop, bit for bit. Exits with 1 if any of this fails.
+"""
+
+import io
+import json
+import logging
+import sys
+import tempfile
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import numpy as np
+from check_dataset import import_lerobot
+
+_STEPS = 30
+
+
+def train(dataset: Path, output: Path) -> None:
+    """Two steps of training."""
+    from lerobot.scripts import lerobot_train
+
+    sys.argv = [
+        "lerobot-train", "--dataset.repo_id=local/tiny", f"--dataset.root={dataset}",
+        "--dataset.video_backend=pyav", f"--output_dir={output}", "--wandb.enable=false",
+        "--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false",
+        "--policy.pretrained_backbone_weights=null", "--policy.chunk_size=10",
+        "--policy.n_action_steps=10", "--policy.dim_model=64", "--policy.dim_feedforward=64",
+        "--policy.n_heads=2", "--steps=2", "--batch_size=2", "--num_workers=0",
+    ]  # fmt: skip
+    lerobot_train.main()
+
+
+def our_actions(args) -> np.ndarray:
+    """The actions (steps, 8) of episode 0 in `pp-evaluate`."""
+    import evaluate
+
+    runner = evaluate.make_runner(args)
+    try:
+        return np.array(runner.run(0).actions)
+    finally:
+        runner.close()
+
+
+def actions_of_lerobot(args, folder: str) -> np.ndarray:
+    """The actions (steps, 8) of the same episode in `lerobot-eval`, clipped as they are applied."""
+    import gymnasium as gym
+    from lerobot.configs.policies import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+    from lerobot.scripts.lerobot_eval import rollout
+
+    import evaluate
+    from pp_env.layout import ACTION
+    from recorder.rollout import episode_seed
+
+    class SeedOnly(gym.Wrapper):
+        """Drops the reset option by which lerobot 0.6 talks to its own wrappers."""
+
+        def reset(self, *, seed=None, options=None):
+            return self.env.reset(seed=seed)
+
+    def make():
+        env = evaluate.make_env(args, args.obs_type)
+        return gym.wrappers.TimeLimit(SeedOnly(env.unwrapped), _STEPS)
+
+    def unchanged(batch):
+        return batch
+
+    config = PreTrainedConfig.from_pretrained(folder)
+    policy = get_policy_class(config.type).from_pretrained(folder)
+    processors = make_pre_post_processors(config, folder)
+    env = gym.vector.SyncVectorEnv([make], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    try:
+        seeds = [episode_seed(args.seed, 0)]
+        result = rollout(env, policy, unchanged, unchanged, *processors, seeds=seeds)
+    finally:
+        env.close()
+    return result["action"][0].numpy().clip(ACTION.low, ACTION.high)
+
+
+def check(folder: Path, *options: str) -> None:
+    """Collects with these options, trains, evaluates, and compares."""
+    import collect
+    import evaluate
+    from recorder.lerobot_policy import Checkpoint
+
+    dataset, output = folder / "dataset", folder / "train"
+    tiny = ["--num-episodes", "1", "--steps-per-segment", "20", "--output", str(dataset)]
+    assert collect.main([*tiny, *options]) == 0
+    with redirect_stderr(io.StringIO()):  # progress bars
+        train(dataset, output)
+
+    report, videos = folder / "report.json", folder / "videos"
+    command = ["--policy", str(output), "--num-episodes", "2", "--max-steps", str(_STEPS)]
+    command += ["--preset", "fast", "--json", str(report), "--videos", str(videos)]
+    assert evaluate.main(command) == 0
+    rows = json.loads(report.read_text())["episodes"]
+    assert [(row["steps"], row["error"]) for row in rows] == [(_STEPS, "")] * 2, rows
+    assert len(list(videos.glob("*.mp4"))) == 2
+
+    args = evaluate.make_parser().parse_args(command)
+    evaluate.settle(args)
+    ours = our_actions(args)
+    with redirect_stderr(io.StringIO()):
+        theirs = actions_of_lerobot(args, str(Checkpoint(output).folder))
+    assert np.ptp(ours, axis=0).max() > 0, "the policy does not move"
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def main() -> int:
+    """Runs the check with and without cameras; returns the exit status."""
+    logging.disable(logging.INFO)
+    version, _ = import_lerobot()
+    for options in (["--resolution", "64", "--preset", "fast"], ["--no-cameras"]):
+        with tempfile.TemporaryDirectory() as folder:
+            check(Path(folder), *options)
+    print(f"OK: checkpoints of lerobot-train act as in lerobot-eval (lerobot {version})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,6 +25,7 @@ from experts.pick_place import PickPlaceExpert
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES, PickPlaceEnv
+from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, leave
 from recorder.evaluate import (
     Attempt,
@@ -341,6 +342,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--simulator", choices=sorted(SIMULATORS), default="mujoco", help="physics and pictures")
     add("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint", help="grasp mode")
     add("--fps", type=_count, default=30, help="control and camera rate, Hz")
+    add("--randomize", choices=RANDOMIZATION_PRESETS, default="none", help="domain randomization")
     add("--resolution", type=_count, help="of pictures; default: 512, or the checkpoint's")
     add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
     add("--videos", type=Path, metavar="DIR", help="write videos, both cameras side by side")

@@ -1,6 +1,7 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ from pp_env import rotation, task
 from pp_env.config import PickPlaceConfig
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_env.sim import default_timing, make_simulator
-from pp_env.sim.api import Command, SimState, Simulator
+from pp_env.sim.api import Command, InitialState, SimState, Simulator
 
 OBS_TYPES = ("state", "pixels_agent_pos")
 
@@ -36,15 +37,19 @@ class PickPlaceEnv(gym.Env):
         1.0 in every step whose state is a success, else 0.0.
 
     Randomization:
-        Pick, place and the object's colour, from `reset`'s seed alone. `options` may fix "pick",
-        "place" (x, y in m), "color" (r, g, b in [0, 1]) and "object".
+        Pick, place and the object's colour, from `reset`'s seed alone; with a pool of objects
+        (`PickPlaceConfig.objects`) also which one it is and what stands beside it, and with
+        `TaskConfig.random_yaw` how they are turned. `options` may fix "pick", "place" (x, y in m),
+        "color" (r, g, b in [0, 1]), "object" (a name) and "yaw" (rad).
 
     Success (`pp_env.task.is_success`):
         Object at rest on the table within 5 cm of the marker, not held, gripper open, arm at HOME.
 
     `info`, at reset and at every step: `is_success`, `is_grasped`, `object_pos` (3,),
     `object_quat` (4,) w first, `goal_pos` (3,), `distance` (m, in the plane), `failures` (which
-    conditions for success do not hold), `environment_state` (11,), `object_rgb` (3,).
+    conditions for success do not hold), `environment_state` (11,), `object_rgb` (3,), `object` (its
+    name), `distractors` (the others' names), `task` (the text), and what `pp_env.task.handling`
+    says about how to grasp it.
 
     Args:
         simulator: Name of the simulator, or a function that makes one from the configuration.
@@ -92,6 +97,8 @@ class PickPlaceEnv(gym.Env):
         self._state: SimState | None = None
         self._goal_pos = np.zeros(3)
         self._object_rgb = np.zeros(3)
+        self._target = 0
+        self._episode_info: dict[str, Any] = {}
         if callable(simulator):
             self._simulator = simulator(self.config)
         else:
@@ -116,6 +123,7 @@ class PickPlaceEnv(gym.Env):
         start = task.sample_start(self.np_random, self.config, options)
         initial = task.initial_state(start, self.config)
         self._goal_pos, self._object_rgb = initial.goal_pos, initial.object_rgb
+        self._describe_episode(initial)
         self._state = self._simulator.reset(initial)
         return self._observation(self._state), self._info(self._state)
 
@@ -174,10 +182,23 @@ class PickPlaceEnv(gym.Env):
         pixels = {name: self._simulator.render(name) for name in names}
         return {"pixels": pixels, "agent_pos": vector}
 
+    def _describe_episode(self, initial: InitialState) -> None:
+        """What `info` says about the objects, all episode long."""
+        self._target = initial.target
+        target, *others = (self.config.candidates[placed.index] for placed in initial.placed)
+        self.task_description = task.instruction(target, self.config)
+        self._episode_info = {
+            "object": target.name,
+            "distractors": [obj.name for obj in others],
+            "task": self.task_description,
+            **task.handling(initial, self.config),
+        }
+
     def _info(self, state: SimState) -> dict[str, Any]:
-        unmet = task.failures(state, self._goal_pos, self.config)
+        unmet = task.failures(state, self._goal_pos, self.config, self._target)
         object_quat = rotation.canonical(state.object.quat_wxyz)
         return {
+            **{key: copy(value) for key, value in self._episode_info.items()},
             "is_success": not unmet,
             "is_grasped": state.is_grasped,
             "object_pos": state.object.position,

@@ -12,11 +12,12 @@ import numpy as np
 
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig
-from pp_env.sim.api import Command, InitialState, Pose, SimState
+from pp_env.sim.api import Command, InitialState, PlacedObject, Pose, SimState
 from pp_env.sim.grasp import is_grasped
-from pp_env.sim.mujoco_model import build_model
+from pp_env.sim.mujoco_model import build_model, numbered
 
 _SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
+_AWAY_Z = -5.0  # m, below the floor
 
 
 class MujocoSimulator:
@@ -53,11 +54,10 @@ class MujocoSimulator:
         mujoco.mj_resetData(model, data)
         data.qpos[self._arm_qpos] = initial.joint_pos
         data.qpos[self._finger_qpos] = initial.gripper_pos
-        data.qpos[self._object_qpos] = np.concatenate(initial.object)
+        self._place_objects(initial)
         data.ctrl[:7] = initial.joint_pos
         data.ctrl[7:] = initial.gripper_pos
         data.mocap_pos[0] = initial.goal_pos
-        model.geom_rgba[self._object_geom, :3] = initial.object_rgb
         mujoco.mj_step(model, data, self._settle_steps)
         self._state = self._observe(grasped=False)
         return self._state
@@ -101,16 +101,23 @@ class MujocoSimulator:
         self._finger_qpos = _slice([model.joint(j).qposadr[0] for j in panda.FINGER_JOINTS])
         self._arm_dof = _slice([model.joint(j).dofadr[0] for j in panda.ARM_JOINTS])
         self._finger_dof = _slice([model.joint(j).dofadr[0] for j in panda.FINGER_JOINTS])
-        free = model.joint("object_free")
-        self._object_qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
-        self._object_dof = slice(free.dofadr[0], free.dofadr[0] + 3)
         self._hand = model.body(panda.HAND.name).id
-        self._object = model.body("object").id
-        self._object_geom = model.geom("object").id
-        self._weld = model.equality("grasp").id
+        self._bodies = [_Body(model, i) for i in range(len(self._config.candidates))]
+        self._target = 0
+
+    def _place_objects(self, initial: InitialState) -> None:
+        """Puts what is on the table there, and the other candidates away."""
+        self._target = initial.target
+        present = {placed.index: placed for placed in initial.placed}
+        for index, body in enumerate(self._bodies):
+            if index in present:
+                body.put(self._model, self._data, present[index])
+            else:
+                body.put_away(self._model, self._data)
 
     def _observe(self, grasped: bool) -> SimState:
-        data, hand, obj = self._data, self._hand, self._object
+        data, hand, body = self._data, self._hand, self._bodies[self._target]
+        obj = body.id
         mujoco.mj_kinematics(self._model, data)  # poses of now, not of the last substep's start
         return SimState(
             joint_pos=data.qpos[self._arm_qpos].copy(),
@@ -119,28 +126,30 @@ class MujocoSimulator:
             gripper_vel=data.qvel[self._finger_dof].copy(),
             eef=Pose(data.xpos[hand].copy(), data.xquat[hand].copy()),
             object=Pose(data.xpos[obj].copy(), data.xquat[obj].copy()),
-            object_vel=data.qvel[self._object_dof].copy(),
+            object_vel=data.qvel[body.dof][:3].copy(),
             is_grasped=grasped,
         )
 
     def _update_grasp(self, command: Command) -> bool:
         config, state = self._config, self._state
-        grasped = is_grasped(state, command, config.grasp, config.object)
+        obj = config.candidates[self._target]
+        grasped = is_grasped(state, command, config.grasp, obj)
         if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
             if grasped:
                 self._weld_at_current_pose()
-            self._data.eq_active[self._weld] = grasped
+            self._data.eq_active[self._bodies[self._target].weld] = grasped
         return grasped
 
     def _weld_at_current_pose(self) -> None:
         """Makes the weld hold the object where it is, so that attaching moves nothing."""
-        data, hand, obj = self._data, self._hand, self._object
+        data, hand, body = self._data, self._hand, self._bodies[self._target]
+        obj = body.id
         offset = rotation.unrotate(data.xquat[hand], data.xpos[obj] - data.xpos[hand])
         hand_to_world, relative = np.empty(4), np.empty(4)
         mujoco.mju_negQuat(hand_to_world, data.xquat[hand])
         mujoco.mju_mulQuat(relative, hand_to_world, data.xquat[obj])
         # eq_data of a weld: anchor (3, in the object), relative pose (7), torque scale (1)
-        self._model.eq_data[self._weld, :11] = [0, 0, 0, *offset, *relative, 1]
+        self._model.eq_data[body.weld, :11] = [0, 0, 0, *offset, *relative, 1]
 
     def _open_viewer(self) -> None:
         if sys.platform == "linux" and not (
@@ -155,6 +164,35 @@ class MujocoSimulator:
         self._viewer = mujoco.viewer.launch_passive(
             self._model, self._data, show_left_ui=False, show_right_ui=False
         )
+
+
+class _Body:
+    """Where a candidate is in the model, and how it comes onto the table or leaves it."""
+
+    def __init__(self, model: mujoco.MjModel, index: int) -> None:
+        name = numbered("object", index)
+        free = model.joint(numbered("object_free", index))
+        self.id = model.body(name).id
+        self.weld = model.equality(numbered("grasp", index)).id
+        self.dof = slice(free.dofadr[0], free.dofadr[0] + 6)
+        self._qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
+        self._geom = model.geom(name).id
+        self._geoms = np.flatnonzero(model.geom_bodyid == self.id)
+        self._collides = model.geom_contype[self._geom], model.geom_conaffinity[self._geom]
+        self._away = np.array([0.0, 0.0, _AWAY_Z - index, 1.0, 0.0, 0.0, 0.0])
+
+    def put(self, model: mujoco.MjModel, data: mujoco.MjData, placed: PlacedObject) -> None:
+        """Stands on the table in its colour; a mesh with a texture keeps its own."""
+        data.qpos[self._qpos] = np.concatenate(placed.pose)
+        model.geom_rgba[self._geoms, :3] = placed.rgb
+        model.geom_contype[self._geom], model.geom_conaffinity[self._geom] = self._collides
+        model.body_gravcomp[self.id] = 0.0
+
+    def put_away(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Floats below the floor, where it touches nothing."""
+        data.qpos[self._qpos] = self._away
+        model.geom_contype[self._geom] = model.geom_conaffinity[self._geom] = 0
+        model.body_gravcomp[self.id] = 1.0
 
 
 class _Renderer:

@@ -25,6 +25,7 @@ _PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object that 
 _TALL = 0.045  # m: what is higher comes too near to the fingertips at HOME
 _STRAY = 0.02  # m that noise may move the TCP beside and above tall objects
 _OVER_TOPS = 0.05  # m from the highest top to the TCP, on the way out and home
+_BESIDE = 0.05  # m above the grasp: from here down, the fingers are beside the object
 
 
 class UnreachableError(ValueError):
@@ -111,11 +112,13 @@ class PickPlaceExpert:
         handling = Handling.of(info)
         targets = plan(info["object_pos"], info["object_quat"], info["goal_pos"], handling)
         noise = rng.uniform(-self._noise_rad, self._noise_rad, size=(len(WAYPOINTS), 7))
+        targets = _with_noise(targets, noise, _STRAY if handling.is_tall else np.inf)
+        highest_top = info["goal_pos"][2] + handling.scene_height
         self._interpolation = Interpolation(
             np.append(start["joint_pos"], start["gripper_pos"].mean()),
-            _with_noise(targets, noise, _STRAY if handling.is_tall else np.inf),
+            targets,
             self._steps_per_segment,
-            _detours(info["goal_pos"][2] + handling.scene_height) if handling.is_tall else {},
+            _detours(targets, highest_top) if handling.is_tall else {},
         )
 
     def act(self, observation) -> np.ndarray:
@@ -173,22 +176,38 @@ def _action(waypoint: Waypoint, reached: dict[str, list[np.ndarray]]) -> np.ndar
     return np.append(arm, waypoint.gripper)
 
 
-def _detours(highest_top: float) -> dict[int, np.ndarray]:
-    """The first and the last segment pass above HOME, so high that the hand clears all tops.
+def _detours(targets: np.ndarray, highest_top: float) -> dict[int, np.ndarray]:
+    """Actions (8,) that segments pass on their way, where a straight line would touch something.
+
+    The way out and home leads above HOME, so high that the hand clears all tops. Down to the
+    object and up from it, the hand moves vertically while the fingers are beside it.
 
     Args:
+        targets: Actions (9, 8) at the waypoints.
         highest_top: m, world.
     """
-    tcp = np.array(HOME_TCP)
-    tcp[2] = max(tcp[2], highest_top + _OVER_TOPS)
-    _, orientation = kinematics.forward(_HOME)
-    postures = _postures(tcp, orientation, _HOME[6] + _JOINT_7_OFFSETS)
-    costs = _cost(postures, _HOME)
-    arm = postures[np.unravel_index(costs.argmin(), costs.shape)]
-    return {
-        0: np.append(arm, WAYPOINTS[0].gripper),
-        len(WAYPOINTS) - 1: np.append(arm, WAYPOINTS[-1].gripper),
-    }
+    above_home = _raised(_HOME, max(0.0, highest_top + _OVER_TOPS - HOME_TCP[2]), _HOME)
+    last = len(WAYPOINTS) - 1
+    detours = {i: np.append(above_home, WAYPOINTS[i].gripper) for i in (0, last)}
+    for i in range(1, last):
+        if WAYPOINTS[i].is_raised != WAYPOINTS[i - 1].is_raised:
+            low, high = sorted((i - 1, i), key=lambda k: WAYPOINTS[k].is_raised)
+            beside = _raised(targets[low, :7], _BESIDE, targets[high, :7])
+            detours[i] = np.append(beside, targets[low, 7])
+    return detours
+
+
+def _raised(posture: np.ndarray, height: float, towards: np.ndarray) -> np.ndarray:
+    """A posture with the hand higher by so much, m, on the way to another; or that, out of reach.
+
+    Near it joints 1 and 3 may be almost parallel, so joint 7 is free to move a little: with a
+    fixed one the arm could swing.
+    """
+    hand, orientation = kinematics.forward(posture)
+    tcp = hand + panda.TCP_OFFSET * orientation[:, 2] + np.array([0.0, 0.0, height])
+    candidates = _postures(tcp, orientation, posture[6] + 0.1 * _JOINT_7_OFFSETS).reshape(-1, 7)
+    costs = _cost(candidates, posture) + _cost(candidates, towards)
+    return candidates[costs.argmin()] if np.isfinite(costs).any() else towards
 
 
 def _reach_above(

@@ -50,7 +50,7 @@ class Interpolation:
         start: (8,) action at which the first segment begins.
         targets: (n, 8) action at the end of each segment.
         steps_per_segment: Actions per segment, at least 1.
-        detours: By segment, an action (8,) that it passes halfway.
+        detours: By segment, an action (8,) that it passes on its way, at an even pace.
     """
 
     def __init__(
@@ -78,7 +78,16 @@ class Interpolation:
         self._step += 1
         before, after = self._knots[segment], self._knots[segment + 1]
         if segment in self._detours:
-            halfway = self._detours[segment]
-            before, after = (before, halfway) if share <= 0.5 else (halfway, after)
-            share = 2 * share if share <= 0.5 else 2 * share - 1
+            middle = self._detours[segment]
+            first, second = _duration(before, middle), _duration(middle, after)
+            done = share * (first + second)
+            if done < first:
+                after, share = middle, done / first
+            else:
+                before, share = middle, (done - first) / second if second else 1.0
         return (before + share * (after - before)).astype(np.float32)
+
+
+def _duration(before: np.ndarray, after: np.ndarray) -> float:
+    """Seconds that the arm's slowest joint needs between two actions (8,)."""
+    return float((np.abs(after - before)[:7] / panda.JOINT_VELOCITY_LIMIT).max())

@@ -448,14 +448,14 @@ class PickPlaceConfig:
         return self.objects or (self.object,)
 
     def target_index(self, name: str) -> int:
-        """The candidate of that name or label, as an index.
+        """The candidate of that name or label ("tomato_soup_can" is good, too), as an index.
 
         Raises:
             ValueError: There is none, or it can't be grasped.
         """
         graspable = [obj.name for obj in self.candidates if obj.fits_gripper]
         for index, obj in enumerate(self.candidates):
-            if name not in (obj.name, obj.label):
+            if name != obj.name and name.replace("_", " ") != obj.label:
                 continue
             if not obj.fits_gripper:
                 raise ValueError(

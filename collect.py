@@ -501,15 +501,17 @@ def make_pool(args: argparse.Namespace) -> tuple[ObjectConfig, ...]:
         OSError: A mesh is missing.
     """
     if not args.use_ycb:
-        if args.ycb_meshes is not None:
-            raise ValueError("--ycb-meshes shows the objects of --use-ycb; give that, too")
+        if args.ycb_meshes is not None or not args.ycb_assets:
+            raise ValueError("--ycb-meshes and --no-ycb-assets are for --use-ycb; give that, too")
         return ()
-    if args.ycb_meshes is None:
-        return YCB_OBJECTS
-    files = [ycb_mesh(args.ycb_meshes.resolve(), obj.name) for obj in YCB_OBJECTS]
+    folder = args.ycb_meshes
     return tuple(
-        dataclasses.replace(obj, mesh=str(file))
-        for obj, file in zip(YCB_OBJECTS, files, strict=True)
+        dataclasses.replace(
+            obj,
+            asset=obj.asset if args.ycb_assets else None,
+            mesh=None if folder is None else str(ycb_mesh(folder.resolve(), obj.name)),
+        )
+        for obj in YCB_OBJECTS
     )
 
 
@@ -575,7 +577,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num-objects", type=_positive, default=1, help="on the table: the target and others")
     add("--object", metavar="NAME", help="the only target, such as tomato_soup_can")
     add("--random-yaw", action="store_true", help="turn objects about the vertical")
-    add("--ycb-meshes", type=Path, metavar="DIR", help="show them by the YCB set's meshes")
+    add("--ycb-meshes", type=Path, metavar="DIR", help="MuJoCo: show them by the set's meshes")
+    add("--ycb-assets", action=switch, default=True, help="Isaac Sim: show them by its own files")
     add("--task", type=_text, help="text of every frame; default: what the environment says")
     add("--status-file", type=Path, help="JSON file that tells how the run goes, and how it ended")
     add("--restart-every", type=_positive, help="start the process anew after so many episodes")

@@ -25,6 +25,7 @@ _PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object that 
 _TALL = 0.045  # m: what is higher comes too near to the fingertips at HOME
 _STRAY = 0.02  # m that noise may move the TCP beside and above tall objects
 _OVER_TOPS = 0.05  # m from the highest top to the TCP, on the way out and home
+_SWING_COST = 0.3  # of a joint's way up from a tall object, beside its distance from HOME
 _BESIDE = 0.05  # m above the grasp: from here down, the fingers are beside the object
 
 
@@ -156,14 +157,17 @@ def plan(
     grasp_pos = object_pos + np.array([0.0, 0.0, handling.grasp_height])
     place_pos = np.append(goal_pos[:2], grasp_pos[2] + _PLACE_CLEARANCE)
     heights = (0.0, handling.travel_height)
+    swing_cost = _SWING_COST if handling.is_tall else 0.0
     yaws = rotation.yaw(np.asarray(object_quat)) + handling.grasp_yaws
     tilts = _TILTS if handling.grasp_height == 0.0 else _TILTS[_TILTS <= _PALM_TILT + 1e-9]
     outward = np.array([np.arctan2(goal_pos[1], goal_pos[0])])
     for place_yaws in (yaws, outward):
         for tilt in tilts:
-            pick = _reach_above(grasp_pos, yaws, tilt, heights)
-            place = _reach_above(place_pos, place_yaws, tilt, heights) if pick else None
-            if pick and place:
+            pick = _reach_above(grasp_pos, yaws, tilt, heights, swing_cost)
+            if not pick:
+                continue
+            place = _reach_above(place_pos, place_yaws, tilt, heights, swing_cost)
+            if place:
                 return np.array([_action(w, {"pick": pick, "place": place}) for w in WAYPOINTS])
     raise UnreachableError(
         f"the arm reaches no grasp at pick {_xy(object_pos)} and place {_xy(goal_pos)}; "
@@ -211,12 +215,17 @@ def _raised(posture: np.ndarray, height: float, towards: np.ndarray) -> np.ndarr
 
 
 def _reach_above(
-    grasp_pos: np.ndarray, yaws: np.ndarray, tilt: float, heights: tuple[float, ...]
+    grasp_pos: np.ndarray,
+    yaws: np.ndarray,
+    tilt: float,
+    heights: tuple[float, ...],
+    swing_cost: float,
 ) -> list[np.ndarray] | None:
     """Joints (7,) at each height above a grasp, or None where one is out of reach.
 
     All heights share joint 7, so that going up and down is all but a straight line. Of the
-    choices, the one that stays nearest to HOME is taken.
+    choices, the one that stays nearest to HOME is taken; `swing_cost` is the weight of how far
+    the lowest and the highest are from each other.
     """
     radial = np.arctan2(grasp_pos[1], grasp_pos[0])
     raised = grasp_pos + np.array([0.0, 0.0, 1.0]) * np.array(heights)[:, None, None]
@@ -226,9 +235,12 @@ def _reach_above(
         costs = _cost(postures, _HOME)  # (height, joint 7, branch)
         totals = costs.min(-1).sum(0)
         if np.isfinite(totals).any():
-            best = int(totals.argmin())
-            branches = costs[:, best].argmin(-1)
-            return [postures[i, best, branches[i]] for i in range(len(heights))]
+            reached = np.take_along_axis(postures, costs.argmin(-1)[..., None, None], axis=2)[
+                :, :, 0
+            ]
+            if swing_cost:
+                totals += swing_cost * _cost(reached[0], reached[-1])
+            return list(reached[:, int(totals.argmin())])
     return None
 
 

@@ -17,6 +17,7 @@ from pp_env import panda
 T = TypeVar("T")
 Vec3 = tuple[float, float, float]
 Interval = tuple[float, float]
+Shape = Literal["box", "cylinder"]
 
 HOME_JOINT_POS = (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785)  # rad
 HOME_TCP = (0.307, 0.0, 0.487)  # m, where that puts the point between the finger pads
@@ -98,7 +99,7 @@ class ObjectConfig:
     dynamic_friction: float = 1.0
     restitution: float = 0.0
     asset: str | None = None
-    shape: Literal["box", "cylinder"] = "box"
+    shape: Shape = "box"
     rgb: Vec3 | None = None
     mesh: str | None = None
 
@@ -158,7 +159,7 @@ GRASP_DEPTH = 0.02  # m below the top: the pads are whole on the object, the pal
 GRASP_ROOM = 0.01  # m that the open gripper must have beside an object, both sides together
 
 
-def _ycb(name: str, size: Vec3, mass: float, rgb: Vec3, shape="box") -> ObjectConfig:
+def _ycb(name: str, size: Vec3, mass: float, rgb: Vec3, shape: Shape = "box") -> ObjectConfig:
     asset = f"Isaac/Props/YCB/Axis_Aligned_Physics/{name}.usd"
     return ObjectConfig(name, size, mass, asset=asset, shape=shape, rgb=rgb)
 
@@ -435,8 +436,9 @@ class PickPlaceConfig:
             raise ValueError(f"objects must have different names, got {names}")
         if not 1 <= self.num_objects <= len(names):
             raise ValueError(
-                f"num_objects must be from 1 to {len(names)}, because no object is there twice "
-                f"and the candidates are {names}; got {self.num_objects}"
+                f"num_objects (--num-objects) must be from 1 to {len(names)}, because no object is "
+                f"there twice and the candidates are {names}, got {self.num_objects}; "
+                "--use-ycb has six"
             )
         if not any(obj.fits_gripper for obj in self.candidates):
             most = 2 * panda.FINGER_OPEN - GRASP_ROOM

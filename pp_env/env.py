@@ -185,7 +185,7 @@ class PickPlaceEnv(gym.Env):
     def _describe_episode(self, initial: InitialState) -> None:
         """What `info` says about the objects, all episode long."""
         self._target = initial.target
-        target, *others = (self.config.candidates[placed.index] for placed in initial.placed)
+        target, *others = (self.config.candidates[placed.candidate] for placed in initial.placed)
         self.task_description = task.instruction(target, self.config)
         self._episode_info = {
             "object": target.name,

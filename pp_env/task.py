@@ -101,7 +101,7 @@ def handling(initial: InitialState, config: PickPlaceConfig) -> dict[str, np.nda
         (n,) of the hand against the object's x axis, rad, `travel_height` above the grasp at which
         the hand passes over everything, m, and `scene_height` of the highest top above the table.
     """
-    target, *others = (config.candidates[placed.index] for placed in initial.placed)
+    target, *others = (config.candidates[placed.candidate] for placed in initial.placed)
     return {
         "object_size": np.array(target.size),
         "grasp_height": target.grasp_height,

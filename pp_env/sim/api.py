@@ -62,12 +62,12 @@ class PlacedObject(NamedTuple):
     """An object of the scene, and where it stands.
 
     Attributes:
-        index: Among the configuration's candidates.
+        candidate: Which of the configuration's candidates it is.
         pose: Its frame, resting on the table.
         rgb: (3,) colour in [0, 1].
     """
 
-    index: int
+    candidate: int
     pose: Pose
     rgb: np.ndarray
 

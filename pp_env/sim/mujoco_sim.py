@@ -108,7 +108,7 @@ class MujocoSimulator:
     def _place_objects(self, initial: InitialState) -> None:
         """Puts what is on the table there, and the other candidates away."""
         self._target = initial.target
-        present = {placed.index: placed for placed in initial.placed}
+        present = {placed.candidate: placed for placed in initial.placed}
         for index, body in enumerate(self._bodies):
             if index in present:
                 body.put(self._model, self._data, present[index])

@@ -26,13 +26,17 @@ from experts.pick_place import PickPlaceExpert
 from pp_env import panda, rotation
 from pp_env.config import (
     RENDER_PRESETS,
+    YCB_OBJECTS,
     GraspConfig,
+    ObjectConfig,
     PickPlaceConfig,
     RenderConfig,
+    TaskConfig,
 )
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing, leave
+from pp_env.sim.meshes import ycb_mesh
 from recorder import hub
 from recorder.dataset import DatasetError
 from recorder.features import Feature, picture
@@ -215,7 +219,7 @@ def run_attempts(
         if restart_is_due(args, writer.num_episodes - kept_before):
             tally.restart = True
             break
-        episode = run_attempt(env, expert, sinks, args.seed, index, stop)
+        episode = run_attempt(env, expert, sinks, args, index, stop)
         if episode is None:
             break
         tally.count(episode)
@@ -260,13 +264,14 @@ def run_attempt(
     env: gym.Env,
     expert: PickPlaceExpert,
     sinks: list[EpisodeSink],
-    seed: int,
+    args: argparse.Namespace,
     index: int,
     stop: StopRequest,
 ) -> Episode | None:
     """One episode, or None if a stop was requested while it ran."""
-    reset_seed = episode_seed(seed, index)
-    steps = iterate_episode(env, expert, sinks, reset_seed, index, expert.num_steps)
+    options = None if args.object is None else {"object": args.object}
+    reset_seed = episode_seed(args.seed, index)
+    steps = iterate_episode(env, expert, sinks, reset_seed, index, expert.num_steps, options)
     while not stop.requested:
         try:
             next(steps)
@@ -333,13 +338,20 @@ def make_writer(
         features=features,
         row=make_row(args, config),
         fps=config.timing.control_hz,
-        task=args.task,
+        task=fixed_task(args, config) or _task_of,
         robot_type="franka_panda",
         collection={**describe_collection(args, config), "simulator_details": simulator},
         describe=describe_episode,
         codec=args.codec,
     )
     return LeRobotWriter(args.output, recording, args.resume)
+
+
+def fixed_task(args: argparse.Namespace, config: PickPlaceConfig) -> str | None:
+    """The text of all episodes; None where each episode has its own."""
+    if args.task is None and not config.objects:
+        return pp_env.PickPlaceEnv.task_description
+    return args.task
 
 
 def make_row(
@@ -392,6 +404,9 @@ def describe_episode(episode: Episode) -> dict[str, Any]:
         "episode/place": start["goal_pos"][:2].tolist(),
         "episode/object_rgb": start["object_rgb"].tolist(),
         **varied,
+        "episode/object": start["object"],
+        "episode/object_size": start["object_size"].tolist(),
+        "episode/distractors": ", ".join(start["distractors"]),
     }
 
 
@@ -411,7 +426,8 @@ def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> di
         "keep": args.keep,
         "record_cameras": args.cameras,
         "codec": args.codec,
-        "task": args.task,
+        "task": fixed_task(args, config),
+        "object": args.object,
         "config": dataclasses.asdict(config),
         "render_preset": dataclasses.asdict(RENDER_PRESETS[config.render.preset]),
         "limits": {
@@ -480,12 +496,41 @@ def make_config(args: argparse.Namespace) -> PickPlaceConfig:
 
     Raises:
         ValueError: An option is out of range.
+        OSError: A mesh is missing.
     """
-    return PickPlaceConfig(
+    config = PickPlaceConfig(
         timing=default_timing(args.simulator, args.fps),
         render=RenderConfig(resolution=args.resolution, preset=args.preset),
         grasp=GraspConfig(mode=args.grasp),
         randomization=RANDOMIZATION_PRESETS[args.randomize],
+        task=TaskConfig(random_yaw=args.random_yaw),
+        objects=make_pool(args),
+        num_objects=args.num_objects,
+    )
+    if args.object is not None:
+        config.target_index(args.object)
+    return config
+
+
+def make_pool(args: argparse.Namespace) -> tuple[ObjectConfig, ...]:
+    """The objects to choose from; none is the cube alone.
+
+    Raises:
+        ValueError: Meshes are given for a pool that is not used.
+        OSError: A mesh is missing.
+    """
+    if not args.use_ycb:
+        if args.ycb_meshes is not None or not args.ycb_assets:
+            raise ValueError("--ycb-meshes and --no-ycb-assets are for --use-ycb; give that, too")
+        return ()
+    folder = args.ycb_meshes
+    return tuple(
+        dataclasses.replace(
+            obj,
+            asset=obj.asset if args.ycb_assets else None,
+            mesh=None if folder is None else str(ycb_mesh(folder.resolve(), obj.name)),
+        )
+        for obj in YCB_OBJECTS
     )
 
 
@@ -553,7 +598,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--resolution", type=_positive, default=512, help="width and height of pictures")
     add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
     add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
-    add("--task", type=_text, default="pick and place", help="task text of every frame")
+    add("--use-ycb", action="store_true", help="household objects of the YCB set, not the cube")
+    add("--num-objects", type=_positive, default=1, help="on the table: the target and others")
+    add("--object", metavar="NAME", help="the only target, such as tomato_soup_can")
+    add("--random-yaw", action="store_true", help="turn objects about the vertical")
+    add("--ycb-meshes", type=Path, metavar="DIR", help="MuJoCo: show them by the set's meshes")
+    add("--ycb-assets", action=switch, default=True, help="Isaac Sim: show them by its own files")
+    add("--task", type=_text, help="text of every frame; default: what the environment says")
     add("--status-file", type=Path, help="JSON file that tells how the run goes, and how it ended")
     add("--restart-every", type=_positive, help="start the process anew after so many episodes")
     add("--restart-above", type=float, metavar="GB", help="or when it holds more memory than this")
@@ -582,6 +633,10 @@ def _text(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return text
+
+
+def _task_of(start_info: dict[str, Any]) -> str:
+    return start_info["task"]
 
 
 def _vector(layout) -> Feature:

@@ -73,7 +73,8 @@ def replay(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Compa
             sinks = [compare] if writer is None else [compare, writer]
             seed, attempt = entry["episode/seed"], entry["episode/attempt"]
             policy = RecordedActions(dataset.rows(k)["action"])
-            run_episode(env, policy, sinks, seed, attempt, entry["length"])
+            options = start_options(entry)
+            run_episode(env, policy, sinks, seed, attempt, entry["length"], options)
             results.append(compare.result)
         if writer is not None:
             writer.close()
@@ -98,7 +99,8 @@ def reproduce(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Co
             for k in episodes:
                 entry = dataset.episodes[k]
                 seed, attempt = entry["episode/seed"], entry["episode/attempt"]
-                run_episode(env, expert, [writer], seed, attempt, expert.num_steps)
+                start = start_options(entry)
+                run_episode(env, expert, [writer], seed, attempt, expert.num_steps, start)
                 again = Dataset(options.output)
                 last = writer.num_episodes - 1
                 results.append(compare_episodes(dataset, k, again, last, tolerance(stored)))
@@ -137,9 +139,14 @@ def stored_options(stored: dict[str, Any], cameras: bool, output: Path = Path())
     )  # fmt: skip
     options = {name: stored[name] for name in names}
     return Namespace(
-        **options, cameras=cameras, output=output, headless=True, resume=False, assets_root=None,
-        streaming=False,
+        **options, object=stored.get("object"), cameras=cameras, output=output, headless=True,
+        resume=False, assets_root=None, streaming=False,
     )  # fmt: skip
+
+
+def start_options(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """The reset options of a recorded episode: its object, whether it was drawn or asked for."""
+    return {"object": entry["episode/object"]} if "episode/object" in entry else None
 
 
 def tolerance(stored: dict[str, Any]) -> float:

@@ -1,11 +1,14 @@
 """The scripted expert: one episode's pick and place become waypoints, and those become actions."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 
 from experts import kinematics
 from experts.waypoints import WAYPOINTS, Interpolation, Waypoint
 from pp_env import panda, rotation
-from pp_env.config import HOME_JOINT_POS
+from pp_env.config import HOME_JOINT_POS, HOME_TCP, ObjectConfig, TaskConfig
 from pp_env.layout import OBSERVATION
 
 _HOME = np.array(HOME_JOINT_POS)
@@ -13,23 +16,55 @@ _TILTS = np.radians(np.arange(0, 50, 5))
 _MOUNT_ANGLE = np.pi / 4  # by which joint 7 must turn for a hand that looks along the arm
 # Around the joint 7 that leaves the elbow in the vertical plane of base and hand, densely near it.
 _JOINT_7_OFFSETS = 2.0 * np.linspace(-1, 1, 41) * np.abs(np.linspace(-1, 1, 41))
-_HEIGHTS = tuple(sorted({w.height for w in WAYPOINTS if w.place != "home"}))
 _PLACE_CLEARANCE = 0.002  # m by which the object is let go above the table
 _LIMIT_MARGIN = 0.02  # rad that a planned posture keeps from the joint limits
 _POINTING_DOWN = np.diag([1.0, -1.0, -1.0])  # panda_hand's axes at HOME
 
 _MAX_NOISE = 0.2  # rad
+_PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object that is held near its top
+_TALL = 0.045  # m: what is higher comes too near to the fingertips at HOME
+_STRAY = 0.02  # m that noise may move the TCP beside and above tall objects
+_OVER_TOPS = 0.05  # m from the highest top to the TCP, on the way out and home
+_SWING_COST = 0.3  # of a joint's way up from a tall object, beside its distance from HOME
+_BESIDE = 0.05  # m above the grasp: from here down, the fingers are beside the object
 
 
 class UnreachableError(ValueError):
     """No posture of the arm reaches the pick or the place."""
 
 
+@dataclass(frozen=True)
+class Handling:
+    """What the objects on the table ask of the hand. By default, a small cube alone.
+
+    Attributes:
+        grasp_height: Of the TCP above the object's centre, m.
+        grasp_yaws: Headings (n,) at which the hand fits, against the object's x axis, rad.
+        travel_height: Of the TCP above the grasp where it passes over everything, m.
+        scene_height: Of the highest top above the table, m.
+    """
+
+    grasp_height: float = ObjectConfig().grasp_height
+    grasp_yaws: np.ndarray = field(default_factory=lambda: ObjectConfig().grasp_yaws)
+    travel_height: float = TaskConfig.travel_height
+    scene_height: float = ObjectConfig().height
+
+    @classmethod
+    def of(cls, info: dict[str, Any]) -> "Handling":
+        """From an environment's `info`, which need not have all of it."""
+        return cls(**{name: info[name] for name in cls.__dataclass_fields__ if name in info})
+
+    @property
+    def is_tall(self) -> bool:
+        """Whether the hand can't go straight from HOME to where it is needed."""
+        return self.scene_height > _TALL
+
+
 class PickPlaceExpert:
     """Picks the object, places it on the target and goes home: 9 segments, then stands still.
 
-    A `Policy`: it needs `object_pos`, `object_quat` and `goal_pos` from `info` at reset, and the
-    arm's joints from the observation. It knows no simulator.
+    A `Policy`: it needs `object_pos`, `object_quat`, `goal_pos` and what `Handling` takes from
+    `info` at reset, and the arm's joints from the observation. It knows no simulator.
 
     Args:
         steps_per_segment: Actions per waypoint.
@@ -72,7 +107,8 @@ class PickPlaceExpert:
         Args:
             observation: Observation of the first state: the vector, or a dictionary with it as
                 `agent_pos`.
-            info: With `object_pos` (3,), `object_quat` (4,) w first, `goal_pos` (3,), world frame.
+            info: With `object_pos` (3,), `object_quat` (4,) w first, `goal_pos` (3,), world frame,
+                and the fields of `Handling`.
             rng: Where the noise comes from.
 
         Raises:
@@ -80,12 +116,16 @@ class PickPlaceExpert:
         """
         vector = observation["agent_pos"] if isinstance(observation, dict) else observation
         start = OBSERVATION.unpack(np.asarray(vector, dtype=np.float64))
-        targets = plan(info["object_pos"], info["object_quat"], info["goal_pos"])
+        handling = Handling.of(info)
+        targets = plan(info["object_pos"], info["object_quat"], info["goal_pos"], handling)
         noise = rng.uniform(-self._noise_rad, self._noise_rad, size=(len(WAYPOINTS), 7))
+        targets = _with_noise(targets, noise, _STRAY if handling.is_tall else np.inf)
+        highest_top = info["goal_pos"][2] + handling.scene_height
         self._interpolation = Interpolation(
             np.append(start["joint_pos"], start["gripper_pos"].mean()),
-            _with_noise(targets, noise),
+            targets,
             self._steps_per_segment,
+            _detours(targets, highest_top) if handling.is_tall else {},
         )
 
     def act(self, observation) -> np.ndarray:
@@ -98,60 +138,122 @@ class PickPlaceExpert:
         return self._interpolation
 
 
-def plan(object_pos: np.ndarray, object_quat: np.ndarray, goal_pos: np.ndarray) -> np.ndarray:
+def plan(
+    object_pos: np.ndarray,
+    object_quat: np.ndarray,
+    goal_pos: np.ndarray,
+    handling: Handling | None = None,
+) -> np.ndarray:
     """Actions (9, 8) at the waypoints, without noise.
 
     One tilt serves the whole episode, the smallest with which everything is reachable, so that
-    the object stays upright between pick and place.
+    the object stays upright between pick and place. The object keeps its heading, or one that
+    looks the same; where that is out of reach, it is placed with the hand pointing outward.
+
+    Args:
+        object_pos: (3,) the object's centre, m, world.
+        object_quat: (4,) its orientation, w first.
+        goal_pos: (3,) where it belongs, on the table, m, world.
+        handling: What the objects ask for; by default those of a small cube.
 
     Raises:
         UnreachableError: There is none.
     """
-    place_pos = np.append(goal_pos[:2], object_pos[2] + _PLACE_CLEARANCE)
-    object_yaw = rotation.yaw(np.asarray(object_quat))
-    for tilt in _TILTS:
-        pick = _reach_above(object_pos, object_yaw, tilt)
-        place = _reach_above(place_pos, object_yaw, tilt) if pick is not None else None
-        if pick is not None and place is not None:
-            return np.array([_action(w, {"pick": pick, "place": place}) for w in WAYPOINTS])
+    handling = handling or Handling()
+    grasp_pos = object_pos + np.array([0.0, 0.0, handling.grasp_height])
+    place_pos = np.append(goal_pos[:2], grasp_pos[2] + _PLACE_CLEARANCE)
+    heights = (0.0, handling.travel_height)
+    swing_cost = _SWING_COST if handling.is_tall else 0.0
+    yaws = rotation.yaw(np.asarray(object_quat)) + handling.grasp_yaws
+    tilts = _TILTS if handling.grasp_height == 0.0 else _TILTS[_TILTS <= _PALM_TILT + 1e-9]
+    outward = np.array([np.arctan2(goal_pos[1], goal_pos[0])])
+    for place_yaws in (yaws, outward):
+        for tilt in tilts:
+            pick = _reach_above(grasp_pos, yaws, tilt, heights, swing_cost)
+            if not pick:
+                continue
+            place = _reach_above(place_pos, place_yaws, tilt, heights, swing_cost)
+            if place:
+                return np.array([_action(w, {"pick": pick, "place": place}) for w in WAYPOINTS])
     raise UnreachableError(
         f"the arm reaches no grasp at pick {_xy(object_pos)} and place {_xy(goal_pos)}; "
         "try points within 0.75 m of the robot's base and at least 0.3 m in front of it"
     )
 
 
-def _action(waypoint: Waypoint, reached: dict[str, dict[float, np.ndarray]]) -> np.ndarray:
-    arm = _HOME if waypoint.place == "home" else reached[waypoint.place][waypoint.height]
+def _action(waypoint: Waypoint, reached: dict[str, list[np.ndarray]]) -> np.ndarray:
+    arm = _HOME if waypoint.place == "home" else reached[waypoint.place][waypoint.is_raised]
     return np.append(arm, waypoint.gripper)
 
 
+def _detours(targets: np.ndarray, highest_top: float) -> dict[int, np.ndarray]:
+    """Actions (8,) that segments pass on their way, where a straight line would touch something.
+
+    The way out and home leads above HOME, so high that the hand clears all tops. Down to the
+    object and up from it, the hand moves vertically while the fingers are beside it.
+
+    Args:
+        targets: Actions (9, 8) at the waypoints.
+        highest_top: m, world.
+    """
+    above_home = _raised(_HOME, max(0.0, highest_top + _OVER_TOPS - HOME_TCP[2]), _HOME)
+    last = len(WAYPOINTS) - 1
+    detours = {i: np.append(above_home, WAYPOINTS[i].gripper) for i in (0, last)}
+    for i in range(1, last):
+        if WAYPOINTS[i].is_raised != WAYPOINTS[i - 1].is_raised:
+            low, high = sorted((i - 1, i), key=lambda k: WAYPOINTS[k].is_raised)
+            beside = _raised(targets[low, :7], _BESIDE, targets[high, :7])
+            detours[i] = np.append(beside, targets[low, 7])
+    return detours
+
+
+def _raised(posture: np.ndarray, height: float, towards: np.ndarray) -> np.ndarray:
+    """A posture with the hand higher by so much, m, on the way to another; or that, out of reach.
+
+    Near it joints 1 and 3 may be almost parallel, so joint 7 is free to move a little: with a
+    fixed one the arm could swing.
+    """
+    hand, orientation = kinematics.forward(posture)
+    tcp = hand + panda.TCP_OFFSET * orientation[:, 2] + np.array([0.0, 0.0, height])
+    candidates = _postures(tcp, orientation, posture[6] + 0.1 * _JOINT_7_OFFSETS).reshape(-1, 7)
+    costs = _cost(candidates, posture) + _cost(candidates, towards)
+    return candidates[costs.argmin()] if np.isfinite(costs).any() else towards
+
+
 def _reach_above(
-    grasp_pos: np.ndarray, object_yaw: float, tilt: float
-) -> dict[float, np.ndarray] | None:
-    """Joints (7,) by height above a grasp, or None where a height is out of reach.
+    grasp_pos: np.ndarray,
+    yaws: np.ndarray,
+    tilt: float,
+    heights: tuple[float, ...],
+    swing_cost: float,
+) -> list[np.ndarray] | None:
+    """Joints (7,) at each height above a grasp, or None where one is out of reach.
 
     All heights share joint 7, so that going up and down is all but a straight line. Of the
-    choices, the one that stays nearest to HOME is taken.
+    choices, the one that stays nearest to HOME is taken; `swing_cost` is the weight of how far
+    the lowest and the highest are from each other.
     """
     radial = np.arctan2(grasp_pos[1], grasp_pos[0])
-    raised = grasp_pos + np.array([0.0, 0.0, 1.0]) * np.array(_HEIGHTS)[:, None, None]
-    for heading in _headings(object_yaw, radial):
+    raised = grasp_pos + np.array([0.0, 0.0, 1.0]) * np.array(heights)[:, None, None]
+    for heading in _headings(yaws, radial):
         joint_7 = _MOUNT_ANGLE + radial - heading + _JOINT_7_OFFSETS
         postures = _postures(raised, hand_orientation(heading, tilt), joint_7)
         costs = _cost(postures, _HOME)  # (height, joint 7, branch)
         totals = costs.min(-1).sum(0)
         if np.isfinite(totals).any():
-            best = int(totals.argmin())
-            branches = costs[:, best].argmin(-1)
-            return {h: postures[i, best, branches[i]] for i, h in enumerate(_HEIGHTS)}
+            reached = np.take_along_axis(postures, costs.argmin(-1)[..., None, None], axis=2)[
+                :, :, 0
+            ]
+            if swing_cost:
+                totals += swing_cost * _cost(reached[0], reached[-1])
+            return list(reached[:, int(totals.argmin())])
     return None
 
 
-def _headings(object_yaw: float, radial: float) -> list[float]:
-    """Headings that align the fingers with the object's faces, the one most outward first."""
-    quarter_turns = object_yaw + np.arange(4) * np.pi / 2
-    off_radial = np.abs((quarter_turns - radial + np.pi) % (2 * np.pi) - np.pi)
-    return [float(quarter_turns[i]) for i in np.argsort(off_radial, kind="stable")[:2]]
+def _headings(yaws: np.ndarray, radial: float) -> list[float]:
+    """The two headings of the hand that point outward the most, the better one first."""
+    off_radial = np.abs((yaws - radial + np.pi) % (2 * np.pi) - np.pi)
+    return [float(yaws[i]) for i in np.argsort(off_radial, kind="stable")[:2]]
 
 
 def hand_orientation(heading: float, tilt: float) -> np.ndarray:
@@ -176,16 +278,38 @@ def _postures(tcp: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> 
     return np.where(inside.all(-1, keepdims=True), postures, np.nan)
 
 
-def _with_noise(targets: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """The actions (9, 8) varied by noise (9, 7), rad, within the joint limits."""
+def _with_noise(targets: np.ndarray, noise: np.ndarray, stray: float) -> np.ndarray:
+    """The actions (9, 8) varied by noise (9, 7), rad, within the joint limits.
+
+    Args:
+        targets: The actions.
+        noise: What is added in free space, and made less where it moves the TCP too far.
+        stray: How far that is, m.
+    """
     noisy = targets.copy()
     for i, waypoint in enumerate(WAYPOINTS):
         if waypoint.is_free:
-            noisy[i, :7] = np.clip(targets[i, :7] + noise[i], panda.JOINT_LOWER, panda.JOINT_UPPER)
+            noisy[i, :7] = _moved(targets[i, :7], noise[i], stray)
         elif waypoint.place != "home":
             same_pose = i > 0 and np.array_equal(targets[i, :7], targets[i - 1, :7])
             noisy[i, :7] = noisy[i - 1, :7] if same_pose else _vary(targets[i, :7], noise[i, 6])
     return noisy
+
+
+def _moved(posture: np.ndarray, noise: np.ndarray, stray: float) -> np.ndarray:
+    """The posture with noise, rad, of which at most so much is left that the TCP strays no more."""
+    moved = np.clip(posture + noise, panda.JOINT_LOWER, panda.JOINT_UPPER)
+    if np.isinf(stray):
+        return moved
+    tcp = _tcp(posture)
+    while np.linalg.norm(_tcp(moved) - tcp) > stray:
+        moved = (moved + posture) / 2
+    return moved
+
+
+def _tcp(posture: np.ndarray) -> np.ndarray:
+    hand, orientation = kinematics.forward(posture)
+    return hand + panda.TCP_OFFSET * orientation[:, 2]
 
 
 def _vary(posture: np.ndarray, noise_joint_7: float) -> np.ndarray:

@@ -1,13 +1,12 @@
 """The nine waypoints as one table, and the policy that interpolates between them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from pp_env import panda
-
-APPROACH_HEIGHT = 0.12  # m above the grasp: clears a cube by 8 cm, is reachable everywhere
 
 
 @dataclass(frozen=True)
@@ -17,14 +16,14 @@ class Waypoint:
     Attributes:
         name: The segment's name; also the phase in which a failed episode is said to have failed.
         place: Which location it is above.
-        height: TCP above its grasping height there, m; unused at HOME.
+        is_raised: At the episode's travel height above its grasp there, else at the grasp.
         gripper: Finger target, m.
         is_free: In free space, where noise may move it; else contact is near and it may not.
     """
 
     name: str
     place: Literal["home", "pick", "place"]
-    height: float
+    is_raised: bool
     gripper: float
     is_free: bool
 
@@ -32,15 +31,15 @@ class Waypoint:
 _OPEN, _CLOSED = panda.FINGER_OPEN, panda.FINGER_CLOSED
 
 WAYPOINTS = (  # the arm starts at HOME
-    Waypoint("APPROACH_PICK", "pick", APPROACH_HEIGHT, _OPEN, is_free=True),
-    Waypoint("DOWN_PICK", "pick", 0.0, _OPEN, is_free=False),
-    Waypoint("CLOSE_GRIPPER", "pick", 0.0, _CLOSED, is_free=False),
-    Waypoint("LIFT", "pick", APPROACH_HEIGHT, _CLOSED, is_free=True),
-    Waypoint("MOVE_TO_PLACE", "place", APPROACH_HEIGHT, _CLOSED, is_free=True),
-    Waypoint("DOWN_PLACE", "place", 0.0, _CLOSED, is_free=False),
-    Waypoint("OPEN_GRIPPER", "place", 0.0, _OPEN, is_free=False),
-    Waypoint("RETRACT", "place", APPROACH_HEIGHT, _OPEN, is_free=True),
-    Waypoint("HOME", "home", 0.0, _OPEN, is_free=False),
+    Waypoint("APPROACH_PICK", "pick", True, _OPEN, is_free=True),
+    Waypoint("DOWN_PICK", "pick", False, _OPEN, is_free=False),
+    Waypoint("CLOSE_GRIPPER", "pick", False, _CLOSED, is_free=False),
+    Waypoint("LIFT", "pick", True, _CLOSED, is_free=True),
+    Waypoint("MOVE_TO_PLACE", "place", True, _CLOSED, is_free=True),
+    Waypoint("DOWN_PLACE", "place", False, _CLOSED, is_free=False),
+    Waypoint("OPEN_GRIPPER", "place", False, _OPEN, is_free=False),
+    Waypoint("RETRACT", "place", True, _OPEN, is_free=True),
+    Waypoint("HOME", "home", False, _OPEN, is_free=False),
 )
 
 
@@ -51,11 +50,19 @@ class Interpolation:
         start: (8,) action at which the first segment begins.
         targets: (n, 8) action at the end of each segment.
         steps_per_segment: Actions per segment, at least 1.
+        detours: By segment, an action (8,) that it passes on its way, at an even pace.
     """
 
-    def __init__(self, start: np.ndarray, targets: np.ndarray, steps_per_segment: int) -> None:
+    def __init__(
+        self,
+        start: np.ndarray,
+        targets: np.ndarray,
+        steps_per_segment: int,
+        detours: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
         self._knots = np.vstack([start, targets])
         self._steps_per_segment = steps_per_segment
+        self._detours = detours or {}
         self._step = 0
 
     @property
@@ -70,4 +77,17 @@ class Interpolation:
         share = min(done / self._steps_per_segment, 1.0)
         self._step += 1
         before, after = self._knots[segment], self._knots[segment + 1]
+        if segment in self._detours:
+            middle = self._detours[segment]
+            first, second = _duration(before, middle), _duration(middle, after)
+            done = share * (first + second)
+            if done < first:
+                after, share = middle, done / first
+            else:
+                before, share = middle, (done - first) / second if second else 1.0
         return (before + share * (after - before)).astype(np.float32)
+
+
+def _duration(before: np.ndarray, after: np.ndarray) -> float:
+    """Seconds that the arm's slowest joint needs between two actions (8,)."""
+    return float((np.abs(after - before)[:7] / panda.JOINT_VELOCITY_LIMIT).max())

@@ -5,7 +5,9 @@ reference scene; `dataclasses.replace` makes a variant, and a dataset stores the
 """
 
 import math
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -16,8 +18,10 @@ from pp_env.randomization import RandomizationConfig
 T = TypeVar("T")
 Vec3 = tuple[float, float, float]
 Interval = tuple[float, float]
+Shape = Literal["box", "cylinder"]
 
 HOME_JOINT_POS = (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785)  # rad
+HOME_TCP = (0.307, 0.0, 0.487)  # m, where that puts the point between the finger pads
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,22 @@ class TableConfig:
 
 @dataclass(frozen=True)
 class ObjectConfig:
-    """The object to be moved: a cube.
+    """An object: a box, or a cylinder that stands on its end. By default a cube.
+
+    How it is grasped follows from its size: the gripper closes across the smaller horizontal
+    extent, halfway up, or `GRASP_DEPTH` below the top of what is taller than twice that.
 
     Attributes:
-        size: Full edge lengths, m.
+        name: Unique; without a catalogue number in front it is also what task texts call it.
+        size: Full extents along its own x, y and z, as it stands on the table, m.
         mass: kg.
         static_friction: Coulomb coefficient at rest.
         dynamic_friction: Coulomb coefficient while sliding.
         restitution: Share of the approach speed that a bounce gives back.
-        asset: USD file that shows the object in Isaac Sim, below the asset root; None is a box.
+        asset: USD file that shows the object in Isaac Sim, below the asset root; None is `shape`.
+        shape: What it collides with, and looks like where no file shows it.
+        rgb: Its colour; None is a colour drawn for every episode.
+        mesh: OBJ or STL file that shows the object in MuJoCo; None is `shape`.
     """
 
     name: str = "cube"
@@ -89,6 +100,82 @@ class ObjectConfig:
     dynamic_friction: float = 1.0
     restitution: float = 0.0
     asset: str | None = None
+    shape: Shape = "box"
+    rgb: Vec3 | None = None
+    mesh: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.shape not in ("box", "cylinder"):
+            raise ValueError(f"shape must be 'box' or 'cylinder', got {self.shape!r}")
+        if self.shape == "cylinder" and self.size[0] != self.size[1]:
+            raise ValueError(f"a cylinder's size must begin with its diameter twice: {self.size}")
+
+    @property
+    def label(self) -> str:
+        """What a task text calls it: `005_tomato_soup_can` is "tomato soup can"."""
+        return re.sub(r"^\d+_", "", self.name).replace("_", " ")
+
+    @property
+    def height(self) -> float:
+        """From the table to its top, m."""
+        return self.size[2]
+
+    @property
+    def radius(self) -> float:
+        """Of the circle around its footprint, m."""
+        width, depth, _ = self.size
+        return width / 2 if self.shape == "cylinder" else math.hypot(width, depth) / 2
+
+    @property
+    def grasp_width(self) -> float:
+        """Across which the gripper closes, m."""
+        return min(self.size[:2])
+
+    @property
+    def fits_gripper(self) -> bool:
+        """Whether the open gripper fits around it."""
+        return self.grasp_width <= 2 * panda.FINGER_OPEN - GRASP_ROOM
+
+    @property
+    def grasp_height(self) -> float:
+        """Of the TCP above its centre, m."""
+        return max(0.0, self.height / 2 - GRASP_DEPTH)
+
+    @property
+    def grasp_yaws(self) -> np.ndarray:
+        """Headings (n,) at which the hand fits, against the object's own x axis, rad.
+
+        A hand closes along its y axis. A cylinder may be held from any side (16 are enough), a
+        square box from four, any other box from the two that close across its narrow side.
+        """
+        if self.shape == "cylinder":
+            return np.arange(16) * np.pi / 8
+        width, depth, _ = self.size
+        if width == depth:
+            return np.arange(4) * np.pi / 2
+        return np.arange(2) * np.pi + (0.0 if depth < width else np.pi / 2)
+
+
+GRASP_DEPTH = 0.02  # m below the top: the pads are whole on the object, the palm stays clear
+GRASP_ROOM = 0.01  # m that the open gripper must have beside an object, both sides together
+
+
+def _ycb(name: str, size: Vec3, mass: float, rgb: Vec3, shape: Shape = "box") -> ObjectConfig:
+    asset = f"Isaac/Props/YCB/Axis_Aligned_Physics/{name}.usd"
+    return ObjectConfig(name, size, mass, asset=asset, shape=shape, rgb=rgb)
+
+
+# Sizes and masses as published: Calli et al., "Benchmarking in Manipulation Research: The YCB
+# Object and Model Set", 2015, table of objects. Boxes stand on a long narrow side, because across
+# the broad ones they are too wide for the gripper; that side runs along the object's x axis.
+YCB_OBJECTS = (
+    _ycb("004_sugar_box", (0.175, 0.038, 0.089), 0.514, (0.93, 0.85, 0.45)),
+    _ycb("005_tomato_soup_can", (0.066, 0.066, 0.101), 0.349, (0.75, 0.1, 0.1), "cylinder"),
+    _ycb("006_mustard_bottle", (0.095, 0.058, 0.190), 0.603, (0.9, 0.7, 0.05)),
+    _ycb("007_tuna_fish_can", (0.085, 0.085, 0.033), 0.171, (0.1, 0.5, 0.45), "cylinder"),
+    _ycb("008_pudding_box", (0.110, 0.035, 0.089), 0.187, (0.45, 0.2, 0.12)),
+    _ycb("010_potted_meat_can", (0.097, 0.050, 0.082), 0.370, (0.12, 0.2, 0.6)),
+)
 
 
 @dataclass(frozen=True)
@@ -278,6 +365,9 @@ class TaskConfig:
         open_tolerance: Each finger is this close to fully open, m.
         require_home: Whether success asks for an open gripper and the arm at HOME; without, it is
             enough that the object rests on the target, let go.
+        random_yaw: Whether objects are turned about the vertical, by any angle.
+        spacing: Least gap between two objects, and beside the gripper at work, m.
+        travel_height: Least height above its grasp at which a hand moves from place to place, m.
     """
 
     x_range: Interval = (0.3, 0.7)
@@ -290,6 +380,9 @@ class TaskConfig:
     home_tolerance: float = 0.05
     open_tolerance: float = 0.005
     require_home: bool = True
+    random_yaw: bool = False
+    spacing: float = 0.02
+    travel_height: float = 0.12
 
 
 @dataclass(frozen=True)
@@ -301,7 +394,7 @@ class GraspConfig:
         closed_below: A finger target below this is a command to close, m.
         stopped_speed: A finger slower than this has stopped, m/s.
         max_distance_xy: From `panda_hand` to the object's centre, in the world's plane, m.
-        max_distance_z: Likewise along the world's z, m.
+        max_distance_z: From `panda_hand` to the height at which the object is grasped, m.
         margin: The TCP may be this far outside the object's box, m.
     """
 
@@ -319,7 +412,13 @@ class GraspConfig:
 
 @dataclass(frozen=True)
 class PickPlaceConfig:
-    """The whole environment: one value from which the scene, in any simulator, follows."""
+    """The whole environment: one value from which the scene, in any simulator, follows.
+
+    Attributes:
+        object: The only object, where no `objects` are given.
+        objects: A pool: every episode draws its target from those that fit the gripper.
+        num_objects: Objects on the table; those beside the target come from the pool, too.
+    """
 
     timing: TimingConfig = field(default_factory=TimingConfig)
     table: TableConfig = field(default_factory=TableConfig)
@@ -333,11 +432,49 @@ class PickPlaceConfig:
     task: TaskConfig = field(default_factory=TaskConfig)
     grasp: GraspConfig = field(default_factory=GraspConfig)
     randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
+    objects: tuple[ObjectConfig, ...] = ()
+    num_objects: int = 1
+
+    def __post_init__(self) -> None:
+        names = [obj.name for obj in self.candidates]
+        if len(set(names)) < len(names):
+            raise ValueError(f"objects must have different names, got {names}")
+        if not 1 <= self.num_objects <= len(names):
+            raise ValueError(
+                f"num_objects (--num-objects) must be from 1 to {len(names)}, because no object is "
+                f"there twice and the candidates are {names}, got {self.num_objects}; "
+                "--use-ycb has six"
+            )
+        if not any(obj.fits_gripper for obj in self.candidates):
+            most = 2 * panda.FINGER_OPEN - GRASP_ROOM
+            raise ValueError(f"an object must be at most {most:.3f} m wide, but none is of {names}")
 
     @property
-    def rest_z(self) -> float:
-        """Height of the object's centre when it lies on the table, m."""
-        return self.table.top_z + self.object.size[2] / 2
+    def candidates(self) -> tuple[ObjectConfig, ...]:
+        """The objects that the scene has, on the table or put away."""
+        return self.objects or (self.object,)
+
+    def target_index(self, name: str) -> int:
+        """The candidate of that name or label ("tomato_soup_can" is good, too), as an index.
+
+        Raises:
+            ValueError: There is none, or it can't be grasped.
+        """
+        graspable = [obj.name for obj in self.candidates if obj.fits_gripper]
+        for index, obj in enumerate(self.candidates):
+            if name != obj.name and name.replace("_", " ") != obj.label:
+                continue
+            if not obj.fits_gripper:
+                raise ValueError(
+                    f"{obj.label} is {1e3 * obj.grasp_width:.0f} mm wide, more than the gripper "
+                    f"can take; it may stand beside the object, which must be one of {graspable}"
+                )
+            return index
+        raise ValueError(f"object must be one of {graspable}, got {name!r}")
+
+    def rest_z_of(self, obj: ObjectConfig) -> float:
+        """Height of an object's centre when it stands on the table, m."""
+        return self.table.top_z + obj.size[2] / 2
 
     def camera(self, name: str) -> CameraConfig:
         """The camera of that name.
@@ -370,4 +507,6 @@ def _convert(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
         return tuple(_convert(inner, item) for item in value)
+    if NoneType in get_args(hint) and value is not None:
+        return _convert(get_args(hint)[0], value)
     return value

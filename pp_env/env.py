@@ -1,6 +1,7 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
 from pp_env.reward import REWARD_TYPES
 from pp_env.sim import default_timing, make_simulator
-from pp_env.sim.api import IMAGE_TYPES, Command, SimState, Simulator
+from pp_env.sim.api import IMAGE_TYPES, Command, InitialState, SimState, Simulator
 
 OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos", "goal")
 
@@ -50,8 +51,10 @@ class PickPlaceEnv(gym.Env):
         "dense": in stages, in [0, 1], see `pp_env.reward`.
 
     Randomization:
-        Pick, place and the object's colour, from `reset`'s seed alone. `options` may fix "pick",
-        "place" (x, y in m), "color" (r, g, b in [0, 1]) and "object". What else varies says
+        Pick, place and the object's colour, from `reset`'s seed alone; with a pool of objects
+        (`PickPlaceConfig.objects`) also which one it is and what stands beside it, and with
+        `TaskConfig.random_yaw` how they are turned. `options` may fix "pick", "place" (x, y in m),
+        "color" (r, g, b in [0, 1]), "object" (a name) and "yaw" (rad). What else varies says
         `config.randomization` (`pp_env.randomization`), by default nothing.
 
     Success (`pp_env.task.is_success`):
@@ -59,8 +62,10 @@ class PickPlaceEnv(gym.Env):
 
     `info`, at reset and at every step: `is_success`, `is_grasped`, `object_pos` (3,),
     `object_quat` (4,) w first, `goal_pos` (3,), `distance` (m, in the plane), `failures` (which
-    conditions for success do not hold), `environment_state` (11,), `object_rgb` (3,); with
-    randomization also `variation`, what was drawn for the episode. None of them has sensor noise.
+    conditions for success do not hold), `environment_state` (11,), `object_rgb` (3,), `object` (its
+    name), `distractors` (the others' names), `task` (the text), and what `pp_env.task.handling`
+    says about how to grasp it; with randomization also `variation`, what was drawn for the episode.
+    None of them has sensor noise.
 
     Args:
         simulator: Name of the simulator, or a function that makes one from the configuration.
@@ -117,6 +122,8 @@ class PickPlaceEnv(gym.Env):
         self._command = Command(np.zeros(7), 0.0)
         self._goal_pos = np.zeros(3)
         self._object_rgb = np.zeros(3)
+        self._target = 0
+        self._episode_info: dict[str, Any] = {}
         if callable(simulator):
             self._simulator = simulator(self.config)
         else:
@@ -145,6 +152,7 @@ class PickPlaceEnv(gym.Env):
         self._command = Command(initial.joint_pos, initial.gripper_pos)
         self._variation, self._sense = variation, SensorNoise(variation)
         self._delay = ActionDelay(variation, self._command)
+        self._describe_episode(initial)
         self._state = self._simulator.reset(initial)
         return self._observation(self._sense(self._state)), self._info(self._state)
 
@@ -231,7 +239,8 @@ class PickPlaceEnv(gym.Env):
 
     def _goal(self) -> np.ndarray:
         """Where the object's centre belongs, (3,) m, world."""
-        return np.array([*self._goal_pos[:2], self.config.rest_z])
+        height = self.config.rest_z_of(self.config.candidates[self._target])
+        return np.array([*self._goal_pos[:2], height])
 
     def _reward(self, observation: Any, info: dict[str, Any]) -> float:
         if self.obs_type == "goal":
@@ -241,10 +250,23 @@ class PickPlaceEnv(gym.Env):
             return float(info["is_success"])
         return reward.dense(self._state, self._goal(), info["failures"], self.config)
 
+    def _describe_episode(self, initial: InitialState) -> None:
+        """What `info` says about the objects, all episode long."""
+        self._target = initial.target
+        target, *others = (self.config.candidates[placed.candidate] for placed in initial.placed)
+        self.task_description = task.instruction(target, self.config)
+        self._episode_info = {
+            "object": target.name,
+            "distractors": [obj.name for obj in others],
+            "task": self.task_description,
+            **task.handling(initial, self.config),
+        }
+
     def _info(self, state: SimState) -> dict[str, Any]:
-        unmet = task.failures(state, self._goal_pos, self.config)
+        unmet = task.failures(state, self._goal_pos, self.config, self._target)
         object_quat = rotation.canonical(state.object.quat_wxyz)
         return {
+            **{key: copy(value) for key, value in self._episode_info.items()},
             "is_success": not unmet,
             "is_grasped": state.is_grasped,
             "object_pos": state.object.position,

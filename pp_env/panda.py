@@ -105,6 +105,10 @@ FINGER_CLOSED = 0.0  # m, travel of each finger
 FINGER_OPEN = 0.04  # m
 
 TCP_OFFSET = 0.1034  # m along panda_hand's +z: between the centres of the two finger pads
+PALM_OFFSET = 0.066  # m along panda_hand's +z: where the hand's body ends
+FINGERTIP_OFFSET = 0.112  # m along panda_hand's +z
+HAND_HALF_WIDTH = 0.104  # m along panda_hand's y
+OPEN_FINGER_REACH = 0.064  # m along panda_hand's y: the outer side of an open finger
 
 for _array in (JOINT_LOWER, JOINT_UPPER, JOINT_VELOCITY_LIMIT, JOINT_TORQUE_LIMIT):
     _array.setflags(write=False)

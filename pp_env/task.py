@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pp_env import panda, rotation
+from pp_env import panda, placement, rotation
 from pp_env.config import HOME_JOINT_POS, ObjectConfig, PickPlaceConfig
 from pp_env.randomization import Variation, sample
-from pp_env.sim.api import InitialState, Pose, SimState
+from pp_env.sim.api import InitialState, PlacedObject, Pose, SimState
 
 _MAX_DRAWS = 1000
-OPTIONS = ("pick", "place", "object", "color")
+_MAX_ARRANGEMENTS = 50
+OPTIONS = ("pick", "place", "object", "color", "yaw")
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,17 @@ class EpisodeStart:
         pick: (2,) x and y of the object's centre, m, world.
         place: (2,) x and y of the target, m, world.
         object_rgb: (3,) in [0, 1].
+        target: Which of the configuration's candidates the object is.
+        yaw: Its turn about the vertical, rad.
+        others: What else is on the table.
     """
 
     pick: np.ndarray
     place: np.ndarray
     object_rgb: np.ndarray
+    target: int = 0
+    yaw: float = 0.0
+    others: tuple[PlacedObject, ...] = ()
 
 
 def sample_start(
@@ -34,27 +41,36 @@ def sample_start(
 ) -> EpisodeStart:
     """Draws an episode's start; `options` fixes any part of it.
 
-    The same numbers are drawn whatever is fixed, so fixing one part leaves the others as they
-    were for that seed.
+    The same numbers are drawn whatever is fixed. So for a single object, fixing one part leaves
+    the others as they were for that seed. What is drawn is within reach and not below the hand at
+    HOME; what is fixed need only be on the table.
 
     Args:
         rng: Where all randomness comes from.
         config: The ranges.
-        options: Any of "pick" (2,), "place" (2,), "color" (3,), "object" (its name).
+        options: Any of "pick" (2,), "place" (2,), "color" (3,), "object" (a name), "yaw" (rad).
 
     Raises:
-        ValueError: An option is unknown or does not fit the scene.
+        ValueError: An option is unknown or does not fit the scene, or the objects find no room.
     """
     options = dict(options or {})
-    _check_names(options, config.object)
-    task = config.task
-    fixed_pick = _point(options, "pick", config)
-    fixed_place = _point(options, "place", config)
-    rgb = rng.uniform(*task.color_range, size=3)
-    pick, place = _draw_pair(rng, config, fixed_pick, fixed_place)
-    if "color" in options:
-        rgb = _color(options["color"])
-    return EpisodeStart(pick=pick, place=place, object_rgb=rgb)
+    _check_names(options)
+    fixed = _Fixed(_point(options, "pick", config), _point(options, "place", config), _yaw(options))
+    rgb = rng.uniform(*config.task.color_range, size=3)
+    target, others = _choose_objects(rng, config, options.get("object"))
+    obj = config.candidates[target]
+    for _ in range(_MAX_ARRANGEMENTS):
+        pick, place, yaw = _draw_spots(rng, config, fixed, obj, others)
+        placed = _place_others(rng, config, others, obj, (pick, place))
+        if placed is not None:
+            break
+    else:
+        raise ValueError(
+            f"{config.num_objects} objects find no room on the table"
+            f"{_where_fixed(fixed)}; try fewer of them (--num-objects)"
+        )
+    rgb = _color(options["color"]) if "color" in options else _own_color(obj, rgb)
+    return EpisodeStart(pick, place, rgb, target, yaw, placed)
 
 
 def sample_variation(
@@ -68,15 +84,43 @@ def sample_variation(
 def initial_state(
     start: EpisodeStart, config: PickPlaceConfig, variation: Variation | None = None
 ) -> InitialState:
-    """The scene at reset: arm at HOME, gripper open, object at rest on the table."""
+    """The scene at reset: arm at HOME, gripper open, objects at rest on the table."""
+    height = config.rest_z_of(config.candidates[start.target])
     return InitialState(
         joint_pos=np.array(HOME_JOINT_POS),
         gripper_pos=panda.FINGER_OPEN,
-        object=Pose(np.append(start.pick, config.rest_z), rotation.about_z(0.0)),
+        object=Pose(np.append(start.pick, height), rotation.about_z(start.yaw)),
         object_rgb=start.object_rgb,
         goal_pos=np.append(start.place, config.table.top_z),
         variation=variation,
+        target=start.target,
+        others=start.others,
     )
+
+
+def instruction(target: ObjectConfig, config: PickPlaceConfig) -> str:
+    """What the robot is told to do; the object is named where there is a choice of them."""
+    if not config.objects:
+        return "pick and place"
+    return f"pick the {target.label} and place it on the marker"
+
+
+def handling(initial: InitialState, config: PickPlaceConfig) -> dict[str, np.ndarray | float]:
+    """What the objects of an episode ask of whoever moves the target.
+
+    Returns:
+        `object_size` (3,) m, `grasp_height` of the TCP above the object's centre, m, `grasp_yaws`
+        (n,) of the hand against the object's x axis, rad, `travel_height` above the grasp at which
+        the hand passes over everything, m, and `scene_height` of the highest top above the table.
+    """
+    target, *others = (config.candidates[placed.candidate] for placed in initial.placed)
+    return {
+        "object_size": np.array(target.size),
+        "grasp_height": target.grasp_height,
+        "grasp_yaws": target.grasp_yaws,
+        "travel_height": placement.travel_height(target, others, config),
+        "scene_height": max(obj.height for obj in (target, *others)),
+    }
 
 
 def distance_to_goal(state: SimState, goal_pos: np.ndarray) -> float:
@@ -85,15 +129,27 @@ def distance_to_goal(state: SimState, goal_pos: np.ndarray) -> float:
     return math.hypot(x - goal_pos[0], y - goal_pos[1])
 
 
-def is_success(state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig) -> bool:
+def is_success(
+    state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig, target: int = 0
+) -> bool:
     """Whether the object lies at the target, let go and at rest, with the arm back at HOME."""
-    return not failures(state, goal_pos, config)
+    return not failures(state, goal_pos, config, target)
 
 
-def failures(state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig) -> list[str]:
-    """The conditions for success that do not hold, by name; none for a success."""
+def failures(
+    state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig, target: int = 0
+) -> list[str]:
+    """The conditions for success that do not hold, by name; none for a success.
+
+    Args:
+        state: The state to judge.
+        goal_pos: (3,) where the object belongs, m, world.
+        config: The scene.
+        target: Which of the configuration's candidates the object is. One that has fallen over
+            has its centre at another height.
+    """
     task = config.task
-    height = state.object.position[2] - config.rest_z
+    height = state.object.position[2] - config.rest_z_of(config.candidates[target])
     conditions: dict[str, bool] = {
         "away_from_target": distance_to_goal(state, goal_pos) <= task.place_tolerance,
         "not_on_table": abs(height) <= task.height_tolerance,
@@ -110,34 +166,110 @@ def failures(state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig) -> 
     return [name for name, holds in conditions.items() if not holds]
 
 
-def _draw_pair(
+@dataclass(frozen=True)
+class _Fixed:
+    """What the options fix; None is drawn."""
+
+    pick: np.ndarray | None
+    place: np.ndarray | None
+    yaw: float | None
+
+
+def _choose_objects(
+    rng: np.random.Generator, config: PickPlaceConfig, name: str | None
+) -> tuple[int, list[int]]:
+    """The target's index and those of the others, the widest first."""
+    candidates = config.candidates
+    fixed = None if name is None else config.target_index(name)
+    if len(candidates) == 1:
+        return 0, []
+    order = [int(i) for i in rng.permutation(len(candidates))]
+    drawn = next(i for i in order if candidates[i].fits_gripper)
+    target = drawn if fixed is None else fixed
+    others = [i for i in order if i != target][: config.num_objects - 1]
+    return target, sorted(others, key=lambda i: -candidates[i].radius)
+
+
+def _draw_spots(
     rng: np.random.Generator,
     config: PickPlaceConfig,
-    fixed_pick: np.ndarray | None,
-    fixed_place: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
+    fixed: _Fixed,
+    obj: ObjectConfig,
+    others: list[int],
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Pick and place (2,), m, and the object's yaw, rad."""
     task = config.task
     low, high = np.transpose([task.x_range, task.y_range])
+    travel = placement.travel_height(obj, [config.candidates[i] for i in others], config)
+
+    def is_good(xy: np.ndarray, yaw: float | None) -> bool:
+        return placement.is_clear_of_home(xy, obj, config) and placement.is_reachable(
+            xy, yaw, obj, travel, config
+        )
+
     for _ in range(_MAX_DRAWS):
         drawn_pick, drawn_place = rng.uniform(low, high), rng.uniform(low, high)
-        pick = drawn_pick if fixed_pick is None else fixed_pick
-        place = drawn_place if fixed_place is None else fixed_place
-        if np.hypot(*(pick - place)) >= task.min_distance:
-            return pick, place
-        if fixed_pick is not None and fixed_place is not None:
+        drawn_yaw = rng.uniform(-np.pi, np.pi) if task.random_yaw else 0.0
+        yaw = drawn_yaw if fixed.yaw is None else fixed.yaw
+        pick = drawn_pick if fixed.pick is None else fixed.pick
+        place = drawn_place if fixed.place is None else fixed.place
+        if (
+            np.hypot(*(pick - place)) >= task.min_distance
+            and (fixed.pick is not None or is_good(pick, yaw))
+            and (fixed.place is not None or is_good(place, None))
+        ):
+            return pick, place, yaw
+        if fixed.pick is not None and fixed.place is not None:
             break
     raise ValueError(
-        f"pick and place must be at least {task.min_distance} m apart, got pick {fixed_pick} and "
-        f"place {fixed_place}"
+        f"pick and place must be at least {task.min_distance} m apart and within reach, got pick "
+        f"{fixed.pick} and place {fixed.place} for a {obj.label}"
     )
 
 
-def _check_names(options: dict, obj: ObjectConfig) -> None:
+def _place_others(
+    rng: np.random.Generator,
+    config: PickPlaceConfig,
+    indices: list[int],
+    target: ObjectConfig,
+    spots: tuple[np.ndarray, np.ndarray],
+) -> tuple[PlacedObject, ...] | None:
+    objects = [config.candidates[i] for i in indices]
+    points = placement.place_others(rng, objects, target, spots, config)
+    if points is None:
+        return None
+    placed = []
+    for index, obj, point in zip(indices, objects, points, strict=True):
+        yaw = rng.uniform(-np.pi, np.pi) if config.task.random_yaw else 0.0
+        rgb = _own_color(obj, rng.uniform(*config.task.color_range, size=3))
+        pose = Pose(np.append(point, config.rest_z_of(obj)), rotation.about_z(yaw))
+        placed.append(PlacedObject(index, pose, rgb))
+    return tuple(placed)
+
+
+def _own_color(obj: ObjectConfig, drawn: np.ndarray) -> np.ndarray:
+    return drawn if obj.rgb is None else np.array(obj.rgb)
+
+
+def _where_fixed(fixed: _Fixed) -> str:
+    if fixed.pick is None and fixed.place is None:
+        return ""
+    return f" with pick {fixed.pick} and place {fixed.place}"
+
+
+def _check_names(options: dict) -> None:
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise ValueError(f"unknown reset options {unknown}; these exist: {list(OPTIONS)}")
-    if options.get("object", obj.name) != obj.name:
-        raise ValueError(f"object must be one of ['{obj.name}'], got {options['object']!r}")
+
+
+def _yaw(options: dict) -> float | None:
+    if "yaw" not in options:
+        return None
+    yaw = float(options["yaw"])
+    if not math.isfinite(yaw):
+        raise ValueError(f"yaw must be a finite angle in rad, got {yaw}")
+    return yaw
 
 
 def _point(options: dict, name: str, config: PickPlaceConfig) -> np.ndarray | None:

@@ -53,7 +53,7 @@ class Recording:
         features: The columns that `row` fills, by name.
         row: The values of those columns for a step: arrays of the features' shapes.
         fps: Frames per second, as the environment makes them.
-        task: What the robot is told to do.
+        task: What the robot is told to do: one text, or a function of an episode's start `info`.
         robot_type: For `info.json`.
         collection: How the dataset came about, stored in `meta/collection.json`.
         describe: Extra columns of `meta/episodes` for an episode; always the same ones.
@@ -63,7 +63,7 @@ class Recording:
     features: dict[str, Feature]
     row: Callable[[Step], dict[str, np.ndarray]]
     fps: int
-    task: str
+    task: str | Callable[[dict[str, Any]], str]
     robot_type: str
     collection: dict[str, Any]
     describe: Callable[[Episode], dict[str, Any]] = lambda episode: {}
@@ -72,6 +72,10 @@ class Recording:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
+
+    def task_of(self, start_info: dict[str, Any]) -> str:
+        """The text for an episode that started with this `info`."""
+        return self.task(start_info) if callable(self.task) else self.task
 
 
 class LeRobotWriter:
@@ -97,6 +101,8 @@ class LeRobotWriter:
         self.num_frames = 0
         self.episodes: list[dict[str, Any]] = []
         self.dropped: list[str] = []
+        # In the order of their first use. A single text is there before it is used.
+        self._tasks: list[str] = [] if callable(recording.task) else [recording.task]
         self._recording = recording
         self._features = {**recording.features, **OUTCOME, **BOOKKEEPING}
         self._cameras = [key for key, f in recording.features.items() if f.dtype == "video"]
@@ -152,13 +158,15 @@ class LeRobotWriter:
             key: (encoder.path, encoder.finish(len(self._rows)))
             for key, encoder in self._encoders.items()
         }
-        self._commit(columns, videos, self._recording.describe(episode))
+        task = self._recording.task_of(episode.start_info)
+        self._commit(columns, videos, task, self._recording.describe(episode))
         self._forget()
 
     def adopt(
         self,
         columns: dict[str, np.ndarray],
         videos: dict[str, tuple[Path, stats.Stats]],
+        task: str,
         extra: dict[str, Any],
     ) -> None:
         """Commits an episode that was recorded elsewhere, without encoding its pictures again.
@@ -166,27 +174,32 @@ class LeRobotWriter:
         Args:
             columns: (length, size) per column of numbers, bookkeeping left out.
             videos: Per camera, a file that may be moved away, and its pictures' statistics.
+            task: What the robot was told to do.
             extra: The extra columns of `meta/episodes`.
 
         Raises:
             OSError: The disk is full; the episodes before this one are intact.
         """
-        self._commit(columns, videos, extra)
+        self._commit(columns, videos, task, extra)
 
     def _commit(
         self,
         columns: dict[str, np.ndarray],
         videos: dict[str, tuple[Path, stats.Stats]],
+        task: str,
         extra: dict[str, Any],
     ) -> None:
-        columns = self._with_bookkeeping(columns)
+        tasks = self._tasks if task in self._tasks else [*self._tasks, task]
+        columns = self._with_bookkeeping(columns, tasks.index(task))
         length = len(columns["index"])
         episode_stats = {key: stats.of_rows(values) for key, values in columns.items()}
         episode_stats |= {key: pictures for key, (_, pictures) in videos.items()}
         totals = {k: stats.fold(self._totals.get(k), episode_stats[k]) for k in self._features}
-        entry = {**self._episode_entry(length, episode_stats), **extra}
+        entry = {**self._episode_entry(length, episode_stats, task), **extra}
         where = _where(self.num_episodes)
         commit = Commit(self.root)
+        if tasks != self._tasks:  # before whatever counts on them
+            add_tasks(commit, tasks)
         for key, (path, _) in videos.items():
             name = VIDEO_PATH.format(video_key=key, **where)
             alias = Path(name).with_name(f"episode_{self.num_episodes:05d}.mp4")
@@ -196,9 +209,10 @@ class LeRobotWriter:
         commit.add_table(EPISODES_PATH.format(**where), pa.Table.from_pylist([entry]))
         commit.add_json("meta/stats.json", _to_lists(totals))
         episodes, frames = self.num_episodes + 1, self.num_frames + length
-        commit.add_json("meta/info.json", self._info(episodes, frames))
+        commit.add_json("meta/info.json", self._info(episodes, frames, tasks))
         commit.publish()
         self.num_episodes, self.num_frames, self._totals = episodes, frames, totals
+        self._tasks = tasks
         if where["file_index"] == CHUNK_SIZE - 1:
             self._join_chunk(where["chunk_index"])
 
@@ -228,14 +242,10 @@ class LeRobotWriter:
             self._lock = None
 
     def _create(self) -> None:
-        tasks = pa.table({"task_index": pa.array([0], pa.int64()), "task": [self._recording.task]})
-        tasks = tasks.replace_schema_metadata({"pandas": json.dumps(_TASKS_PANDAS)})
-        legacy = json.dumps({"task_index": 0, "task": self._recording.task}) + "\n"
         commit = Commit(self.root)
         commit.add_json(COLLECTION_PATH, self._recording.collection)
-        commit.add_table("meta/tasks.parquet", tasks)
-        commit.add_bytes("meta/tasks.jsonl", legacy.encode())
-        commit.add_json("meta/info.json", self._info(0, 0))
+        add_tasks(commit, self._tasks)
+        commit.add_json("meta/info.json", self._info(0, 0, self._tasks))
         commit.publish()
 
     def _resume(self) -> None:
@@ -252,8 +262,14 @@ class LeRobotWriter:
                 self._totals[key] = stats.fold(self._totals.get(key), stored_stats(entry, key))
         self.num_episodes = len(prefix.episodes)
         self.num_frames = sum(entry["length"] for entry in prefix.episodes)
-        info = self._info(self.num_episodes, self.num_frames)
+        for entry in prefix.episodes:
+            self._tasks += [task for task in entry["tasks"] if task not in self._tasks]
+        info = self._info(self.num_episodes, self.num_frames, self._tasks)
         recovery.cut_back(self.root, prefix, info, _to_lists(self._totals))
+        commit = Commit(self.root)
+        add_tasks(commit, self._tasks)
+        commit.publish()
+        shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
 
     def _require_ours(self) -> None:
         ours = {"meta", LOCK, UNFINISHED}
@@ -275,7 +291,9 @@ class LeRobotWriter:
         if wrong:
             raise ValueError(f"values of the wrong shape: {'; '.join(wrong)}")
 
-    def _with_bookkeeping(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _with_bookkeeping(
+        self, columns: dict[str, np.ndarray], task_index: int
+    ) -> dict[str, np.ndarray]:
         """The episode's numbers, (length, size) per column, in the order of the features."""
         columns = dict(columns)
         length = len(next(iter(columns.values())))
@@ -284,7 +302,7 @@ class LeRobotWriter:
         columns["frame_index"] = frames
         columns["episode_index"] = np.full(length, self.num_episodes)
         columns["index"] = self.num_frames + frames
-        columns["task_index"] = np.zeros(length, dtype=np.int64)
+        columns["task_index"] = np.full(length, task_index)
         return {
             key: columns[key].reshape(length, -1).astype(feature.dtype)
             for key, feature in self._features.items()
@@ -299,11 +317,13 @@ class LeRobotWriter:
             arrays[key] = flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
         return pa.table(arrays)
 
-    def _episode_entry(self, length: int, episode_stats: dict[str, stats.Stats]) -> dict[str, Any]:
+    def _episode_entry(
+        self, length: int, episode_stats: dict[str, stats.Stats], task: str
+    ) -> dict[str, Any]:
         where = _where(self.num_episodes)
         entry: dict[str, Any] = {
             "episode_index": self.num_episodes,
-            "tasks": [self._recording.task],
+            "tasks": [task],
             "length": length,
             "data/chunk_index": where["chunk_index"],
             "data/file_index": where["file_index"],
@@ -322,13 +342,13 @@ class LeRobotWriter:
         entry["meta/episodes/file_index"] = where["file_index"]
         return entry
 
-    def _info(self, episodes: int, frames: int) -> dict[str, Any]:
+    def _info(self, episodes: int, frames: int, tasks: list[str]) -> dict[str, Any]:
         return {
             "codebase_version": FORMAT_VERSION,
             "robot_type": self._recording.robot_type,
             "total_episodes": episodes,
             "total_frames": frames,
-            "total_tasks": 1,
+            "total_tasks": len(tasks),
             "chunks_size": CHUNK_SIZE,
             "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
@@ -364,6 +384,16 @@ class LeRobotWriter:
 
     def _forget(self) -> None:
         self._rows, self._encoders = [], {}
+
+
+def add_tasks(commit: Commit, tasks: list[str]) -> None:
+    """Writes the table of task texts, in both of its forms."""
+    indices = pa.array(range(len(tasks)), pa.int64())
+    table = pa.table({"task_index": indices, "task": pa.array(tasks, pa.string())})
+    table = table.replace_schema_metadata({"pandas": json.dumps(_TASKS_PANDAS)})
+    lines = [json.dumps({"task_index": i, "task": task}) + "\n" for i, task in enumerate(tasks)]
+    commit.add_table("meta/tasks.parquet", table)
+    commit.add_bytes("meta/tasks.jsonl", "".join(lines).encode())
 
 
 def is_empty(root: Path) -> bool:

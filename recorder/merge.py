@@ -15,8 +15,11 @@ from recorder.dataset import Dataset, DatasetError
 from recorder.features import BOOKKEEPING, Feature
 from recorder.lerobot_writer import LeRobotWriter, Recording, stored_stats
 
-# What the parts of one dataset may differ in.
-_MAY_DIFFER = ("seed", "first_attempt", "versions", "machine", "simulator_details")
+# What the parts of one dataset may differ in; and in what parts of one collection do not.
+_MAY_DIFFER = (
+    "seed", "first_attempt", "versions", "machine", "simulator_details", "task", "object",
+)  # fmt: skip
+_SAME_COLLECTION = ("seed", "task", "object")
 
 
 def merge(sources: list[Path], output: Path) -> int:
@@ -38,7 +41,7 @@ def merge(sources: list[Path], output: Path) -> int:
         features=_own_features(first),
         row=_no_steps,
         fps=first.fps,
-        task=_task(first),
+        task=_no_start,
         robot_type=first.info["robot_type"],
         collection=_joint_collection(datasets, stored),
         codec=stored[0]["codec"],
@@ -63,7 +66,7 @@ def _adopt(writer: LeRobotWriter, dataset: Dataset, episode: int) -> None:
         shutil.copyfile(dataset.video_path(episode, camera), copy)
         videos[camera] = (copy, stored_stats(entry, camera))
     extra = {key: value for key, value in entry.items() if key.startswith("episode/")}
-    writer.adopt(columns, videos, extra)
+    writer.adopt(columns, videos, entry["tasks"][0], extra)
 
 
 def _collection(dataset: Dataset) -> dict[str, Any]:
@@ -91,14 +94,16 @@ def _require_alike(
 
 
 def _joint_collection(datasets: list[Dataset], stored: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first one's, and where each part came from if the parts have other seeds."""
-    if all(s["seed"] == stored[0]["seed"] for s in stored):
+    """The first one's, and where each part came from if they are not parts of one collection."""
+    differing = [k for k in _SAME_COLLECTION if any(s.get(k) != stored[0].get(k) for s in stored)]
+    if not differing:
         return {**stored[0], "first_attempt": min(s["first_attempt"] for s in stored)}
     parts = [
         {"episodes": dataset.num_episodes, **{key: s.get(key) for key in _MAY_DIFFER}}
         for dataset, s in zip(datasets, stored, strict=True)
     ]
-    return {**stored[0], "parts": parts}
+    unknown = {key: None for key in differing if key != "seed"}
+    return {**stored[0], **unknown, "parts": parts}
 
 
 def _own_features(dataset: Dataset) -> dict[str, Feature]:
@@ -109,11 +114,11 @@ def _own_features(dataset: Dataset) -> dict[str, Feature]:
     }
 
 
-def _task(dataset: Dataset) -> str:
-    return dataset.episodes[0]["tasks"][0] if dataset.episodes else ""
-
-
 def _no_steps(step: object) -> dict:
+    raise NotImplementedError("a merge adopts whole episodes")
+
+
+def _no_start(info: object) -> str:
     raise NotImplementedError("a merge adopts whole episodes")
 
 

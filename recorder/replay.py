@@ -115,7 +115,9 @@ def compare_episodes(one: Dataset, k: int, other: Dataset, m: int, tolerance: fl
     """How episode k of one dataset differs from episode m of another, pictures included."""
     result = Comparison(k, tolerance)
     ours, theirs = one.rows(k), other.rows(m)
-    for key in sorted(ours.keys() - {"index", "episode_index"}):
+    if one.episodes[k]["tasks"] != other.episodes[m]["tasks"]:
+        result.add("task", 0, np.inf)
+    for key in sorted(ours.keys() - {"index", "episode_index", "task_index"}):
         a, b = ours[key], theirs.get(key)
         if b is None or a.shape != b.shape:
             result.add(key, 0, np.inf)

@@ -25,16 +25,17 @@ class FakeSimulator:
     def reset(self, initial: InitialState) -> SimState:
         fingers = np.full(2, initial.gripper_pos)
         self._offset = np.zeros(3)
+        self._object = self.config.candidates[initial.target]
         self._state = self._make(initial.joint_pos, fingers, np.zeros(2), initial.object, False)
         return self._state
 
     def step(self, command: Command) -> SimState:
         before, config = self._state, self.config
-        held = is_grasped(before, command, config.grasp, config.object)
+        held = is_grasped(before, command, config.grasp, self._object)
         if held and not before.is_grasped:
             offset = before.object.position - before.eef.position
             self._offset = rotation.unrotate(before.eef.quat_wxyz, offset)
-        stop = config.object.size[1] / 2 if self._is_between_fingers() else 0.0
+        stop = self._object.grasp_width / 2 if self._is_between_fingers() else 0.0
         fingers = np.full(2, max(command.gripper, stop))
         speed = (fingers - before.gripper_pos) * config.timing.control_hz
         state = self._make(command.arm, fingers, speed, before.object, held)
@@ -42,7 +43,7 @@ class FakeSimulator:
         if held:
             position = state.eef.position + rotation.rotate(state.eef.quat_wxyz, self._offset)
         elif before.is_grasped:
-            position = np.append(position[:2], config.rest_z)
+            position = np.append(position[:2], config.rest_z_of(self._object))
         self._state = state._replace(object=Pose(position, state.object.quat_wxyz))
         return self._state
 
@@ -58,7 +59,7 @@ class FakeSimulator:
 
     def _is_between_fingers(self) -> bool:
         offset = self._state.object.position - tcp_position(self._state)
-        return bool((np.abs(offset) < np.array(self.config.object.size) / 2).all())
+        return bool((np.abs(offset) < np.array(self._object.size) / 2).all())
 
     def _make(self, joints, fingers, speed, obj: Pose, held: bool) -> SimState:
         position, orientation = kinematics.forward(joints)

@@ -73,7 +73,8 @@ class TestObservations:
         env = PickPlaceEnv(SIMULATOR, obs_type="goal")
         observation, info = env.reset(seed=0)
         np.testing.assert_allclose(observation["achieved_goal"], info["object_pos"], atol=1e-6)
-        rest = [*info["goal_pos"][:2], PickPlaceConfig().rest_z]
+        config = PickPlaceConfig()
+        rest = [*info["goal_pos"][:2], config.rest_z_of(config.object)]
         np.testing.assert_allclose(observation["desired_goal"], rest, atol=1e-6)
         seen = GOAL_OBSERVATION.unpack(observation["observation"])
         np.testing.assert_allclose(seen["object_pos"], info["object_pos"], atol=1e-6)
@@ -104,7 +105,7 @@ class TestGoalRewards:
 
     def test_sparse_asks_for_the_table(self):
         config = PickPlaceConfig()
-        goal = np.array([0.5, 0.0, config.rest_z])
+        goal = np.array([0.5, 0.0, config.rest_z_of(config.object)])
         for offset, wanted in (([0.04, 0, 0], 1), ([0.06, 0, 0], 0), ([0, 0, 0.1], 0)):
             assert reward.of_goals(goal + offset, goal, "sparse", config) == wanted
 

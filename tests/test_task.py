@@ -8,6 +8,7 @@ from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
 from pp_env.sim.api import Pose, SimState
 
 CONFIG = PickPlaceConfig()
+REST_Z = CONFIG.rest_z_of(CONFIG.object)
 GOAL = np.array([0.5, 0.1, CONFIG.table.top_z])
 UPRIGHT = np.array([1.0, 0.0, 0.0, 0.0])
 DONE = SimState(
@@ -16,7 +17,7 @@ DONE = SimState(
     gripper_pos=np.full(2, 0.04),
     gripper_vel=np.zeros(2),
     eef=Pose(np.array([0.3, 0.0, 0.6]), UPRIGHT),
-    object=Pose(np.array([0.5, 0.1, CONFIG.rest_z]), UPRIGHT),
+    object=Pose(np.array([0.5, 0.1, REST_Z]), UPRIGHT),
     object_vel=np.zeros(3),
     is_grasped=False,
 )
@@ -29,8 +30,14 @@ def test_success():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"object": Pose(np.array([0.551, 0.1, CONFIG.rest_z]), UPRIGHT)}, "away_from_target"),
-        ({"object": Pose(np.array([0.5, 0.1, CONFIG.rest_z + 0.02]), UPRIGHT)}, "not_on_table"),
+        (
+            {"object": Pose(np.array([0.551, 0.1, REST_Z]), UPRIGHT)},
+            "away_from_target",
+        ),
+        (
+            {"object": Pose(np.array([0.5, 0.1, REST_Z + 0.02]), UPRIGHT)},
+            "not_on_table",
+        ),
         ({"object_vel": np.array([0.0, 0.0, 0.03])}, "object_moving"),
         ({"is_grasped": True}, "still_held"),
         ({"gripper_pos": np.array([0.04, 0.03])}, "gripper_not_open"),

@@ -232,7 +232,7 @@ def test_an_asset_becomes_one_rigid_body_whichever_folder_it_is_from(
 ):
     config = dataclasses.replace(CONFIG, object=CAN)
     stage = Usd.Stage.CreateInMemory()
-    usd_stage.build(stage, config, robot_file, write_can(tmp_path / "can.usda", scale, physics))
+    usd_stage.build(stage, config, robot_file, [write_can(tmp_path / "can.usda", scale, physics)])
     prims = list(Usd.PrimRange(stage.GetPrimAtPath(usd_stage.OBJECT)))
     assert [p.GetName() for p in prims if p.HasAPI(UsdPhysics.RigidBodyAPI)] == ["Object"]
     assert [p.GetName() for p in prims if p.HasAPI(UsdPhysics.MassAPI)] == ["Object"]
@@ -248,7 +248,7 @@ def test_an_asset_of_another_size_is_refused(robot_file, tmp_path):
     config = dataclasses.replace(CONFIG, object=CAN)
     url = write_can(tmp_path / "can.usda", 3.0, False)
     with pytest.raises(usd_stage.StageError, match=r"can should measure .* but .* measures"):
-        usd_stage.build(Usd.Stage.CreateInMemory(), config, robot_file, url)
+        usd_stage.build(Usd.Stage.CreateInMemory(), config, robot_file, [url])
 
 
 def test_an_object_without_a_collider_is_refused(robot_file, tmp_path):
@@ -258,7 +258,7 @@ def test_an_object_without_a_collider_is_refused(robot_file, tmp_path):
     empty.GetRootLayer().Save()
     config = dataclasses.replace(CONFIG, object=CAN)
     with pytest.raises(usd_stage.StageError, match="has no collider"):
-        usd_stage.build(Usd.Stage.CreateInMemory(), config, robot_file, str(path))
+        usd_stage.build(Usd.Stage.CreateInMemory(), config, robot_file, [str(path)])
 
 
 def test_a_robot_that_is_not_there_is_named():

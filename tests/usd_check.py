@@ -265,7 +265,7 @@ def check_rest(report: Report, world: World, config: PickPlaceConfig) -> None:
     report.close("arm after 2 s at HOME", world.joint_pos()[:7], HOME, 0.02, "rad")
     report.close("fingers", world.joint_pos()[7:], panda.FINGER_OPEN, 1e-4, "m")
     resting = world.pose(usd_stage.OBJECT).position
-    report.close("object's height", resting[2], config.rest_z, 1e-3, "m")
+    report.close("object's height", resting[2], config.rest_z_of(config.object), 1e-3, "m")
     report.close("object's speed", world.speed(usd_stage.OBJECT), 0.0, 1e-3, "m/s")
     before = world.pose(usd_stage.HAND).position[2]
     world.simulate(1.0, raised(), panda.FINGER_OPEN)

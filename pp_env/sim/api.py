@@ -14,7 +14,9 @@ from pp_env.randomization import Variation
 IMAGE_TYPES = ("rgb", "depth", "segmentation")
 
 # What a pixel of a segmentation shows.
-SEGMENTS = {"background": 0, "floor": 1, "table": 2, "robot": 3, "object": 4, "marker": 5}
+SEGMENTS = {
+    "background": 0, "floor": 1, "table": 2, "robot": 3, "object": 4, "marker": 5, "distractor": 6,
+}  # fmt: skip
 
 
 class Pose(NamedTuple):
@@ -50,7 +52,7 @@ class SimState(NamedTuple):
         gripper_pos: (2,) finger positions, m, 0 closed, 0.04 open.
         gripper_vel: (2,) finger velocities, m/s.
         eef: Frame of `panda_hand`.
-        object: Frame of the object, at its centre.
+        object: Frame of the object that is to be moved, at its centre.
         object_vel: (3,) linear velocity of the object's centre, m/s.
         is_grasped: Whether the gripper holds the object (`pp_env.sim.grasp`).
     """
@@ -65,6 +67,20 @@ class SimState(NamedTuple):
     is_grasped: bool
 
 
+class PlacedObject(NamedTuple):
+    """An object of the scene, and where it stands.
+
+    Attributes:
+        candidate: Which of the configuration's candidates it is.
+        pose: Its frame, resting on the table.
+        rgb: (3,) colour in [0, 1].
+    """
+
+    candidate: int
+    pose: Pose
+    rgb: np.ndarray
+
+
 @dataclass(frozen=True)
 class InitialState:
     """Where an episode starts.
@@ -72,10 +88,13 @@ class InitialState:
     Attributes:
         joint_pos: (7,) arm joint positions, rad; the arm is at rest.
         gripper_pos: Position of both fingers, m.
-        object: Frame of the object, resting on the table.
-        object_rgb: (3,) colour in [0, 1].
+        object: Frame of the object that is to be moved, resting on the table.
+        object_rgb: (3,) its colour in [0, 1].
         goal_pos: (3,) the place marker's centre, on the table's surface, m.
         variation: How the scene differs from the configuration; None is not at all.
+        target: Which of the configuration's candidates the object is.
+        others: What else is on the table. The other candidates are put away: nobody sees them
+            and nothing touches them.
     """
 
     joint_pos: np.ndarray
@@ -84,10 +103,17 @@ class InitialState:
     object_rgb: np.ndarray
     goal_pos: np.ndarray
     variation: Variation | None = None
+    target: int = 0
+    others: tuple[PlacedObject, ...] = ()
+
+    @property
+    def placed(self) -> tuple[PlacedObject, ...]:
+        """Everything on the table, the object that is to be moved first."""
+        return (PlacedObject(self.target, self.object, self.object_rgb), *self.others)
 
 
 class Simulator(Protocol):
-    """One Franka, one table, one object. Coarse on purpose: one call per control period."""
+    """One Franka, one table, objects. Coarse on purpose: one call per control period."""
 
     @property
     def description(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def is_grasped(state: SimState, command: Command, config: GraspConfig, obj: Obje
     return (
         bool((np.abs(state.gripper_vel) < config.stopped_speed).all())
         and bool((state.gripper_pos > command.gripper).all())
-        and _is_near_hand(state, config)
+        and _is_near_hand(state, config, obj)
         and _is_between_fingers(state, config, obj)
     )
 
@@ -37,8 +37,9 @@ def tcp_position(state: SimState) -> np.ndarray:
     return state.eef.position + rotate(state.eef.quat_wxyz, offset)
 
 
-def _is_near_hand(state: SimState, config: GraspConfig) -> bool:
+def _is_near_hand(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:
     dx, dy, dz = state.object.position - state.eef.position
+    dz += obj.grasp_height  # a tall object is held above its centre
     return bool(np.hypot(dx, dy) < config.max_distance_xy and abs(dz) < config.max_distance_z)
 
 

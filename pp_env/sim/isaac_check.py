@@ -22,7 +22,7 @@ import numpy as np
 from experts import kinematics
 from experts.pick_place import PickPlaceExpert
 from pp_env import panda, rotation, task
-from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig
+from pp_env.config import HOME_JOINT_POS, YCB_OBJECTS, PickPlaceConfig, RenderConfig
 from pp_env.env import PickPlaceEnv
 from pp_env.layout import OBSERVATION
 from pp_env.sim import default_timing, isaac_app, leave
@@ -37,10 +37,6 @@ _EPISODES = 10  # of the expert, without a crash
 _MEMORY_EPISODES = 20
 _PERIODS = 30  # control periods of a short episode
 _SHARE_CLIPPED = 0.02  # of a picture's pixels may be white or black
-_YCB = (
-    "004_sugar_box", "005_tomato_soup_can", "006_mustard_bottle", "007_tuna_fish_can",
-    "008_pudding_box", "010_potted_meat_can",
-)  # fmt: skip
 
 
 @dataclass
@@ -217,7 +213,7 @@ class Check:
         found = []
         for folder in ("Axis_Aligned", "Axis_Aligned_Physics"):
             url = isaac_app.asset_url(self._assets_root, f"/Isaac/Props/YCB/{folder}")
-            names = [name for name in _YCB if _is_file(native, f"{url}/{name}.usd")]
+            names = [o.name for o in YCB_OBJECTS if _is_file(native, f"{url}/{o.name}.usd")]
             found.append(f"{folder}: {names}")
         return Result("YCB files", None, "; ".join(found))
 

@@ -118,12 +118,11 @@ class IsaacSimulator:
         self._let_go()
         usd, stage = self._stage, self._world.stage
         usd.set_marker(stage, initial.goal_pos)
-        usd.set_object_rgb(stage, initial.object_rgb)
         if initial.variation != self._variation:
             usd.set_variation(stage, self._config, initial.variation or Variation())
             self._variation = initial.variation
         self._teleport_robot(initial.joint_pos, initial.gripper_pos)
-        self._teleport_object(initial.object)
+        self._place_objects(initial)
         for _ in range(round(_SETTLE_TIME * self._config.timing.physics_hz)):
             self._world.step(render=False)
         self._pictures, self._extra_renders = None, _RENDERS_AFTER_TELEPORT
@@ -216,9 +215,9 @@ class IsaacSimulator:
             )
 
     def _build(self, assets_root: str | None) -> None:
-        asset = self._config.object.asset
-        object_url = None if asset is None else isaac_app.asset_url(assets_root, f"/{asset}")
-        self._stage.build(self._world.stage, self._config, self._robot_url, object_url)
+        assets = [obj.asset for obj in self._config.candidates]
+        urls = [a and isaac_app.asset_url(assets_root, f"/{a}") for a in assets]
+        self._stage.build(self._world.stage, self._config, self._robot_url, urls)
         is_loading = isaac_app.load(self._app, "isaacsim.core.utils.stage").is_stage_loading
         for _ in range(_STEPS_TO_LOAD):
             if not is_loading():
@@ -231,15 +230,20 @@ class IsaacSimulator:
         usd = self._stage
         self._robot = prims.SingleArticulation(prim_path=usd.ROBOT, name="franka")
         self._hand = prims.SingleRigidPrim(prim_path=usd.HAND, name="franka_hand")
-        self._object = prims.SingleRigidPrim(prim_path=usd.OBJECT, name="object")
+        self._objects = [
+            prims.SingleRigidPrim(prim_path=usd.numbered(usd.OBJECT, i), name=f"object_{i}")
+            for i in range(len(self._config.candidates))
+        ]
+        self._target = 0
         self._robot.set_solver_position_iteration_count(_SOLVER_ITERATIONS)
 
     def _start_physics(self) -> None:
         """The hard reset: physics is read from the stage, and handles and gains begin anew."""
         self._held = None
-        self._stage.detach(self._world.stage, self._attachment == "recreate")
+        for index in range(len(self._objects)):
+            self._stage.detach(self._world.stage, self._attachment == "recreate", index)
         self._world.reset()
-        for prim in (self._robot, self._hand, self._object):
+        for prim in (self._robot, self._hand, *self._objects):
             prim.initialize()
         found: list[str] = list(self._robot.dof_names or ())
         wanted = [*panda.ARM_JOINTS, *panda.FINGER_JOINTS]
@@ -277,10 +281,22 @@ class IsaacSimulator:
         self._robot.set_joint_velocities(np.zeros(9), joint_indices=self._dofs)
         self._apply(positions)
 
-    def _teleport_object(self, pose: Pose) -> None:
-        self._object.set_world_pose(position=pose.position, orientation=pose.quat_wxyz)
-        self._object.set_linear_velocity(np.zeros(3))
-        self._object.set_angular_velocity(np.zeros(3))
+    @property
+    def _object(self) -> Any:
+        """The prim of the object that is to be moved."""
+        return self._objects[self._target]
+
+    def _place_objects(self, initial: InitialState) -> None:
+        """Puts what is on the table there, and the other candidates out of the way."""
+        self._target = initial.target
+        usd, stage, present = self._stage, self._world.stage, {p.candidate for p in initial.placed}
+        for index, prim in enumerate(self._objects):
+            usd.set_visible(stage, index in present, index)
+            if index not in present:
+                _teleport(prim, Pose(usd.away(index, self._config), rotation.about_z(0.0)))
+        for index, pose, rgb in initial.placed:
+            usd.set_object_rgb(stage, rgb, index)
+            _teleport(self._objects[index], pose)
 
     def _observe(self, grasped: bool) -> SimState:
         positions, velocities = (
@@ -308,7 +324,8 @@ class IsaacSimulator:
 
     def _update_grasp(self, command: Command) -> bool:
         config, state = self._config, self._state
-        grasped = is_grasped(state, command, config.grasp, config.object)
+        obj = config.candidates[self._target]
+        grasped = is_grasped(state, command, config.grasp, obj)
         if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
             self._hold(state) if grasped else self._let_go()
         return grasped
@@ -318,21 +335,23 @@ class IsaacSimulator:
         self._held = _Held(state)
         if self._attachment != "carry":
             recreate = self._attachment == "recreate"
-            self._stage.attach(self._world.stage, state.eef, state.object, recreate)
+            stage, index = self._world.stage, self._target
+            self._stage.attach(stage, state.eef, state.object, recreate, index)
 
     def _let_go(self) -> None:
         if self._held is None:
             return
         self._held = None
         if self._attachment != "carry":
-            self._stage.detach(self._world.stage, self._attachment == "recreate")
+            recreate = self._attachment == "recreate"
+            self._stage.detach(self._world.stage, recreate, self._target)
         # It has the hand's velocity; and setting one wakes it, should it sleep.
         self._object.set_linear_velocity(np.zeros(3))
         self._object.set_angular_velocity(np.zeros(3))
 
     def _carry(self) -> None:
         if self._held is not None and self._attachment == "carry":
-            self._teleport_object(self._held.pose(_pose(self._hand)))
+            _teleport(self._object, self._held.pose(_pose(self._hand)))
 
     def _draw(self) -> dict[str, np.ndarray]:
         if self._pictures is None:
@@ -348,10 +367,11 @@ class IsaacSimulator:
             IsaacSimError: No picture shows it.
         """
         x, y, top = *self._config.table.center[:2], self._config.table.top_z
+        height = self._config.rest_z_of(self._config.candidates[self._target])
         for side in (-_PROBE_SIDE, _PROBE_SIDE):
             self._teleport_robot(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
-            place = np.array([x, y + side, self._config.rest_z])
-            self._teleport_object(Pose(place, rotation.about_z(0.0)))
+            place = np.array([x, y + side, height])
+            _teleport(self._object, Pose(place, rotation.about_z(0.0)))
             self._stage.set_marker(self._world.stage, np.array([x, y + side, top]))
             self._world.step(render=False)
             if side < 0:
@@ -373,7 +393,7 @@ class IsaacSimulator:
         self._teleport_robot(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
         self._world.step(render=False)
         before = self._observe(grasped=False)
-        self._teleport_object(Pose(tcp_position(before) + _PROBE_OFFSET, rotation.about_z(0.3)))
+        _teleport(self._object, Pose(tcp_position(before) + _PROBE_OFFSET, rotation.about_z(0.3)))
         steps = round(_PROBE_TIME * self._config.timing.physics_hz)
         try:
             before = self._observe(grasped=False)
@@ -502,6 +522,12 @@ def _require_available(randomization: RandomizationConfig) -> None:
             f"randomization of {missing} is not available on Isaac Sim; use the preset 'light' "
             "(collect.py --randomize light), or leave these ranges out"
         )
+
+
+def _teleport(prim: Any, pose: Pose) -> None:
+    prim.set_world_pose(position=pose.position, orientation=pose.quat_wxyz)
+    prim.set_linear_velocity(np.zeros(3))
+    prim.set_angular_velocity(np.zeros(3))
 
 
 def _pose(prim: Any) -> Pose:

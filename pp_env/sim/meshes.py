@@ -1,4 +1,4 @@
-"""The Panda's meshes from the gymnasium-robotics wheel; the package itself is not imported."""
+"""Meshes: the Panda's, from the gymnasium-robotics wheel, and those that show objects."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from pp_env import rotation
+from pp_env.config import ObjectConfig
+
 Kind = Literal["visual", "collision"]
+
+SIZE_TOLERANCE = 0.15  # how far a file's box may be from the published size, as a share
 
 _LEAST_TRIANGLES = 600  # of a part: the fingers, the smallest, stay whole
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
@@ -46,3 +51,87 @@ def simplified(kind: Kind, part: str, detail: float) -> tuple[np.ndarray, np.nda
     if target < len(faces):
         vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target)[:2]
     return vertices, faces
+
+
+def fit(file: str, obj: ObjectConfig) -> tuple[np.ndarray, np.ndarray]:
+    """How a mesh must be turned and moved to fill an object's box.
+
+    Scans stand on no axis: the mesh is turned about its z axis until the box around it is the
+    smallest, and then by quarter turns until that box is the object's.
+
+    Args:
+        file: OBJ or STL, m.
+        obj: The object.
+
+    Returns:
+        Quaternion (4,) w first, and position (3,), m, of the mesh's frame in the object's.
+
+    Raises:
+        ValueError: The file is missing, or the mesh has another size.
+    """
+    vertices = _vertices(Path(file))
+    upright = min(
+        (rotation.about_z(angle) for angle in np.radians(np.arange(0.0, 90.0, 0.5))),
+        key=lambda turn: float(np.prod(np.ptp(rotation.rotate(turn, vertices), axis=0)[:2])),
+    )
+    extent = np.ptp(rotation.rotate(upright, vertices), axis=0)
+    turn = quarter_turns(extent, np.array(obj.size))
+    if turn is None:
+        raise ValueError(
+            f"{obj.name} should measure {obj.size} m in some order, but {file} measures "
+            f"{tuple(np.round(extent, 4).tolist())}"
+        )
+    quat = rotation.multiply(rotation.from_matrix(turn), upright)
+    turned = rotation.rotate(quat, vertices)
+    return quat, -(turned.max(0) + turned.min(0)) / 2
+
+
+def quarter_turns(extent: np.ndarray, size: np.ndarray) -> np.ndarray | None:
+    """Rotation matrix (3, 3) that turns a box of one size into one of the other.
+
+    Args:
+        extent: (3,) the box as it is, m.
+        size: (3,) the box as it should be, m.
+
+    Returns:
+        The least turn with which every extent is right within `SIZE_TOLERANCE`; None if none is.
+    """
+    for order in ((0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1)):
+        if (np.abs(extent[list(order)] / size - 1) < SIZE_TOLERANCE).all():
+            turn = np.eye(3)[list(order)]
+            turn[0] *= round(np.linalg.det(turn))  # a swap of two axes is a reflection
+            return turn
+    return None
+
+
+def texture(file: str) -> Path | None:
+    """The picture that belongs to an OBJ file of the YCB set, if it lies beside it."""
+    picture = Path(file).with_name("texture_map.png")
+    return picture if file.endswith(".obj") and picture.is_file() else None
+
+
+def ycb_mesh(folder: Path, name: str) -> Path:
+    """The mesh of an object in a folder as the YCB set's own downloads make it.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    tried = [folder / name / "google_16k" / f for f in ("textured.obj", "nontextured.stl")]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"no mesh of {name}: there is neither {tried[0]} nor {tried[1].name} beside it; "
+        "--ycb-meshes takes the folder that holds one folder per object"
+    )
+
+
+def _vertices(path: Path) -> np.ndarray:
+    """Corners (n, 3), m, of an OBJ or STL file."""
+    if not path.is_file():
+        raise ValueError(f"the mesh {path} does not exist; was the folder of meshes moved?")
+    if path.suffix == ".obj":
+        rows = [line.split()[1:4] for line in path.read_text().splitlines() if line[:2] == "v "]
+        return np.array(rows, dtype=np.float64)
+    triangles = np.fromfile(path, dtype=_STL_TRIANGLE, offset=84)
+    return triangles["corners"].reshape(-1, 3).astype(np.float64)

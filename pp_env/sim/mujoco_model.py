@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 
 from pp_env import panda, rotation
-from pp_env.config import RENDER_PRESETS, CameraConfig, PickPlaceConfig
+from pp_env.config import RENDER_PRESETS, CameraConfig, ObjectConfig, PickPlaceConfig
 from pp_env.sim import meshes
 from pp_env.sim.mujoco_variation import add_textures
 
@@ -37,23 +37,30 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     add_textures(spec)
     _add_floor(spec, config)
     _add_table(spec, config)
-    _add_object(spec, config)
+    for index in range(len(config.candidates)):
+        _add_object(spec, config, index)
     _add_marker(spec, config)
     bodies = _add_robot(spec, config)
     for camera in config.cameras:
         parent = spec.worldbody if camera.parent == "world" else bodies[camera.parent]
         _add_camera(parent, camera)
-    spec.add_equality(
-        name="grasp",
-        type=mujoco.mjtEq.mjEQ_WELD,
-        objtype=mujoco.mjtObj.mjOBJ_BODY,
-        name1=panda.HAND.name,
-        name2="object",
-        active=False,
-        solref=_WELD_SOLREF,
-        solimp=_WELD_SOLIMP,
-    )
+    for index in range(len(config.candidates)):
+        spec.add_equality(
+            name=numbered("grasp", index),
+            type=mujoco.mjtEq.mjEQ_WELD,
+            objtype=mujoco.mjtObj.mjOBJ_BODY,
+            name1=panda.HAND.name,
+            name2=numbered("object", index),
+            active=False,
+            solref=_WELD_SOLREF,
+            solimp=_WELD_SOLIMP,
+        )
     return spec.compile()
+
+
+def numbered(name: str, index: int) -> str:
+    """The name of what every candidate has one of: `object`, `object_1`, `object_2`."""
+    return f"{name}_{index}" if index else name
 
 
 def _set_picture_quality(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
@@ -109,20 +116,53 @@ def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     )
 
 
-def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
-    obj = config.object
-    body = spec.worldbody.add_body(name="object", pos=[*config.table.center[:2], config.rest_z])
-    body.add_freejoint(name="object_free")
-    body.add_geom(
-        name="object",
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        size=np.array(obj.size) / 2,
+def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> None:
+    obj, name = config.candidates[index], numbered("object", index)
+    position = [*config.table.center[:2], config.rest_z_of(obj)]
+    body = spec.worldbody.add_body(name=name, pos=position)
+    body.add_freejoint(name=numbered("object_free", index))
+    is_cylinder = obj.shape == "cylinder"
+    geom = body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER if is_cylinder else mujoco.mjtGeom.mjGEOM_BOX,
+        size=[obj.size[0] / 2, obj.size[2] / 2, 0] if is_cylinder else np.array(obj.size) / 2,
         mass=obj.mass,
         # MuJoCo has one sliding coefficient. Static friction is what a grip needs.
         friction=[obj.static_friction, 0.005, 0.0001],
         condim=4,
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
+    )
+    if obj.mesh is not None:
+        geom.group = 3  # collides, and is not seen
+        _add_object_mesh(spec, body, obj, obj.mesh)
+
+
+def _add_object_mesh(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, obj: ObjectConfig, file: str
+) -> None:
+    """What shows an object, turned and moved so that it fills the object's box."""
+    turn, position = meshes.fit(file, obj)
+    mesh = spec.add_mesh(name=f"{body.name}_visual", file=file)
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # a scan may have holes
+    picture = meshes.texture(file)
+    if picture is not None:
+        texture = spec.add_texture(
+            name=f"{body.name}_texture", type=mujoco.mjtTexture.mjTEXTURE_2D, file=str(picture)
+        )
+        material = spec.add_material(name=f"{body.name}_material", rgba=[1.0, 1.0, 1.0, 1.0])
+        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = texture.name
+    body.add_geom(
+        name=f"{body.name}_visual",
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname=mesh.name,
+        material="" if picture is None else f"{body.name}_material",
+        pos=position,
+        quat=turn,
+        mass=0,
+        contype=0,
+        conaffinity=0,
+        group=2,
     )
 
 

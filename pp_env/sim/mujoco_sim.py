@@ -12,12 +12,13 @@ import numpy as np
 
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig
-from pp_env.sim.api import SEGMENTS, Command, InitialState, Pose, SimState
+from pp_env.sim.api import SEGMENTS, Command, InitialState, PlacedObject, Pose, SimState
 from pp_env.sim.grasp import is_grasped
-from pp_env.sim.mujoco_model import build_model
+from pp_env.sim.mujoco_model import build_model, numbered
 from pp_env.sim.mujoco_variation import SceneVariation
 
 _SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
+_AWAY_Z = -5.0  # m, below the floor
 
 
 class MujocoSimulator:
@@ -52,15 +53,14 @@ class MujocoSimulator:
     def reset(self, initial: InitialState) -> SimState:
         """Puts everything at its start and lets the object settle."""
         model, data = self._model, self._data
-        self._variation.apply(initial.variation, self._object)
+        self._variation.apply(initial.variation, self._bodies[initial.target].id)
         mujoco.mj_resetData(model, data)
         data.qpos[self._arm_qpos] = initial.joint_pos
         data.qpos[self._finger_qpos] = initial.gripper_pos
-        data.qpos[self._object_qpos] = np.concatenate(initial.object)
+        self._place_objects(initial)
         data.ctrl[:7] = initial.joint_pos
         data.ctrl[7:] = initial.gripper_pos
         data.mocap_pos[0] = initial.goal_pos
-        model.geom_rgba[self._object_geom, :3] = initial.object_rgb
         mujoco.mj_step(model, data, self._settle_steps)
         self._state = self._observe(grasped=False)
         return self._state
@@ -87,7 +87,12 @@ class MujocoSimulator:
         self._config.camera(camera)
         if self._renderer is None:
             self._renderer = _Renderer(self._model, self._config)
-        return self._renderer.render(self._data, camera, kind)
+        if kind == "depth":
+            return self._renderer.depth(self._data, camera)
+        if kind == "segmentation":
+            target = self._bodies[self._target].id
+            return self._renderer.segmentation(self._data, camera, target)
+        return self._renderer.render(self._data, camera)
 
     def close(self) -> None:
         """Frees the renderer and the viewer; a second call has no effect."""
@@ -104,16 +109,23 @@ class MujocoSimulator:
         self._finger_qpos = _slice([model.joint(j).qposadr[0] for j in panda.FINGER_JOINTS])
         self._arm_dof = _slice([model.joint(j).dofadr[0] for j in panda.ARM_JOINTS])
         self._finger_dof = _slice([model.joint(j).dofadr[0] for j in panda.FINGER_JOINTS])
-        free = model.joint("object_free")
-        self._object_qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
-        self._object_dof = slice(free.dofadr[0], free.dofadr[0] + 3)
         self._hand = model.body(panda.HAND.name).id
-        self._object = model.body("object").id
-        self._object_geom = model.geom("object").id
-        self._weld = model.equality("grasp").id
+        self._bodies = [_Body(model, i) for i in range(len(self._config.candidates))]
+        self._target = 0
+
+    def _place_objects(self, initial: InitialState) -> None:
+        """Puts what is on the table there, and the other candidates away."""
+        self._target = initial.target
+        present = {placed.candidate: placed for placed in initial.placed}
+        for index, body in enumerate(self._bodies):
+            if index in present:
+                body.put(self._model, self._data, present[index])
+            else:
+                body.put_away(self._model, self._data)
 
     def _observe(self, grasped: bool) -> SimState:
-        data, hand, obj = self._data, self._hand, self._object
+        data, hand, body = self._data, self._hand, self._bodies[self._target]
+        obj = body.id
         mujoco.mj_kinematics(self._model, data)  # poses of now, not of the last substep's start
         return SimState(
             joint_pos=data.qpos[self._arm_qpos].copy(),
@@ -122,28 +134,30 @@ class MujocoSimulator:
             gripper_vel=data.qvel[self._finger_dof].copy(),
             eef=Pose(data.xpos[hand].copy(), data.xquat[hand].copy()),
             object=Pose(data.xpos[obj].copy(), data.xquat[obj].copy()),
-            object_vel=data.qvel[self._object_dof].copy(),
+            object_vel=data.qvel[body.dof][:3].copy(),
             is_grasped=grasped,
         )
 
     def _update_grasp(self, command: Command) -> bool:
         config, state = self._config, self._state
-        grasped = is_grasped(state, command, config.grasp, config.object)
+        obj = config.candidates[self._target]
+        grasped = is_grasped(state, command, config.grasp, obj)
         if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
             if grasped:
                 self._weld_at_current_pose()
-            self._data.eq_active[self._weld] = grasped
+            self._data.eq_active[self._bodies[self._target].weld] = grasped
         return grasped
 
     def _weld_at_current_pose(self) -> None:
         """Makes the weld hold the object where it is, so that attaching moves nothing."""
-        data, hand, obj = self._data, self._hand, self._object
+        data, hand, body = self._data, self._hand, self._bodies[self._target]
+        obj = body.id
         offset = rotation.unrotate(data.xquat[hand], data.xpos[obj] - data.xpos[hand])
         hand_to_world, relative = np.empty(4), np.empty(4)
         mujoco.mju_negQuat(hand_to_world, data.xquat[hand])
         mujoco.mju_mulQuat(relative, hand_to_world, data.xquat[obj])
         # eq_data of a weld: anchor (3, in the object), relative pose (7), torque scale (1)
-        self._model.eq_data[self._weld, :11] = [0, 0, 0, *offset, *relative, 1]
+        self._model.eq_data[body.weld, :11] = [0, 0, 0, *offset, *relative, 1]
 
     def _open_viewer(self) -> None:
         if sys.platform == "linux" and not (
@@ -158,6 +172,35 @@ class MujocoSimulator:
         self._viewer = mujoco.viewer.launch_passive(
             self._model, self._data, show_left_ui=False, show_right_ui=False
         )
+
+
+class _Body:
+    """Where a candidate is in the model, and how it comes onto the table or leaves it."""
+
+    def __init__(self, model: mujoco.MjModel, index: int) -> None:
+        name = numbered("object", index)
+        free = model.joint(numbered("object_free", index))
+        self.id = model.body(name).id
+        self.weld = model.equality(numbered("grasp", index)).id
+        self.dof = slice(free.dofadr[0], free.dofadr[0] + 6)
+        self._qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
+        self._geom = model.geom(name).id
+        self._geoms = np.flatnonzero(model.geom_bodyid == self.id)
+        self._collides = model.geom_contype[self._geom], model.geom_conaffinity[self._geom]
+        self._away = np.array([0.0, 0.0, _AWAY_Z - index, 1.0, 0.0, 0.0, 0.0])
+
+    def put(self, model: mujoco.MjModel, data: mujoco.MjData, placed: PlacedObject) -> None:
+        """Stands on the table in its colour; a mesh with a texture keeps its own."""
+        data.qpos[self._qpos] = np.concatenate(placed.pose)
+        model.geom_rgba[self._geoms, :3] = placed.rgb
+        model.geom_contype[self._geom], model.geom_conaffinity[self._geom] = self._collides
+        model.body_gravcomp[self.id] = 0.0
+
+    def put_away(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Floats below the floor, where it touches nothing."""
+        data.qpos[self._qpos] = self._away
+        model.geom_contype[self._geom] = model.geom_conaffinity[self._geom] = 0
+        model.body_gravcomp[self.id] = 1.0
 
 
 class _Renderer:
@@ -194,11 +237,8 @@ class _Renderer:
         flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
 
-    def render(self, data: mujoco.MjData, camera: str, kind: str) -> np.ndarray:
-        if kind == "depth":
-            return self._depth(data, camera)
-        if kind == "segmentation":
-            return self._segmentation(data, camera)
+    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """(H, W, 3) uint8."""
         self._draw(data, camera)
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
         return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
@@ -212,7 +252,7 @@ class _Renderer:
         )
         mujoco.mjr_render(self._rect, self._scene, self._context)
 
-    def _depth(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+    def depth(self, data: mujoco.MjData, camera: str) -> np.ndarray:
         """(H, W) float32, m along the viewing direction."""
         self._draw(data, camera)
         buffer = np.empty(self._pixels.shape[:2], dtype=np.float32)
@@ -221,8 +261,8 @@ class _Renderer:
         near, far = self._model.vis.map.znear * scale, self._model.vis.map.zfar * scale
         return (near / (1.0 - buffer[::-1] * (1.0 - near / far))).astype(np.float32)
 
-    def _segmentation(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """(H, W) uint8 of `SEGMENTS`."""
+    def segmentation(self, data: mujoco.MjData, camera: str, target: int) -> np.ndarray:
+        """(H, W) uint8 of `SEGMENTS`; `target` is the body of the object to be moved."""
         flags = self._scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
         try:
@@ -234,14 +274,18 @@ class _Renderer:
         segments = np.zeros(self._scene.ngeom + 1, dtype=np.uint8)
         for i, geom in enumerate(self._scene.geoms[: self._scene.ngeom]):
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
-                segments[i + 1] = SEGMENTS[self._segment_of(geom.objid)]
+                segments[i + 1] = SEGMENTS[self._segment_of(geom.objid, target)]
         return segments[drawn]
 
-    def _segment_of(self, geom: int) -> str:
-        body = self._model.body(self._model.geom_bodyid[geom]).name
-        if body == "world":
+    def _segment_of(self, geom: int, target: int) -> str:
+        body = self._model.body(self._model.geom_bodyid[geom])
+        if body.id == target:
+            return "object"
+        if body.name == "world":
             return self._model.geom(geom).name
-        return {"object": "object", "place_marker": "marker"}.get(body, "robot")
+        if body.name.startswith("object"):
+            return "distractor"
+        return "marker" if body.name == "place_marker" else "robot"
 
     def close(self) -> None:
         self._gl.make_current()

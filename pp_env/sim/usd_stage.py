@@ -1,8 +1,9 @@
 """The Isaac Sim scene, authored with pxr alone: everything but the robot's own asset.
 
 Works with PyPI's `usd-core` and inside Kit. Metres, kilograms, z up; the robot is at the origin.
-`build` authors the scene once; the functions after it change what an episode changes: the marker,
-the object's colour, lights, table and cameras, and the grasp joint.
+`build` authors the scene once, with all candidates and a grasp joint for each; the functions after
+it change what an episode changes: the marker, colours, lights, table and cameras, who is to be seen
+and the grasp joints.
 
 PhysX's own schemas are not part of `usd-core`; their few attributes are authored by name.
 """
@@ -18,6 +19,7 @@ from pxr import Gf, Sdf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
 from pp_env import panda, rotation
 from pp_env.config import CameraConfig, ObjectConfig, PickPlaceConfig, TableConfig, Vec3
 from pp_env.randomization import Variation
+from pp_env.sim import meshes
 from pp_env.sim.api import Pose
 
 ROOT = "/World/PickPlace"
@@ -33,7 +35,6 @@ LIGHTS = f"{ROOT}/Lights"
 MATERIALS = f"{ROOT}/Materials"
 PHYSICS_SCENE = "/physicsScene"  # where Isaac's World expects it
 
-_OBJECT_SHAPE = f"{OBJECT}/shape"
 _GRIP_MATERIAL = f"{MATERIALS}/grip"
 _OBJECT_PAINT = f"{MATERIALS}/object_paint"
 _TABLE_PAINT = f"{MATERIALS}/table_paint"
@@ -42,8 +43,8 @@ _CONTACT_OFFSET = 0.005  # m; Isaac's default of 0.1 is more than twice the obje
 _GROUND_SIZE = (20.0, 20.0, 0.1)  # m
 _WORK_LIGHT_RADIUS = 0.15  # m
 _WORK_LIGHT_HEIGHT = 1.5  # m above the table
-_SIZE_TOLERANCE = 0.15  # how far an asset's box may be from the published size, as a share
 _DOME_RGB = (0.75, 0.75, 0.75)
+_AWAY_X = -8.0  # m, on the ground behind the robot, out of every picture
 
 
 class StageError(RuntimeError):
@@ -55,8 +56,21 @@ def camera_path(camera: CameraConfig) -> str:
     return f"{HAND if camera.parent == panda.HAND.name else ROOT}/{camera.name}"
 
 
+def numbered(path: str, index: int) -> str:
+    """Where a candidate's own prim of a kind is: `Object`, `Object_1`, `Object_2`."""
+    return f"{path}_{index}" if index else path
+
+
+def away(index: int, config: PickPlaceConfig) -> np.ndarray:
+    """Where a candidate stands (3,), m, while it is not on the table."""
+    return np.array([_AWAY_X, float(index), config.candidates[index].height / 2])
+
+
 def build(
-    stage: Usd.Stage, config: PickPlaceConfig, robot_url: str, object_url: str | None = None
+    stage: Usd.Stage,
+    config: PickPlaceConfig,
+    robot_url: str,
+    object_urls: Sequence[str | None] = (),
 ) -> None:
     """Authors the scene of `config`.
 
@@ -64,7 +78,7 @@ def build(
         stage: An open stage in metres with z up; what it holds outside `ROOT` is left alone.
         config: The scene.
         robot_url: USD file of the Franka Panda, as Isaac Sim ships it.
-        object_url: USD file that shows the object; None is a box.
+        object_urls: By candidate, the USD file that shows it; None, or none given, is its shape.
 
     Raises:
         StageError: The stage has other units, or a file is missing or has not what it should.
@@ -77,17 +91,20 @@ def build(
     if not stage.GetDefaultPrim():
         stage.SetDefaultPrim(stage.GetPrimAtPath("/World"))
     _add_physics_scene(stage)
-    _add_materials(stage, config.object)
     _add_ground(stage, config)
     _add_table(stage, config.table)
-    _add_object(stage, config, object_url)
+    for index in range(len(config.candidates)):
+        url = object_urls[index] if index < len(object_urls) else None
+        _add_materials(stage, config.candidates[index], index)
+        _add_object(stage, config, index, url)
     _add_marker(stage, config)
     _add_lights(stage, config)
     _add_robot(stage, robot_url)
     for camera in config.cameras:
         _add_camera(stage, camera)
-    # It exists before physics starts, so that enabling it changes no structure.
-    _write_grasp_joint(stage, np.zeros(3), rotation.about_z(0.0), enabled=False)
+    # They exist before physics starts, so that enabling one changes no structure.
+    for index in range(len(config.candidates)):
+        _write_grasp_joint(stage, index, np.zeros(3), rotation.about_z(0.0), enabled=False)
 
 
 def set_marker(stage: Usd.Stage, position: np.ndarray) -> None:
@@ -95,9 +112,9 @@ def set_marker(stage: Usd.Stage, position: np.ndarray) -> None:
     _move(stage.GetPrimAtPath(MARKER), position)
 
 
-def set_object_rgb(stage: Usd.Stage, rgb: np.ndarray) -> None:
-    """Paints the object, (3,) in [0, 1]; one that is shown by an asset keeps its own look."""
-    shader = UsdShade.Shader(stage.GetPrimAtPath(f"{_OBJECT_PAINT}/surface"))
+def set_object_rgb(stage: Usd.Stage, rgb: np.ndarray, index: int = 0) -> None:
+    """Paints a candidate, (3,) in [0, 1]; one that is shown by an asset keeps its own look."""
+    shader = UsdShade.Shader(stage.GetPrimAtPath(f"{numbered(_OBJECT_PAINT, index)}/surface"))
     shader.GetInput("diffuseColor").Set(_linear(rgb))
 
 
@@ -128,8 +145,15 @@ def set_variation(stage: Usd.Stage, config: PickPlaceConfig, variation: Variatio
         _move(stage.GetPrimAtPath(camera_path(camera)), position, turn)
 
 
-def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False) -> None:
-    """Enables the grasp joint so that it holds the object exactly where it is.
+def set_visible(stage: Usd.Stage, visible: bool, index: int = 0) -> None:
+    """Shows a candidate in pictures, or not."""
+    imageable = UsdGeom.Imageable(stage.GetPrimAtPath(numbered(OBJECT, index)))
+    tokens = UsdGeom.Tokens
+    imageable.GetVisibilityAttr().Set(tokens.inherited if visible else tokens.invisible)
+
+
+def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False, index: int = 0) -> None:
+    """Enables a candidate's grasp joint so that it holds the object exactly where it is.
 
     A joint forces its two frames together; frames left at identity would pull the object's centre
     into the hand. The held object no longer collides with the fingers, which would fight the joint.
@@ -139,23 +163,25 @@ def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False) -> N
         hand: Of `panda_hand`, from the physics engine.
         obj: Of the object, likewise.
         recreate: Make the joint anew instead of enabling the one that is there.
+        index: Which candidate the object is.
     """
     offset = rotation.unrotate(hand.quat_wxyz, obj.position - hand.position)
     turn = rotation.multiply(rotation.inverse(hand.quat_wxyz), obj.quat_wxyz)
     if recreate:
-        stage.RemovePrim(GRASP_JOINT)
-    _write_grasp_joint(stage, offset, turn, enabled=True)
-    _filtered_pairs(stage).SetTargets([HAND, *FINGERS])
+        stage.RemovePrim(numbered(GRASP_JOINT, index))
+    _write_grasp_joint(stage, index, offset, turn, enabled=True)
+    _filtered_pairs(stage, index).SetTargets([HAND, *FINGERS])
 
 
-def detach(stage: Usd.Stage, recreate: bool = False) -> None:
-    """Ends the grasp joint and lets the object collide with the hand again."""
-    joint = UsdPhysics.FixedJoint(stage.GetPrimAtPath(GRASP_JOINT))
+def detach(stage: Usd.Stage, recreate: bool = False, index: int = 0) -> None:
+    """Ends a candidate's grasp joint and lets it collide with the hand again."""
+    path = numbered(GRASP_JOINT, index)
+    joint = UsdPhysics.FixedJoint(stage.GetPrimAtPath(path))
     if joint and recreate:
-        stage.RemovePrim(GRASP_JOINT)
+        stage.RemovePrim(path)
     elif joint:
         joint.GetJointEnabledAttr().Set(False)
-    _filtered_pairs(stage).SetTargets([])
+    _filtered_pairs(stage, index).SetTargets([])
 
 
 def _require_units(stage: Usd.Stage) -> None:
@@ -181,15 +207,15 @@ def _add_physics_scene(stage: Usd.Stage) -> None:
     scene.CreateGravityMagnitudeAttr(9.81)
 
 
-def _add_materials(stage: Usd.Stage, obj: ObjectConfig) -> None:
-    grip = UsdShade.Material.Define(stage, _GRIP_MATERIAL).GetPrim()
+def _add_materials(stage: Usd.Stage, obj: ObjectConfig, index: int) -> None:
+    grip = UsdShade.Material.Define(stage, numbered(_GRIP_MATERIAL, index)).GetPrim()
     physics = UsdPhysics.MaterialAPI.Apply(grip)
     physics.CreateStaticFrictionAttr(obj.static_friction)
     physics.CreateDynamicFrictionAttr(obj.dynamic_friction)
     physics.CreateRestitutionAttr(obj.restitution)
     # PhysX averages the two materials of a contact; the larger friction is MuJoCo's rule.
     _author_physx(grip, "PhysxMaterialAPI", "physxMaterial:frictionCombineMode", "max")
-    _add_paint(stage, _OBJECT_PAINT, (0.8, 0.2, 0.2))
+    _add_paint(stage, numbered(_OBJECT_PAINT, index), obj.rgb or (0.8, 0.2, 0.2))
 
 
 def _add_paint(stage: Usd.Stage, path: str, rgb: Vec3) -> UsdShade.Material:
@@ -225,27 +251,38 @@ def _add_fixed_box(stage: Usd.Stage, path: str, center: Vec3, size: Vec3, rgb: V
     _bind(prim, _add_paint(stage, f"{MATERIALS}/{path.rsplit('/', 1)[-1].lower()}_paint", rgb))
 
 
-def _add_object(stage: Usd.Stage, config: PickPlaceConfig, url: str | None) -> None:
-    """A rigid body whose origin is the object's centre, with its shape below."""
-    body = UsdGeom.Xform.Define(stage, OBJECT).GetPrim()
-    _move(body, (*config.table.center[:2], config.rest_z))
+def _add_object(stage: Usd.Stage, config: PickPlaceConfig, index: int, url: str | None) -> None:
+    """A rigid body whose origin is the object's centre, with its shape below.
+
+    The first candidate stands on the table, the others wait for their episodes.
+    """
+    obj, path = config.candidates[index], numbered(OBJECT, index)
+    body = UsdGeom.Xform.Define(stage, path).GetPrim()
+    table = (*config.table.center[:2], config.rest_z_of(obj))
+    _move(body, away(index, config) if index else table)
     UsdPhysics.RigidBodyAPI.Apply(body)
-    UsdPhysics.MassAPI.Apply(body).CreateMassAttr(config.object.mass)
+    UsdPhysics.MassAPI.Apply(body).CreateMassAttr(obj.mass)
     # A sleeping object would hang in the air when the joint lets go of it.
     _author_physx(body, "PhysxRigidBodyAPI", "physxRigidBody:sleepThreshold", 0.0)
     if url is None:
-        shape = _add_box(stage, _OBJECT_SHAPE, (0.0, 0.0, 0.0), config.object.size)
-        _bind(shape, UsdShade.Material.Get(stage, _OBJECT_PAINT))
+        shape = _add_shape(stage, f"{path}/shape", obj)
+        _bind(shape, UsdShade.Material.Get(stage, numbered(_OBJECT_PAINT, index)))
     else:
-        shape = _add_asset(stage, url, config.object)
+        shape = _add_asset(stage, f"{path}/shape", url, obj)
     for geometry in _geometry(shape):
         _add_collider(geometry)
-    _require_collider(stage, OBJECT)
-    grip = UsdShade.Material.Get(stage, _GRIP_MATERIAL)
+    _require_collider(stage, path)
+    grip = UsdShade.Material.Get(stage, numbered(_GRIP_MATERIAL, index))
     UsdShade.MaterialBindingAPI.Apply(body).Bind(
         grip, UsdShade.Tokens.strongerThanDescendants, "physics"
     )
     UsdPhysics.FilteredPairsAPI.Apply(body).CreateFilteredPairsRel()
+
+
+def _add_shape(stage: Usd.Stage, path: str, obj: ObjectConfig) -> Usd.Prim:
+    if obj.shape == "cylinder":
+        return _add_cylinder(stage, path, obj.size[0] / 2, obj.height)
+    return _add_box(stage, path, (0.0, 0.0, 0.0), obj.size)
 
 
 def _require_collider(stage: Usd.Stage, path: str) -> None:
@@ -253,18 +290,18 @@ def _require_collider(stage: Usd.Stage, path: str) -> None:
     if not any(p.HasAPI(UsdPhysics.CollisionAPI) for p in _geometry(prim)):
         raise StageError(
             f"{path} has no collider: no geometry was found below it; check that its file loads "
-            "and holds meshes, or leave `ObjectConfig.asset` out to use a box"
+            "and holds meshes, or leave `ObjectConfig.asset` out for a plain shape"
         )
 
 
-def _add_asset(stage: Usd.Stage, url: str, obj: ObjectConfig) -> Usd.Prim:
-    """Refers to the object's file, moved so that its box is centred, in metres.
+def _add_asset(stage: Usd.Stage, path: str, url: str, obj: ObjectConfig) -> Usd.Prim:
+    """Refers to the object's file, turned, scaled and moved so that it fills the object's box.
 
     Some of Isaac's folders come with physics and some without: what is there is taken off the
     reference, so that the body above is the only one.
     """
-    shape = UsdGeom.Xform.Define(stage, _OBJECT_SHAPE)
-    asset = UsdGeom.Xform.Define(stage, f"{_OBJECT_SHAPE}/asset").GetPrim()
+    shape = UsdGeom.Xform.Define(stage, path)
+    asset = UsdGeom.Xform.Define(stage, f"{path}/asset").GetPrim()
     asset.GetReferences().AddReference(url)
     for prim in Usd.PrimRange(asset):
         for api in (UsdPhysics.RigidBodyAPI, UsdPhysics.MassAPI):
@@ -274,22 +311,28 @@ def _add_asset(stage: Usd.Stage, url: str, obj: ObjectConfig) -> Usd.Prim:
     extent = boxes.ComputeRelativeBound(asset, shape.GetPrim()).ComputeAlignedRange()
     if extent.IsEmpty():
         raise StageError(
-            f"{OBJECT} has no collider: {url} did not load or holds no geometry; check "
-            "--assets-root, or leave `ObjectConfig.asset` out to use a box"
+            f"{path} has no collider: {url} did not load or holds no geometry; check "
+            "--assets-root, or leave `ObjectConfig.asset` out (--no-ycb-assets) for a plain shape"
         )
-    scale = _scale_to_metres(np.array(extent.GetSize()), obj, url)
-    _move(shape.GetPrim(), -scale * np.array(extent.GetMidpoint()))
+    scale, turn = _fit(np.array(extent.GetSize()), obj, url)
+    middle = turn @ np.array(extent.GetMidpoint())
+    _move(shape.GetPrim(), -scale * middle, rotation.from_matrix(turn))
     shape.AddScaleOp().Set(Gf.Vec3f(scale))
     return shape.GetPrim()
 
 
-def _scale_to_metres(extent: np.ndarray, obj: ObjectConfig, url: str) -> float:
-    """1 for a file in metres, 0.01 for one in centimetres: whichever gives the published size."""
+def _fit(extent: np.ndarray, obj: ObjectConfig, url: str) -> tuple[float, np.ndarray]:
+    """The scale and the turn (3, 3) that give a file's box the published size.
+
+    The scale is 1 for a file in metres and 0.01 for one in centimetres. Which axis points up
+    differs from file to file, so it is turned by quarter turns.
+    """
     for scale in (1.0, 0.01):
-        if (abs(extent * scale / np.array(obj.size) - 1) < _SIZE_TOLERANCE).all():
-            return scale
+        turn = meshes.quarter_turns(extent * scale, np.array(obj.size))
+        if turn is not None:
+            return scale, turn
     raise StageError(
-        f"{obj.name} should measure {obj.size} m along x, y and z, but {url} measures "
+        f"{obj.name} should measure {obj.size} m in some order, but {url} measures "
         f"{tuple(np.round(extent, 4).tolist())}; set `ObjectConfig.size` to its box in metres"
     )
 
@@ -299,14 +342,9 @@ def _add_marker(stage: Usd.Stage, config: PickPlaceConfig) -> None:
     marker = UsdGeom.Xform.Define(stage, MARKER).GetPrim()
     _move(marker, (*config.table.center[:2], config.table.top_z))
     for i, disc in enumerate(config.marker.discs):
-        shape = UsdGeom.Cylinder.Define(stage, f"{MARKER}/disc_{i}")
-        radius, height = config.task.place_tolerance * disc.radius, disc.height
-        shape.CreateAxisAttr(UsdGeom.Tokens.z)
-        shape.CreateRadiusAttr(radius)
-        shape.CreateHeightAttr(height)
-        corner = Gf.Vec3f(radius, radius, height / 2)
-        shape.CreateExtentAttr([-corner, corner])
-        _bind(shape.GetPrim(), _add_paint(stage, f"{MATERIALS}/marker_paint_{i}", disc.rgb))
+        radius = config.task.place_tolerance * disc.radius
+        shape = _add_cylinder(stage, f"{MARKER}/disc_{i}", radius, disc.height)
+        _bind(shape, _add_paint(stage, f"{MATERIALS}/marker_paint_{i}", disc.rgb))
 
 
 def _add_lights(stage: Usd.Stage, config: PickPlaceConfig) -> None:
@@ -369,6 +407,16 @@ def _add_box(stage: Usd.Stage, path: str, center: Vec3, size: Vec3) -> Usd.Prim:
     return cube.GetPrim()
 
 
+def _add_cylinder(stage: Usd.Stage, path: str, radius: float, height: float) -> Usd.Prim:
+    cylinder = UsdGeom.Cylinder.Define(stage, path)
+    cylinder.CreateAxisAttr(UsdGeom.Tokens.z)
+    cylinder.CreateRadiusAttr(radius)
+    cylinder.CreateHeightAttr(height)
+    corner = Gf.Vec3f(radius, radius, height / 2)
+    cylinder.CreateExtentAttr([-corner, corner])
+    return cylinder.GetPrim()
+
+
 def _add_collider(prim: Usd.Prim) -> None:
     UsdPhysics.CollisionAPI.Apply(prim)
     if prim.IsA(UsdGeom.Mesh):  # PhysX moves convex shapes only
@@ -397,13 +445,13 @@ def _move(prim: Usd.Prim, position: Sequence[float] | np.ndarray, quat_wxyz=None
 
 
 def _write_grasp_joint(
-    stage: Usd.Stage, offset: np.ndarray, turn_wxyz: np.ndarray, enabled: bool
+    stage: Usd.Stage, index: int, offset: np.ndarray, turn_wxyz: np.ndarray, enabled: bool
 ) -> None:
-    """The joint between hand and object, with the object's frame in the hand.
+    """The joint between hand and a candidate, with the object's frame in the hand.
 
     It stays out of the articulation, or PhysX would make the object a part of the robot.
     """
-    joint = UsdPhysics.FixedJoint.Define(stage, GRASP_JOINT)
+    joint = UsdPhysics.FixedJoint.Define(stage, numbered(GRASP_JOINT, index))
     with Sdf.ChangeBlock():  # so that PhysX never reads half a joint
         joint.CreateExcludeFromArticulationAttr(True)
         joint.CreateLocalPos0Attr(Gf.Vec3f(*map(float, offset)))
@@ -411,12 +459,13 @@ def _write_grasp_joint(
         joint.CreateLocalPos1Attr(Gf.Vec3f(0.0))
         joint.CreateLocalRot1Attr(Gf.Quatf(1.0))
         joint.CreateBody0Rel().SetTargets([HAND])
-        joint.CreateBody1Rel().SetTargets([OBJECT])
+        joint.CreateBody1Rel().SetTargets([numbered(OBJECT, index)])
         joint.CreateJointEnabledAttr(enabled)
 
 
-def _filtered_pairs(stage: Usd.Stage) -> Usd.Relationship:
-    return UsdPhysics.FilteredPairsAPI(stage.GetPrimAtPath(OBJECT)).GetFilteredPairsRel()
+def _filtered_pairs(stage: Usd.Stage, index: int) -> Usd.Relationship:
+    body = stage.GetPrimAtPath(numbered(OBJECT, index))
+    return UsdPhysics.FilteredPairsAPI(body).GetFilteredPairsRel()
 
 
 _PHYSX_TYPES = {float: Sdf.ValueTypeNames.Float, str: Sdf.ValueTypeNames.Token}

@@ -5,6 +5,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import mujoco
@@ -212,6 +213,7 @@ class _Renderer:
 
     def __init__(self, model: mujoco.MjModel, config: PickPlaceConfig) -> None:
         size = config.render.resolution
+        self._gl: Any = None
         try:
             self._gl = _make_gl_context(size)
             self._gl.make_current()
@@ -291,6 +293,13 @@ class _Renderer:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+        self._gl = None
+
+    def __del__(self) -> None:
+        # Freed by whoever collects it, MuJoCo's context would take another's textures with it.
+        if self._gl is not None:
+            with suppress(Exception):  # the interpreter may be on its way out
+                self.close()
 
 
 def _make_gl_context(size: int):

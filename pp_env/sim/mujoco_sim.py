@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
 
+import copy
 import os
 import sys
 from typing import Any
@@ -25,16 +26,23 @@ class MujocoSimulator:
     Args:
         config: Scene, timing, grasp mode and pictures.
         headless: False opens MuJoCo's viewer window.
+        twin: A simulator of the same configuration that was never reset. Its model is copied, not
+            compiled again, and both draw through one OpenGL context.
 
     Raises:
         RuntimeError: `headless` is False and there is no display.
     """
 
-    def __init__(self, config: PickPlaceConfig, headless: bool = True) -> None:
+    def __init__(
+        self,
+        config: PickPlaceConfig,
+        headless: bool = True,
+        twin: "MujocoSimulator | None" = None,
+    ) -> None:
         self._config = config
-        self._model = build_model(config)
+        self._model = copy.copy(twin._model) if twin else build_model(config)
         self._data = mujoco.MjData(self._model)
-        self._renderer: _Renderer | None = None
+        self._pictures = twin._pictures if twin else _Pictures(config)
         self._viewer = None
         self._settle_steps = round(_SETTLE_TIME * config.timing.physics_hz)
         self._index()
@@ -64,15 +72,27 @@ class MujocoSimulator:
 
     def step(self, command: Command) -> SimState:
         """Advances one control period with the servos' targets at `command`."""
-        data = self._data
-        grasped = self._update_grasp(command)
-        data.ctrl[:7] = command.arm
-        data.ctrl[7:] = command.gripper
-        mujoco.mj_step(self._model, data, self._config.timing.substeps)
+        self.begin_step(command)
+        mujoco.mj_step(self._model, self._data, self._config.timing.substeps)
         if self._viewer is not None:
             self._viewer.sync()
-        self._state = self._observe(grasped)
+        return self.end_step()
+
+    def begin_step(self, command: Command) -> None:
+        """What `step` does before the physics, which may then run elsewhere."""
+        self._grasped = self._update_grasp(command)
+        self._data.ctrl[:7] = command.arm
+        self._data.ctrl[7:] = command.gripper
+
+    def end_step(self) -> SimState:
+        """What `step` does after the physics."""
+        self._state = self._observe(self._grasped)
         return self._state
+
+    @property
+    def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """What the physics works on."""
+        return self._model, self._data
 
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         """A picture of the current state: "rgb", "depth" or "segmentation".
@@ -82,15 +102,12 @@ class MujocoSimulator:
             ValueError: There is no such camera.
         """
         self._config.camera(camera)
-        if self._renderer is None:
-            self._renderer = _Renderer(self._model, self._config)
-        return self._renderer.render(self._data, camera, kind)
+        mujoco.mj_camlight(self._model, self._data)  # as `_observe`: where they are now
+        return self._pictures.draw(self._model, self._data, camera, kind)
 
     def close(self) -> None:
         """Frees the renderer and the viewer; a second call has no effect."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._pictures.close()
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None
@@ -157,6 +174,28 @@ class MujocoSimulator:
         )
 
 
+class _Pictures:
+    """A renderer that is made when the first picture is asked for."""
+
+    def __init__(self, config: PickPlaceConfig) -> None:
+        self._config = config
+        self._renderer: _Renderer | None = None
+
+    def draw(
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, kind: str
+    ) -> np.ndarray:
+        """A picture; every model must have the first one's meshes and textures."""
+        if self._renderer is None:
+            self._renderer = _Renderer(model, self._config)
+        return self._renderer.render(model, data, camera, kind)
+
+    def close(self) -> None:
+        """Frees the renderer; a second call has no effect."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
 class _Renderer:
     """Both cameras through one OpenGL context.
 
@@ -191,7 +230,10 @@ class _Renderer:
         flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
 
-    def render(self, data: mujoco.MjData, camera: str, kind: str) -> np.ndarray:
+    def render(
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, kind: str
+    ) -> np.ndarray:
+        self._model = model
         if kind == "depth":
             return self._depth(data, camera)
         if kind == "segmentation":

@@ -331,7 +331,7 @@ def checked_actions(actions: Any, layout: Layout, shape: tuple[int, ...]) -> np.
     if array.shape != shape:
         raise ValueError(f"action must have shape {shape}, got {array.shape}")
     if not np.isfinite(array).all():
-        finite = np.isfinite(array).reshape(-1, layout.size).all(axis=0)
-        bad = [name for name, is_finite in zip(layout.names, finite, strict=True) if not is_finite]
+        broken = np.flatnonzero(~np.isfinite(array)) % layout.size
+        bad = [layout.names[i] for i in np.unique(broken)]
         raise ValueError(f"action must be finite, but {bad} of it are not: {array}")
     return array

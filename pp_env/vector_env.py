@@ -1,6 +1,6 @@
 """`PickPlaceVectorEnv`: many environments, whose physics is one call on several threads."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -97,13 +97,13 @@ class PickPlaceVectorEnv(VectorEnv):
         self.observation_space = batch_space(env.observation_space, self.num_envs)
 
     @property
-    def np_random_seed(self) -> tuple[int, ...]:
-        """The seed of each environment."""
+    def np_random_seed(self) -> Any:
+        """The seed of each environment's generator, a tuple, as `SyncVectorEnv` has it."""
         return self.get_attr("np_random_seed")
 
     @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:
-        """The generator of each environment."""
+    def np_random(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The generator of each environment, a tuple."""
         return self.get_attr("np_random")
 
     def reset(
@@ -130,9 +130,7 @@ class PickPlaceVectorEnv(VectorEnv):
         ]
         return self._batched_observation(), batched_infos(infos)
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Infos]:
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Applies actions (num_envs, action size) for one control period.
 
         Raises:
@@ -160,7 +158,7 @@ class PickPlaceVectorEnv(VectorEnv):
             ended = self.envs[i].end_step(state, applied[i], clipped[i])
             self._observations[i], rewards[i], terminations[i], _, infos[i] = ended
         self._elapsed[going] += 1
-        for i in np.flatnonzero(starting):
+        for i in np.flatnonzero(starting).tolist():
             infos[i] = self._reset_one(i)
         truncations = self._is_too_long() & ~starting
         self._ended = terminations | truncations
@@ -170,7 +168,7 @@ class PickPlaceVectorEnv(VectorEnv):
             {**final, **batched_infos(infos)},
         )  # fmt: skip
 
-    def render(self) -> tuple[np.ndarray | None, ...]:
+    def render(self) -> tuple[Any, ...]:
         """The picture of each environment's first camera, (H, W, 3) uint8 RGB."""
         return tuple(env.render() for env in self.envs)
 
@@ -244,8 +242,8 @@ class PickPlaceVectorEnv(VectorEnv):
 
     def _restart_ended(self, infos: list[Infos | None]) -> Infos:
         """Begins the next episode where one has ended; returns how those ended."""
-        ended = np.flatnonzero(self._ended)
-        if not ended.size:
+        ended = np.flatnonzero(self._ended).tolist()
+        if not ended:
             return {}
         observations = np.full(self.num_envs, None, dtype=object)
         last: list[Infos | None] = [None] * self.num_envs
@@ -333,4 +331,6 @@ def _require_mujoco(simulator: Any, arguments: Mapping[str, Any]) -> None:
         )
     for name, default in (("headless", True), ("simulator_options", None)):
         if arguments.get(name) not in (default, None, {}):
-            raise ValueError(f"{name} must be left out for many environments, got {arguments[name]}")
+            raise ValueError(
+                f"{name} must be left out for many environments, got {arguments[name]}"
+            )

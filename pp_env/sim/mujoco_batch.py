@@ -79,7 +79,7 @@ class BatchStepper:
 
 
 class ThreadStepper:
-    """Steps with `mujoco.mj_step` in threads, which run at the same time: it frees Python's lock."""
+    """Steps with `mujoco.mj_step`, which frees Python's lock, on several threads."""
 
     def __init__(self, simulators: Sequence[MujocoSimulator], num_threads: int) -> None:
         self._parts = [simulator.physics for simulator in simulators]

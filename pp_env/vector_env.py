@@ -50,6 +50,8 @@ class PickPlaceVectorEnv(VectorEnv):
         RuntimeError: Gymnasium is older than 1.0.
     """
 
+    closed = True  # until there is something to close: some Gymnasiums close what was half made
+
     def __init__(
         self,
         num_envs: int = 1,
@@ -85,6 +87,7 @@ class PickPlaceVectorEnv(VectorEnv):
         self._observations: list[Observation | None] = [None] * num_envs
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
+        self.closed = False
 
     def _set_spaces(self, env: PickPlaceEnv) -> None:
         self.metadata = dict(env.metadata)
@@ -271,33 +274,37 @@ def batched_infos(infos: Sequence[Infos | None]) -> Infos:
         What `VectorEnv._add_info` gives for one environment after the other, in less time.
     """
     batched: Infos = {}
-    present = [i for i, info in enumerate(infos) if info]
-    for key in dict.fromkeys(key for i in present for key in infos[i] or ()):
-        owners = [i for i in present if key in (infos[i] or ())]
-        values = [(infos[i] or {})[key] for i in owners]
+    present = [(i, info) for i, info in enumerate(infos) if info]
+    for key in dict.fromkeys(key for _, info in present for key in info):
+        own = [(i, info[key]) for i, info in present if key in info]
+        owners: Any = [i for i, _ in own]
+        if len(own) == len(infos):
+            owners = slice(None)  # much faster
         mask = np.zeros(len(infos), dtype=np.bool_)
         mask[owners] = True
-        batched[key], batched[f"_{key}"] = _spread(values, owners, len(infos)), mask
+        batched[key] = _spread([value for _, value in own], owners, len(infos))
+        batched[f"_{key}"] = mask
     return batched
 
 
-def _spread(values: list[Any], owners: list[int], count: int) -> Any:
-    """An array whose first axis is the environments, or a dictionary of such."""
+def _spread(values: list[Any], owners: Any, count: int) -> Any:
+    """An array whose first axis is the environments, or a dictionary of such.
+
+    Args:
+        values: One per owner.
+        owners: Which environments they belong to, as an index.
+        count: How many environments there are.
+    """
     first = values[0]
-    if isinstance(first, dict):
-        nested: list[Infos | None] = [None] * count
-        for i, value in zip(owners, values, strict=True):
-            nested[i] = value
-        return batched_infos(nested)
     if isinstance(first, np.ndarray):
         array = np.zeros((count, *first.shape), dtype=first.dtype)
     elif isinstance(first, (bool, int, float, np.number)):
         array = np.zeros(count, dtype=type(first))
     else:
         array = np.full(count, None, dtype=object)
-        for i, value in zip(owners, values, strict=True):
+        for i, value in zip(np.arange(count)[owners].tolist(), values, strict=True):
             array[i] = value
-        return array
+        return batched_infos(array.tolist()) if isinstance(first, dict) else array
     array[owners] = values
     return array
 

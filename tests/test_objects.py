@@ -208,7 +208,7 @@ def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
         expert.reset(observation, info, np.random.default_rng(seed))
         arm = np.array([expert.act(observation)[:7] for _ in range(expert.num_steps)])
         speed = np.abs(np.diff(arm, axis=0)) * 30 / panda.JOINT_VELOCITY_LIMIT
-        assert np.quantile(speed.max(axis=1), 0.99) < 1.0
+        assert speed.max() < 1.1
         hand, turn = kinematics.forward(arm.astype(float))
         tips = (hand + panda.FINGERTIP_OFFSET * turn[..., 2])[:, 2] - 0.41
         travelling = np.hypot(*(hand - hand[0])[:, :2].T) > 0.05

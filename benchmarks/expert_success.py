@@ -2,10 +2,12 @@
 
 Usage: python -m benchmarks.expert_success [--seeds 1000] [--grid 9x7] [--grasp fixed_joint]
        [--randomize none]
+       python -m benchmarks.expert_success --objects [--seeds 1000] [--num-objects 1]
 
 Prints a table, lists every failure with its seed or place and its phase, writes JSON, and exits
 with 1 if the success rate over seeds is below 99.5 % (97 % with `--randomize full`) or, without
-randomization, any place of the grid fails.
+randomization, any place of the grid fails. With --objects it does so for every object of the pool,
+held in both ways, as they stand and turned at random; then at least 99 % must succeed.
 """
 
 import argparse
@@ -23,22 +25,29 @@ from benchmarks import RESULTS
 from experts.diagnosis import failure_phase
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv
-from pp_env.config import GraspConfig
+from pp_env.config import YCB_OBJECTS, GraspConfig, TaskConfig
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from recorder.rollout import episode_seed, run_episode
 
 _REQUIRED_RATE = {"none": 0.995, "light": 0.995, "full": 0.97}
+_REQUIRED_RATE_OF_OBJECTS = 0.99
+_GRASPS = ("fixed_joint", "friction")
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One episode to run: its index, and reset options if it is a place of the grid."""
+    """One episode to run.
+
+    Attributes:
+        index: Its number, and seed.
+        options: For the reset; None draws everything.
+        config: The scene.
+    """
 
     index: int
     options: dict | None
-    grasp: str
-    randomize: str = "none"
+    config: PickPlaceConfig
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,8 @@ class Outcome:
 
 def attempt(work: Attempt) -> Outcome:
     """Runs one episode, state only, with the expert's default noise."""
-    env = _environment(work.grasp, work.randomize)
-    expert = PickPlaceExpert(hold_steps=env.config.randomization.action_delay[1])
+    env = _environment(work.config)
+    expert = PickPlaceExpert(hold_steps=work.config.randomization.action_delay[1])
     tracking = TrackingError()
     episode = run_episode(
         env,
@@ -97,11 +106,8 @@ class TrackingError:
 
 
 @cache
-def _environment(grasp: str, randomize: str) -> PickPlaceEnv:
-    """One environment per process, grasp mode and preset."""
-    config = PickPlaceConfig(
-        grasp=GraspConfig(mode=grasp), randomization=RANDOMIZATION_PRESETS[randomize]
-    )
+def _environment(config: PickPlaceConfig) -> PickPlaceEnv:
+    """One environment per process and scene."""
     return PickPlaceEnv(config=config, terminate_on_success=False)
 
 
@@ -150,25 +156,55 @@ def run(works: list[Attempt], label: str) -> dict:
     }
 
 
+def run_objects(seeds: int, num_objects: int) -> list[dict]:
+    """Every object of the pool that can be grasped, in both grasp modes, straight and turned."""
+    results = []
+    for grasp, turned in itertools.product(_GRASPS, (False, True)):
+        config = PickPlaceConfig(
+            grasp=GraspConfig(mode=grasp),
+            task=TaskConfig(random_yaw=turned),
+            objects=YCB_OBJECTS,
+            num_objects=num_objects,
+        )
+        for obj in YCB_OBJECTS:
+            if not obj.fits_gripper:
+                continue
+            works = [Attempt(k, {"object": obj.name}, config) for k in range(seeds)]
+            how = f"{grasp}, {'turned' if turned else 'straight'}, {num_objects} on the table"
+            result = run(works, f"{obj.label}, {how}")
+            results.append({"object": obj.name, "grasp": grasp, "random_yaw": turned, **result})
+    return results
+
+
 def main() -> int:
     """Runs both parts; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1000, help="episodes 0..N-1; 0 for none")
     parser.add_argument("--grid", default="9x7", help="picks and places, NXxNY; 0x0 for none")
-    parser.add_argument("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint")
+    parser.add_argument("--grasp", choices=_GRASPS, default="fixed_joint")
     parser.add_argument("--randomize", choices=tuple(RANDOMIZATION_PRESETS), default="none")
+    parser.add_argument("--objects", action="store_true", help="every object of the pool instead")
+    parser.add_argument("--num-objects", type=int, default=1, help="on the table, with --objects")
     args = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    if args.objects:
+        table = run_objects(args.seeds, args.num_objects)
+        path = RESULTS / f"expert_success_objects_{args.num_objects}.json"
+        path.write_text(json.dumps(table, indent=2))
+        rates = [result["successes"] / result["attempts"] for result in table]
+        return int(min(rates) < _REQUIRED_RATE_OF_OBJECTS)
+    config = PickPlaceConfig(
+        grasp=GraspConfig(mode=args.grasp), randomization=RANDOMIZATION_PRESETS[args.randomize]
+    )
     nx, ny = map(int, args.grid.split("x"))
     setting = args.grasp if args.randomize == "none" else f"{args.grasp}_{args.randomize}"
     results = {}
     if args.seeds:
-        works = [Attempt(k, None, args.grasp, args.randomize) for k in range(args.seeds)]
+        works = [Attempt(k, None, config) for k in range(args.seeds)]
         results["seeds"] = run(works, f"seeds 0..{args.seeds - 1}, {setting}")
     if nx * ny:
-        options = enumerate(grid_options(nx, ny))
-        works = [Attempt(k, o, args.grasp, args.randomize) for k, o in options]
+        works = [Attempt(k, o, config) for k, o in enumerate(grid_options(nx, ny))]
         results["grid"] = run(works, f"grid {args.grid}, {setting}")
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"expert_success_{setting}.json").write_text(json.dumps(results, indent=2))
     rate = {k: r["successes"] / r["attempts"] for k, r in results.items()}
     required = _REQUIRED_RATE[args.randomize]

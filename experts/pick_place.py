@@ -241,9 +241,8 @@ def _reach_above(
         costs = _cost(postures, _HOME)  # (height, joint 7, branch)
         totals = costs.min(-1).sum(0)
         if np.isfinite(totals).any():
-            reached = np.take_along_axis(postures, costs.argmin(-1)[..., None, None], axis=2)[
-                :, :, 0
-            ]
+            nearest = costs.argmin(-1)[..., None, None]
+            reached = np.take_along_axis(postures, nearest, axis=2)[:, :, 0]
             if swing_cost:
                 totals += swing_cost * _cost(reached[0], reached[-1])
             return list(reached[:, int(totals.argmin())])

@@ -137,6 +137,21 @@ def test_task_text(tmp_path):
     assert legacy == {"task_index": 0, "task": "move it"}
 
 
+def test_objects_are_named_in_texts_and_metadata(tmp_path):
+    options = ["--use-ycb", "--num-objects", "3", "--object", "potted_meat_can", "--no-cameras"]
+    assert run(tmp_path / "set", "--num-episodes", "1", *options) == 0
+    (episode,) = read(tmp_path / "set", "meta/episodes/*/*.parquet").to_pylist()
+    assert episode["tasks"] == ["pick the potted meat can and place it on the marker"]
+    assert episode["episode/object"] == "010_potted_meat_can"
+    assert episode["episode/object_size"] == [0.097, 0.050, 0.082]
+    others = episode["episode/distractors"].split(", ")
+    assert len(set(others)) == 2
+    assert "010_potted_meat_can" not in others
+    options[options.index("--object") + 1] = "mug"
+    with pytest.raises(SystemExit):
+        run(tmp_path / "other", *options)
+
+
 HASTY = ["--no-cameras", "--steps-per-segment", "1"]  # too fast for the arm: every attempt fails
 
 
@@ -162,6 +177,12 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--steps-per-segment", "0"], "must be at least 1"),
         (["--seed", "-1"], "must not be negative"),
         (["--simulator", "bullet"], "invalid choice: 'bullet'"),
+        (["--num-objects", "2"], "['cube'], got 2; --use-ycb has six"),
+        (["--use-ycb", "--num-objects", "7"], "must be from 1 to 6"),
+        (["--use-ycb", "--object", "tuna_fish_can"], "85 mm wide"),
+        (["--object", "mug"], "object must be one of ['cube'], got 'mug'"),
+        (["--no-ycb-assets"], "are for --use-ycb"),
+        (["--use-ycb", "--ycb-meshes", "nowhere"], "no mesh of 004_sugar_box"),
         (["--resolution", "511"], "even number of pixels"),
         (["--resolution", "100000"], "even number of pixels"),
         (["--fps", "31"], "must divide the physics rate of 240 Hz, got 31"),

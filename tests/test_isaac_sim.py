@@ -16,15 +16,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pxr import Usd, UsdPhysics
+from pxr import Usd, UsdGeom, UsdPhysics
 
 import collect
 from experts.pick_place import PickPlaceExpert
 from pp_env import panda
-from pp_env.config import HOME_JOINT_POS, GraspConfig, PickPlaceConfig, RenderConfig
+from pp_env.config import (
+    HOME_JOINT_POS,
+    YCB_OBJECTS,
+    GraspConfig,
+    PickPlaceConfig,
+    RenderConfig,
+    TaskConfig,
+)
 from pp_env.env import PickPlaceEnv
 from pp_env.randomization import RANDOMIZATION_PRESETS
-from pp_env.sim import default_timing, isaac_app, isaac_check, leave, make_simulator
+from pp_env.sim import default_timing, isaac_app, isaac_check, leave, make_simulator, usd_stage
 from pp_env.sim.api import Command
 from pp_env.sim.isaac_app import IsaacSimError
 from pp_env.sim.isaac_sim import IsaacSimulator
@@ -33,6 +40,7 @@ from recorder.rollout import run_episode
 from tests.isaac_standin import VERSIONS, StandIn
 from tests.isaac_standin_models import ProcessEnded
 from tests.sim_contract import SimulatorContract, start
+from tests.test_usd_stage import write_can
 
 SIZE = 64
 HOLD = Command(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
@@ -98,6 +106,69 @@ def test_two_episodes_with_pictures(isaac, version):
         assert calls.count("Camera.initialize") == 2
         assert standin.leaked_annotators == 0
         assert standin.leaked_arguments == []
+
+
+def ycb_config(*shown):
+    """The pool, with Isaac's files for some of it only."""
+    pool = tuple(
+        obj if obj.name in shown else dataclasses.replace(obj, asset=None) for obj in YCB_OBJECTS
+    )
+    return dataclasses.replace(
+        CONFIG, objects=pool, num_objects=3, task=TaskConfig(random_yaw=True)
+    )
+
+
+def positions(simulator):
+    return [prim.get_world_pose()[0] for prim in simulator._objects]
+
+
+@pytest.mark.parametrize("attachment", ["toggle", "recreate", "carry"])
+def test_a_pool_of_objects_without_files(isaac, attachment):
+    config = ycb_config()
+    with isaac() as standin:
+        env = PickPlaceEnv(
+            lambda config: IsaacSimulator(config, attachment=attachment),
+            config=config,
+            terminate_on_success=False,
+        )
+        expert, simulator = PickPlaceExpert(), env._simulator
+        for seed, name in enumerate(("tomato soup can", "mustard bottle", "sugar box")):
+            options = {"object": name}
+            episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
+            assert episode.success, episode.trace[-1][1]["failures"]
+            info = episode.start_info
+            there = {info["object"], *info["distractors"]}
+            for index, (obj, place) in enumerate(
+                zip(YCB_OBJECTS, positions(simulator), strict=True)
+            ):
+                path = usd_stage.numbered(usd_stage.OBJECT, index)
+                seen = UsdGeom.Imageable(standin.world.stage.GetPrimAtPath(path))
+                is_there = obj.name in there
+                assert (seen.ComputeVisibility() != "invisible") == is_there
+                floor = config.table.top_z if is_there else 0.0
+                assert place[2] - obj.height / 2 == pytest.approx(floor, abs=2e-3)
+                assert (place[0] > 0) == is_there
+        env.close()
+
+
+def test_a_pool_of_objects_with_isaacs_files(isaac, assets):
+    soup, sugar = YCB_OBJECTS[1], YCB_OBJECTS[0]
+    for obj, order in ((soup, (2, 0, 1)), (sugar, (1, 2, 0))):
+        path = assets / obj.asset
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lying = dataclasses.replace(obj, shape="box", size=tuple(obj.size[i] for i in order))
+        write_can(path, 100.0, True, lying)
+    with isaac():
+        config = ycb_config(soup.name, sugar.name)
+        env = PickPlaceEnv("isaacsim", config=config, terminate_on_success=False)
+        expert = PickPlaceExpert()
+        for seed, obj in enumerate((soup, sugar)):
+            options = {"object": obj.name}
+            episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
+            assert episode.success, episode.trace[-1][1]["failures"]
+        env.close()
+    with isaac(), pytest.raises(usd_stage.StageError, match="did not load .*--no-ycb-assets"):
+        IsaacSimulator(ycb_config("006_mustard_bottle"))
 
 
 class TestStandIn(SimulatorContract):

@@ -5,6 +5,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from recorder.checks import Evidence, run_checks
+from recorder.dataset import Dataset
 from recorder.features import Feature, picture
 from recorder.lerobot_writer import LeRobotWriter, Recording
 from recorder.rollout import Episode, Step
@@ -142,6 +144,54 @@ def test_tasks_are_indexed_by_their_text(make):
     assert tasks.index.tolist() == ["tidy up"]
     assert tasks.index.name == "task"
     assert tasks["task_index"].tolist() == [0]
+
+
+def test_several_tasks(make, tmp_path):
+    def episode(writer, task):
+        writer.begin(0)
+        writer.add(step(0, 1))
+        writer.end(Episode(0, 0, 1, True, {"task": task}, ()))
+
+    def texts(root):
+        table = pd.read_parquet(root / "meta/tasks.parquet")
+        assert table["task_index"].tolist() == list(range(len(table)))
+        lines = (root / "meta/tasks.jsonl").read_text().splitlines()
+        assert [json.loads(line)["task"] for line in lines] == table.index.tolist()
+        assert json.loads((root / "meta/info.json").read_text())["total_tasks"] == len(table)
+        return table.index.tolist()
+
+    writer = make(task=lambda info: info["task"])
+    assert texts(writer.root) == []
+    for task, known in (("b", ["b"]), ("a", ["b", "a"]), ("b", ["b", "a"])):
+        episode(writer, task)
+        assert texts(writer.root) == known
+    writer.release()
+    entry = {"features": FEATURES, "row": row, "fps": 10, "robot_type": "robot"}
+    recording = Recording(**entry, task=lambda info: info["task"], collection={"seed": 3})
+    (writer.root / "meta/tasks.parquet").unlink()  # as if it had not been written
+    writer = LeRobotWriter(writer.root, recording, resume=True)
+    assert texts(writer.root) == ["b", "a"]
+    episode(writer, "c")
+    writer.close()
+    dataset = Dataset(writer.root)
+    assert dataset.column("task_index").ravel().tolist() == [0, 1, 0, 2]
+    assert [e["tasks"] for e in dataset.episodes] == [["b"], ["a"], ["b"], ["c"]]
+    results = {r.name: r for r in run_checks(Evidence(writer.root))}
+    assert results["tasks"].findings == results["rows"].findings == []
+
+
+def test_resuming_forgets_texts_that_no_episode_has(make):
+    writer = make(task=lambda info: info["task"])
+    for task in ("a", "b"):
+        writer.begin(0)
+        writer.add(step(0, 1))
+        writer.end(Episode(0, 0, 1, True, {"task": task}, ()))
+    writer.release()
+    next(writer.root.glob("videos/*/*/file-001.mp4")).write_bytes(b"")
+    writer = LeRobotWriter(writer.root, writer._recording, resume=True)
+    assert pd.read_parquet(writer.root / "meta/tasks.parquet").index.tolist() == ["a"]
+    assert info(writer)["total_tasks"] == 1
+    writer.close()
 
 
 def test_an_aborted_episode_leaves_no_trace(make):

@@ -6,6 +6,7 @@ import pytest
 import collect
 import replay
 from recorder.dataset import Dataset
+from recorder.inspect import main as inspect_main
 from recorder.merge import main as merge_main
 from tests import crash
 
@@ -37,6 +38,38 @@ def test_other_seeds_are_kept_apart_and_still_reproduce(parts, tmp_path):
     assert [(p["seed"], p["episodes"]) for p in collection["parts"]] == [(3, 2), (8, 1)]
     assert Dataset(joint).num_frames == 3 * 180
     assert replay.reproduce_main([str(joint), "--episode", "2"]) == 0
+
+
+YCB = ["--use-ycb", "--num-objects", "2", "--random-yaw"]
+
+
+def test_parts_with_different_tasks(tmp_path, capsys):
+    whole = record(tmp_path / "whole", *YCB, episodes=4)
+    parts = [
+        record(tmp_path / "a", *YCB, episodes=2),
+        record(tmp_path / "b", *YCB, "--first-attempt", "2", episodes=2),
+    ]
+    texts = [{entry["tasks"][0] for entry in Dataset(part).episodes} for part in parts]
+    assert texts[0] != texts[1]
+    assert merge_main([*map(str, parts), "--output", str(tmp_path / "joint")]) == 0
+    assert crash.differences(whole, tmp_path / "joint") == []
+    assert inspect_main([str(tmp_path / "joint")]) == 0
+    assert "SOUND" in capsys.readouterr().out
+    assert replay.replay_main([str(tmp_path / "joint")]) == 0
+    assert replay.reproduce_main([str(tmp_path / "joint"), "--episode", "3"]) == 0
+
+
+def test_parts_of_one_object_each(tmp_path):
+    names = ("mustard bottle", "pudding box")
+    parts = [record(tmp_path / n, "--use-ycb", "--object", n, episodes=1) for n in names]
+    joint = tmp_path / "joint"
+    assert merge_main([*map(str, parts), "--output", str(joint)]) == 0
+    dataset = Dataset(joint)
+    assert dataset.column("task_index")[[0, -1]].ravel().tolist() == [0, 1]
+    assert dataset.collection is not None
+    assert dataset.collection["object"] is None
+    assert [part["object"] for part in dataset.collection["parts"]] == list(names)
+    assert replay.reproduce_main([str(joint)]) == 0
 
 
 def test_the_sources_are_left_alone(parts, tmp_path):

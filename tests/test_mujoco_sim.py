@@ -1,4 +1,6 @@
+import dataclasses
 import gc
+import itertools
 import subprocess
 import sys
 
@@ -7,8 +9,9 @@ import pytest
 
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv, rotation
-from pp_env.config import RENDER_PRESETS, GraspConfig, RenderConfig
-from pp_env.sim import make_simulator
+from pp_env.config import RENDER_PRESETS, YCB_OBJECTS, GraspConfig, RenderConfig
+from pp_env.sim import make_simulator, meshes
+from pp_env.sim.mujoco_model import numbered
 from pp_env.sim.mujoco_sim import MujocoSimulator
 from recorder.rollout import run_episode
 from tests.sim_contract import SimulatorContract, start
@@ -93,6 +96,100 @@ def test_masses_and_sizes_are_those_of_the_configuration(env):
     np.testing.assert_allclose(model.geom("object").size * 2, SMALL.object.size)
     np.testing.assert_allclose(model.geom("table").pos, SMALL.table.center)
     assert model.opt.timestep * SMALL.timing.substeps == pytest.approx(1 / 30)
+
+
+POOL = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=2, render=RenderConfig(resolution=128))
+
+
+def test_candidates_that_are_put_away_touch_nothing_and_stay_there():
+    env = PickPlaceEnv(config=POOL)
+    for seed in range(4):
+        _, info = env.reset(seed=seed)
+        present = {info["object"], *info["distractors"]}
+        for _ in range(3):
+            env.step(env.action_space.sample())
+        model, data = env._simulator._model, env._simulator._data
+        for index, obj in enumerate(YCB_OBJECTS):
+            body = model.body(numbered("object", index)).id
+            is_there = data.xpos[body][2] > 0
+            assert is_there == (obj.name in present)
+            if not is_there:
+                assert data.xpos[body][2] == pytest.approx(-5 - index, abs=1e-6)
+                geoms = np.flatnonzero(model.geom_bodyid == body)
+                assert not np.isin(data.contact.geom[: data.ncon], geoms).any()
+    env.close()
+
+
+def test_the_target_is_the_one_that_is_observed_and_held():
+    env, expert = PickPlaceEnv(config=POOL, terminate_on_success=False), PickPlaceExpert()
+    for name in ("006_mustard_bottle", "008_pudding_box"):
+        episode = run_episode(env, expert, [], 0, 0, 150, {"object": name})
+        held = episode.trace[-1][1]
+        assert held["is_grasped"]
+        assert held["object_pos"][2] > episode.start_info["object_pos"][2] + 0.05
+        active = [e for e in range(env._simulator._model.neq) if env._simulator._data.eq_active[e]]
+        names = [env._simulator._model.equality(e).name for e in active]
+        assert names == [numbered("grasp", POOL.target_index(name))]
+    env.close()
+
+
+def write_mesh(folder, obj, turn=0.4, texture=False):
+    """A box as the YCB set has its scans: lying on another side, turned and beside its origin."""
+    path = folder / obj.name / "google_16k" / "textured.obj"
+    path.parent.mkdir(parents=True)
+    half = np.array([obj.size[2], obj.size[0], obj.size[1]]) / 2
+    corners = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T * half
+    corners = rotation.rotate(rotation.about_z(turn), corners) + [0.1, -0.05, 0.03]
+    lines = [f"v {x} {y} {z}" for x, y, z in corners]
+    hull = [(1, 2, 4), (1, 4, 3), (5, 7, 8), (5, 8, 6), (1, 5, 6), (1, 6, 2)]
+    hull += [(3, 4, 8), (3, 8, 7), (1, 3, 7), (1, 7, 5), (2, 6, 8), (2, 8, 4)]
+    path.write_text("\n".join([*lines, *(f"f {a} {b} {c}" for a, b, c in hull)]) + "\n")
+    return path
+
+
+def test_meshes_fill_the_objects_that_they_show(tmp_path):
+    boxes = [obj for obj in YCB_OBJECTS if obj.shape == "box"]
+    shown = tuple(
+        dataclasses.replace(obj, mesh=str(write_mesh(tmp_path, obj)), rgb=(0.9, 0.1, 0.1))
+        for obj in boxes
+    )
+    config = PickPlaceConfig(objects=shown, render=RenderConfig(resolution=128))
+    env = PickPlaceEnv(config=config)
+    model, data = env._simulator._model, env._simulator._data
+    for index, obj in enumerate(shown):
+        env.reset(seed=0, options={"object": obj.name, "pick": (0.5, 0.1), "place": (0.5, -0.2)})
+        geom = model.geom(f"{numbered('object', index)}_visual")
+        first, many = model.mesh_vertadr[geom.dataid[0]], model.mesh_vertnum[geom.dataid[0]]
+        vertices = model.mesh_vert[first : first + many]
+        world = vertices @ data.geom_xmat[geom.id].reshape(3, 3).T + data.geom_xpos[geom.id]
+        np.testing.assert_allclose(np.ptp(world, axis=0), obj.size, atol=2e-3)
+        middle = (world.max(0) + world.min(0)) / 2
+        np.testing.assert_allclose(middle, data.xpos[model.body(numbered("object", index)).id],
+                                   atol=2e-3)  # fmt: skip
+        assert model.body(numbered("object", index)).mass[0] == pytest.approx(obj.mass)
+        assert geom.contype == 0
+        assert count(env._simulator.render("cam_high"), lambda r, g, b: (r > 60) & (g < 30)) > 20
+    env.close()
+
+
+def test_meshes_that_do_not_fit(tmp_path):
+    sugar, soup = YCB_OBJECTS[0], YCB_OBJECTS[1]
+    other = dataclasses.replace(soup, mesh=str(write_mesh(tmp_path, sugar)))
+    with pytest.raises(ValueError, match="005_tomato_soup_can should measure .* measures"):
+        MujocoSimulator(PickPlaceConfig(objects=(other,)))
+    gone = dataclasses.replace(soup, mesh=str(tmp_path / "gone.obj"))
+    with pytest.raises(ValueError, match=r"gone.obj does not exist; was the folder"):
+        MujocoSimulator(PickPlaceConfig(objects=(gone,)))
+
+
+def test_quarter_turns_are_rotations_and_the_least_one():
+    size = np.array([0.1, 0.2, 0.3])
+    for order in itertools.permutations(range(3)):
+        turn = meshes.quarter_turns(size[list(order)], size)
+        assert np.linalg.det(turn) == pytest.approx(1.0)
+        np.testing.assert_allclose(np.abs(turn @ size[list(order)]), size)
+    np.testing.assert_array_equal(meshes.quarter_turns(size, size), np.eye(3))
+    assert meshes.quarter_turns(size * 1.3, size) is None
 
 
 def count(image, mask_of):

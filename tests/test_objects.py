@@ -203,12 +203,13 @@ def test_the_expert_moves_every_object(obj, grasp):
 
 def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
     env, expert = PickPlaceEnv(FakeSimulator, config=CROWD), PickPlaceExpert()
+    seen = 0
     for seed in range(10):
         observation, info = env.reset(seed=seed)
         expert.reset(observation, info, np.random.default_rng(seed))
         arm = np.array([expert.act(observation)[:7] for _ in range(expert.num_steps)])
         speed = np.abs(np.diff(arm, axis=0)) * 30 / panda.JOINT_VELOCITY_LIMIT
-        assert np.quantile(speed.max(axis=1), 0.99) < 1.0
+        assert speed.max() < 1.1
         hand, turn = kinematics.forward(arm.astype(float))
         tips = (hand + panda.FINGERTIP_OFFSET * turn[..., 2])[:, 2] - 0.41
         travelling = np.hypot(*(hand - hand[0])[:, :2].T) > 0.05
@@ -216,7 +217,10 @@ def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
             np.hypot(*(hand[:, :2] - spot[:2]).T) < 0.15
             for spot in (info["object_pos"], info["goal_pos"])
         ]
-        assert tips[travelling & ~near[0] & ~near[1]].min() > info["scene_height"] + 0.01
+        between = tips[travelling & ~near[0] & ~near[1]]  # none if the two are close together
+        assert (between > info["scene_height"] + 0.01).all()
+        seen += len(between)
+    assert seen > 100
 
 
 def test_the_task_names_the_object():

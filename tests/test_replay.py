@@ -6,7 +6,7 @@ import pytest
 
 import collect
 import replay
-from pp_env.config import PickPlaceConfig, RenderConfig, from_dict
+from pp_env.config import YCB_OBJECTS, PickPlaceConfig, RenderConfig, from_dict
 from recorder.dataset import Dataset
 from recorder.replay import Comparison
 from tests import crash
@@ -94,8 +94,11 @@ def test_a_nan_is_a_difference():
 
 
 def test_a_configuration_survives_json():
-    config = PickPlaceConfig(render=RenderConfig(64, "fast"))
-    assert from_dict(PickPlaceConfig, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    for objects in ((), YCB_OBJECTS):
+        config = PickPlaceConfig(render=RenderConfig(64, "fast"), objects=objects)
+        stored = json.loads(json.dumps(dataclasses.asdict(config)))
+        assert from_dict(PickPlaceConfig, stored) == config
+        hash(from_dict(PickPlaceConfig, stored))
     with pytest.raises(ValueError, match=r"PickPlaceConfig has no \['sky'\]"):
         from_dict(PickPlaceConfig, {"sky": "blue"})
 

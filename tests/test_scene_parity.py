@@ -3,12 +3,13 @@
 import mujoco
 import numpy as np
 import pytest
-from pxr import UsdGeom
+from pxr import Usd, UsdGeom, UsdPhysics
 
 from experts import kinematics
-from pp_env import panda, rotation
+from pp_env import PickPlaceConfig, panda, rotation
+from pp_env.config import YCB_OBJECTS
 from pp_env.sim import usd_stage
-from pp_env.sim.mujoco_model import build_model
+from pp_env.sim.mujoco_model import build_model, numbered
 from pp_env.sim.mujoco_variation import SceneVariation
 from tests.test_mujoco_variation import EVERYTHING
 from tests.test_usd_stage import CONFIG, attribute, box_of, put, rgb_of, world_matrix
@@ -48,6 +49,43 @@ def test_object(usd_scene, model):
     np.testing.assert_allclose(center, model.body("object").pos, atol=1e-6)
     mass = attribute(usd_scene, usd_stage.OBJECT, "physics:mass")
     assert mass == pytest.approx(model.body("object").mass[0])
+
+
+@pytest.fixture(scope="module")
+def pools(robot_file):
+    """The scene with all objects of the pool, as both simulators have it, without asset files."""
+    stage = Usd.Stage.CreateInMemory()
+    config = PickPlaceConfig(objects=YCB_OBJECTS)
+    usd_stage.build(stage, config, robot_file)
+    return stage, build_model(config)
+
+
+@pytest.mark.parametrize("index", range(len(YCB_OBJECTS)))
+def test_every_candidate(pools, index):
+    stage, model = pools
+    obj, path = YCB_OBJECTS[index], usd_stage.numbered(usd_stage.OBJECT, index)
+    name = numbered("object", index)
+    shape = stage.GetPrimAtPath(f"{path}/shape")
+    center, extent = box_of(stage, path)
+    half = model.geom(name).size
+    if obj.shape == "cylinder":
+        assert shape.IsA(UsdGeom.Cylinder)
+        assert model.geom(name).type == mujoco.mjtGeom.mjGEOM_CYLINDER
+        half = half[[0, 0, 1]]
+    np.testing.assert_allclose(extent, 2 * half, atol=1e-6)
+    np.testing.assert_allclose(extent, obj.size, atol=1e-6)
+    assert attribute(stage, path, "physics:mass") == pytest.approx(model.body(name).mass[0])
+    resting = CONFIG.table.top_z if index == 0 else 0.0
+    assert center[2] - obj.height / 2 == pytest.approx(resting, abs=1e-6)
+    grip = usd_stage.numbered(f"{usd_stage.MATERIALS}/grip", index)
+    friction = attribute(stage, grip, "physics:staticFriction")
+    assert friction == pytest.approx(model.geom(name).friction[0])
+    joint = UsdPhysics.FixedJoint(
+        stage.GetPrimAtPath(usd_stage.numbered(usd_stage.GRASP_JOINT, index))
+    )
+    assert joint.GetBody1Rel().GetTargets() == [path]
+    weld = model.equality(numbered("grasp", index))
+    assert model.body(name).id in (weld.obj1id, weld.obj2id)
 
 
 def test_friction(usd_scene, model):

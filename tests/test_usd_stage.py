@@ -1,11 +1,12 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from pxr import Gf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
 
 from pp_env import rotation
-from pp_env.config import ObjectConfig, PickPlaceConfig
+from pp_env.config import YCB_OBJECTS, ObjectConfig, PickPlaceConfig
 from pp_env.randomization import CameraShift, Variation
 from pp_env.sim import usd_stage
 from pp_env.sim.api import Pose
@@ -205,13 +206,13 @@ def test_cameras_see_near_things(usd_scene):
 CAN = ObjectConfig(name="can", size=(0.066, 0.066, 0.101), mass=0.349, asset="can.usd")
 
 
-def write_can(path, scale, physics):
+def write_can(path, scale, physics, obj=None):
     """A can whose origin is not its centre, as assets come."""
     stage = Usd.Stage.CreateNew(str(path))
     root = UsdGeom.Xform.Define(stage, "/can")
     stage.SetDefaultPrim(root.GetPrim())
     mesh = UsdGeom.Mesh.Define(stage, "/can/mesh")
-    half = np.array(CAN.size) / 2
+    half = np.array((obj or CAN).size) / 2
     corners = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T * half + [0.01, -0.02, 0.03]
     mesh.CreatePointsAttr((corners * scale).tolist())
     mesh.CreateFaceVertexCountsAttr([4] * 2)
@@ -242,6 +243,20 @@ def test_an_asset_becomes_one_rigid_body_whichever_folder_it_is_from(
     center, size = box_of(stage, usd_stage.OBJECT)
     np.testing.assert_allclose(size, CAN.size, atol=1e-6)
     np.testing.assert_allclose(center, world_matrix(stage, usd_stage.OBJECT)[:3, 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_an_asset_may_lie_on_any_side(robot_file, tmp_path, order):
+    obj = dataclasses.replace(YCB_OBJECTS[0], asset="box.usd")
+    lying = dataclasses.replace(obj, size=tuple(obj.size[i] for i in order))
+    stage = Usd.Stage.CreateInMemory()
+    url = write_can(tmp_path / "box.usda", 100.0, True, lying)
+    usd_stage.build(stage, PickPlaceConfig(objects=(obj,)), robot_file, [url])
+    center, size = box_of(stage, usd_stage.OBJECT)
+    np.testing.assert_allclose(size, obj.size, atol=1e-6)
+    np.testing.assert_allclose(center, world_matrix(stage, usd_stage.OBJECT)[:3, 3], atol=1e-6)
+    matrix = world_matrix(stage, f"{usd_stage.OBJECT}/shape")[:3, :3]
+    assert np.linalg.det(matrix) > 0, "turned, not mirrored"
 
 
 def test_an_asset_of_another_size_is_refused(robot_file, tmp_path):

@@ -18,7 +18,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long lint check-lerobot usd-check test-isaac-env bench bench-success crash-test clean
+.PHONY: collect test test-long lint check-lerobot usd-check test-isaac-env bench bench-success bench-vector crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -50,6 +50,10 @@ bench: $(VENV)/.ready
 
 bench-success: $(VENV)/.ready
 	$(RUN) -m benchmarks.expert_success
+
+# Fetch, to compare with, is measured if gymnasium-robotics' own requirements are installed.
+bench-vector: $(VENV)/.ready
+	$(RUN) -m benchmarks.vector
 
 clean:
 	rm -rf .venv .venv-lerobot .venv-newton .venv-isaac build *.egg-info

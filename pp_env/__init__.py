@@ -10,4 +10,9 @@ __version__ = "0.1.0"
 
 ENV_ID = "FrankaPickPlace-v0"
 
-gym.register(id=ENV_ID, entry_point="pp_env.env:PickPlaceEnv", max_episode_steps=400)
+gym.register(
+    id=ENV_ID,
+    entry_point="pp_env.env:PickPlaceEnv",
+    vector_entry_point="pp_env.vector_env:PickPlaceVectorEnv",
+    max_episode_steps=400,
+)

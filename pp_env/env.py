@@ -163,16 +163,37 @@ class PickPlaceEnv(gym.Env):
             ValueError: The action has the wrong shape or is not finite.
             RuntimeError: `reset` was not called.
         """
+        layout = self._control.layout
+        wanted = checked_actions(action, layout, (layout.size,))
+        applied = np.clip(wanted, layout.low, layout.high)
+        state = self._simulator.step(self.begin_step(applied))
+        return self.end_step(state, applied, bool((applied != wanted).any()))
+
+    def begin_step(self, applied: np.ndarray) -> Command:
+        """What `step` does before the simulator moves.
+
+        Args:
+            applied: (layout.size,) float32, an action within its bounds.
+        """
         if self._state is None:
             raise RuntimeError("step needs a started episode; call reset first")
-        layout = self._control.layout
-        wanted = _checked(action, layout)
-        applied = np.clip(wanted, layout.low, layout.high)
         self._command = self._control.command(self._command, applied)
-        self._state = self._simulator.step(self._delay(self._command))
-        observation, info = self._observation(self._sense(self._state)), self._info(self._state)
+        return self._delay(self._command)
+
+    def end_step(
+        self, state: SimState, applied: np.ndarray, clipped: bool
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """What `step` does after the simulator has moved.
+
+        Args:
+            state: Now.
+            applied: (layout.size,) the action that led here.
+            clipped: Whether another one was wanted.
+        """
+        self._state = state
+        observation, info = self._observation(self._sense(state)), self._info(state)
         info["action"] = applied
-        info["action_clipped"] = bool((applied != wanted).any())
+        info["action_clipped"] = clipped
         terminated = info["is_success"] and self._terminate_on_success
         return observation, self._reward(observation, info), terminated, False, info
 
@@ -329,12 +350,17 @@ def _require_images(image_types: Sequence[str], obs_type: str) -> None:
         )
 
 
-def _checked(action: np.ndarray, layout: Layout) -> np.ndarray:
-    """The action as float32 (layout.size,)."""
-    array = np.asarray(action, dtype=np.float32)
-    if array.shape != (layout.size,):
-        raise ValueError(f"action must have shape ({layout.size},), got {array.shape}")
+def checked_actions(actions: Any, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+    """Actions as float32 of that shape, (layout.size,) or (N, layout.size).
+
+    Raises:
+        ValueError: They have another shape or are not finite.
+    """
+    array = np.asarray(actions, dtype=np.float32)
+    if array.shape != shape:
+        raise ValueError(f"action must have shape {shape}, got {array.shape}")
     if not np.isfinite(array).all():
-        bad = [name for name, x in zip(layout.names, array, strict=True) if not np.isfinite(x)]
+        broken = np.flatnonzero(~np.isfinite(array)) % layout.size
+        bad = [layout.names[i] for i in np.unique(broken)]
         raise ValueError(f"action must be finite, but {bad} of it are not: {array}")
     return array

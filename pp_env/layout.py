@@ -94,7 +94,8 @@ class Layout:
         flat = np.empty(self.size, dtype=np.float32)
         for name, where in self._slices.items():
             flat[where] = values[name]
-        return np.clip(flat, self.low, self.high, out=flat)
+        np.maximum(flat, self.low, out=flat)  # half of `np.clip`'s time
+        return np.minimum(flat, self.high, out=flat)
 
     def unpack(self, vector: np.ndarray) -> dict[str, np.ndarray]:
         """Views (..., field size) of a vector (..., size), by field name."""

@@ -125,8 +125,8 @@ def handling(initial: InitialState, config: PickPlaceConfig) -> dict[str, np.nda
 
 def distance_to_goal(state: SimState, goal_pos: np.ndarray) -> float:
     """From the object's centre to the target in the table's plane, m."""
-    x, y, _ = state.object.position
-    return math.hypot(x - goal_pos[0], y - goal_pos[1])
+    (x, y, _), (goal_x, goal_y, _) = state.object.position.tolist(), goal_pos.tolist()
+    return math.hypot(x - goal_x, y - goal_y)
 
 
 def is_success(
@@ -157,11 +157,11 @@ def failures(
         "object_moving": math.hypot(*state.object_vel) <= task.rest_speed,
     }
     if task.require_home:
-        conditions["gripper_not_open"] = bool(
-            (state.gripper_pos >= panda.FINGER_OPEN - task.open_tolerance).all()
-        )
-        conditions["arm_not_home"] = bool(
-            (np.abs(state.joint_pos - HOME_JOINT_POS) <= task.home_tolerance).all()
+        least = panda.FINGER_OPEN - task.open_tolerance
+        conditions["gripper_not_open"] = all(x >= least for x in state.gripper_pos.tolist())
+        conditions["arm_not_home"] = all(
+            abs(q - home) <= task.home_tolerance
+            for q, home in zip(state.joint_pos.tolist(), HOME_JOINT_POS, strict=True)
         )
     return [name for name, holds in conditions.items() if not holds]
 

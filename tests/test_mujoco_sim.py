@@ -1,3 +1,4 @@
+import gc
 import subprocess
 import sys
 
@@ -142,6 +143,19 @@ def test_pictures_repeat(env):
     env.reset(seed=4)
     env.reset(seed=3)
     np.testing.assert_array_equal(env._simulator.render("cam_high"), first)
+
+
+def test_a_forgotten_environment_leaves_other_pictures_alone():
+    ours, forgotten = MujocoSimulator(SMALL), MujocoSimulator(SMALL)
+    ours.reset(start())
+    before = ours.render("cam_high")
+    forgotten.reset(start())
+    forgotten.render("cam_high")
+    ours.render("cam_wrist")  # whose context is now the current one
+    del forgotten
+    gc.collect()
+    np.testing.assert_array_equal(ours.render("cam_high"), before)
+    ours.close()
 
 
 def test_unknown_camera_and_simulator():

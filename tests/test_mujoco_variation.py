@@ -177,7 +177,7 @@ def test_pictures_show_marker_and_object_and_are_well_lit(preset):
         for picture in (whole, simulator.render("cam_wrist")):
             assert (picture == 255).mean() < 0.001
             assert 25 < picture.mean() < 180
-        for hide, at_least in ((data.mocap_pos[0], 40), (data.qpos[simulator._object_qpos], 5)):
+        for hide, at_least in ((data.mocap_pos[0], 40), (data.joint("object_free").qpos, 5)):
             place = hide[2]
             hide[2] = -5.0
             mujoco.mj_kinematics(model, data)

@@ -3,8 +3,10 @@
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
 
+import copy
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import mujoco
@@ -27,17 +29,24 @@ class MujocoSimulator:
     Args:
         config: Scene, timing, grasp mode and pictures.
         headless: False opens MuJoCo's viewer window.
+        twin: A simulator of the same configuration that was never reset. Its model is copied, not
+            compiled again, and both draw through one OpenGL context.
 
     Raises:
         RuntimeError: `headless` is False and there is no display.
     """
 
-    def __init__(self, config: PickPlaceConfig, headless: bool = True) -> None:
+    def __init__(
+        self,
+        config: PickPlaceConfig,
+        headless: bool = True,
+        twin: "MujocoSimulator | None" = None,
+    ) -> None:
         self._config = config
-        self._model = build_model(config)
+        self._model = copy.copy(twin._model) if twin else build_model(config)
         self._variation = SceneVariation(self._model, config)
         self._data = mujoco.MjData(self._model)
-        self._renderer: _Renderer | None = None
+        self._pictures = twin._pictures if twin else _Pictures(config)
         self._viewer = None
         self._settle_steps = round(_SETTLE_TIME * config.timing.physics_hz)
         self._index()
@@ -67,15 +76,27 @@ class MujocoSimulator:
 
     def step(self, command: Command) -> SimState:
         """Advances one control period with the servos' targets at `command`."""
-        data = self._data
-        grasped = self._update_grasp(command)
-        data.ctrl[:7] = command.arm
-        data.ctrl[7:] = command.gripper
-        mujoco.mj_step(self._model, data, self._config.timing.substeps)
+        self.begin_step(command)
+        mujoco.mj_step(self._model, self._data, self._config.timing.substeps)
         if self._viewer is not None:
             self._viewer.sync()
-        self._state = self._observe(grasped)
+        return self.end_step()
+
+    def begin_step(self, command: Command) -> None:
+        """What `step` does before the physics, which may then run elsewhere."""
+        self._grasped = self._update_grasp(command)
+        self._data.ctrl[:7] = command.arm
+        self._data.ctrl[7:] = command.gripper
+
+    def end_step(self) -> SimState:
+        """What `step` does after the physics."""
+        self._state = self._observe(self._grasped)
         return self._state
+
+    @property
+    def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """What the physics works on."""
+        return self._model, self._data
 
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         """A picture of the current state: "rgb", "depth" or "segmentation".
@@ -85,20 +106,13 @@ class MujocoSimulator:
             ValueError: There is no such camera.
         """
         self._config.camera(camera)
-        if self._renderer is None:
-            self._renderer = _Renderer(self._model, self._config)
-        if kind == "depth":
-            return self._renderer.depth(self._data, camera)
-        if kind == "segmentation":
-            target = self._bodies[self._target].id
-            return self._renderer.segmentation(self._data, camera, target)
-        return self._renderer.render(self._data, camera)
+        mujoco.mj_camlight(self._model, self._data)  # as `_observe`: where they are now
+        target = self._bodies[self._target].id
+        return self._pictures.draw(self._model, self._data, camera, kind, target)
 
     def close(self) -> None:
         """Frees the renderer and the viewer; a second call has no effect."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._pictures.close()
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None
@@ -203,6 +217,41 @@ class _Body:
         model.body_gravcomp[self.id] = 1.0
 
 
+class _Pictures:
+    """A renderer that is made when the first picture is asked for."""
+
+    def __init__(self, config: PickPlaceConfig) -> None:
+        self._config = config
+        self._renderer: _Renderer | None = None
+
+    def draw(
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, kind: str, target: int
+    ) -> np.ndarray:
+        """A picture; every model must have the first one's meshes and textures.
+
+        Args:
+            model: What is drawn.
+            data: Its state.
+            camera: Which camera's.
+            kind: One of `IMAGE_TYPES`.
+            target: The body of the object that is to be moved.
+        """
+        if self._renderer is None:
+            self._renderer = _Renderer(model, self._config)
+        self._renderer.model = model
+        if kind == "depth":
+            return self._renderer.depth(data, camera)
+        if kind == "segmentation":
+            return self._renderer.segmentation(data, camera, target)
+        return self._renderer.render(data, camera)
+
+    def close(self) -> None:
+        """Frees the renderer; a second call has no effect."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
 class _Renderer:
     """Both cameras through one OpenGL context.
 
@@ -212,6 +261,7 @@ class _Renderer:
 
     def __init__(self, model: mujoco.MjModel, config: PickPlaceConfig) -> None:
         size = config.render.resolution
+        self._gl: Any = None
         try:
             self._gl = _make_gl_context(size)
             self._gl.make_current()
@@ -222,7 +272,7 @@ class _Renderer:
                 "Ubuntu try 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0'"
             ) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._model = model
+        self.model = model
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 16)
         self._set_flags(RENDER_PRESETS[config.render.preset].shadow_map > 0)
         self._option = mujoco.MjvOption()
@@ -245,10 +295,10 @@ class _Renderer:
 
     def _draw(self, data: mujoco.MjData, camera: str) -> None:
         self._gl.make_current()
-        self._camera.fixedcamid = self._model.camera(camera).id
+        self._camera.fixedcamid = self.model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(
-            self._model, data, self._option, None, self._camera, everything, self._scene
+            self.model, data, self._option, None, self._camera, everything, self._scene
         )
         mujoco.mjr_render(self._rect, self._scene, self._context)
 
@@ -257,8 +307,8 @@ class _Renderer:
         self._draw(data, camera)
         buffer = np.empty(self._pixels.shape[:2], dtype=np.float32)
         mujoco.mjr_readPixels(None, buffer, self._rect, self._context)
-        scale = self._model.stat.extent
-        near, far = self._model.vis.map.znear * scale, self._model.vis.map.zfar * scale
+        scale = self.model.stat.extent
+        near, far = self.model.vis.map.znear * scale, self.model.vis.map.zfar * scale
         return (near / (1.0 - buffer[::-1] * (1.0 - near / far))).astype(np.float32)
 
     def segmentation(self, data: mujoco.MjData, camera: str, target: int) -> np.ndarray:
@@ -278,11 +328,11 @@ class _Renderer:
         return segments[drawn]
 
     def _segment_of(self, geom: int, target: int) -> str:
-        body = self._model.body(self._model.geom_bodyid[geom])
+        body = self.model.body(self.model.geom_bodyid[geom])
         if body.id == target:
             return "object"
         if body.name == "world":
-            return self._model.geom(geom).name
+            return self.model.geom(geom).name
         if body.name.startswith("object"):
             return "distractor"
         return "marker" if body.name == "place_marker" else "robot"
@@ -291,6 +341,13 @@ class _Renderer:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+        self._gl = None
+
+    def __del__(self) -> None:
+        # Freed by whoever collects it, MuJoCo's context would take another's textures with it.
+        if self._gl is not None:
+            with suppress(Exception):  # the interpreter may be on its way out
+                self.close()
 
 
 def _make_gl_context(size: int):

@@ -1,0 +1,343 @@
+"""`PickPlaceVectorEnv`: many environments, whose physics is one call on several threads."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
+
+from pp_env.config import PickPlaceConfig
+from pp_env.control import CONTROL_MODES
+from pp_env.env import Observation, PickPlaceEnv, checked_actions
+from pp_env.sim import default_timing
+
+try:
+    from gymnasium.vector import AutoresetMode
+except ImportError:  # before gymnasium 1.1, whose vector environments reset at the next step
+    AutoresetMode = None
+
+AUTORESET_MODES = ("NextStep", "SameStep", "Disabled")
+
+Infos = dict[str, Any]
+
+
+class PickPlaceVectorEnv(VectorEnv):
+    """Steps many `PickPlaceEnv` at once; `gymnasium.make_vec` makes it by default.
+
+    Seeds, observations, rewards and infos are those of `gymnasium.vector.SyncVectorEnv` around the
+    same environments, bit for bit. Each part of an observation has a leading axis of `num_envs`, as
+    have rewards (float64), terminations and truncations (bool).
+
+    Args:
+        num_envs: How many.
+        max_episode_steps: Where an episode is truncated; None is nowhere. `make_vec` gives the
+            registered 400.
+        autoreset_mode: "NextStep": the step after an episode's end begins the next episode and
+            ignores the action. "SameStep": the step that ends an episode returns the next one's
+            first observation, and the last one in `infos["final_obs"]` and `infos["final_info"]`.
+            "Disabled": the caller resets, with `options={"reset_mask": (num_envs,) bool}`. Or
+            `gymnasium.vector.AutoresetMode`.
+        num_threads: For the physics; None is as many as the process may use processors.
+        simulator: "mujoco"; others have no physics in one call.
+        config: As for `PickPlaceEnv`.
+        arguments: The others of `PickPlaceEnv`. Pictures are drawn one environment after the
+            other, all through one OpenGL context.
+
+    Raises:
+        ValueError: An argument is unknown or out of range.
+        RuntimeError: Gymnasium is older than 1.0.
+    """
+
+    closed = True  # until there is something to close: some Gymnasiums close what was half made
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        autoreset_mode: Any = "NextStep",
+        num_threads: int | None = None,
+        simulator: str = "mujoco",
+        config: PickPlaceConfig | None = None,
+        **arguments: Any,
+    ) -> None:
+        _require_new_gymnasium()
+        _require_positive(
+            num_envs=num_envs, max_episode_steps=max_episode_steps, num_threads=num_threads
+        )
+        _require_mujoco(simulator, arguments)
+        from pp_env.sim.mujoco_batch import make_simulators, make_stepper
+
+        self._autoreset_mode = _mode_name(autoreset_mode)
+        config = config or PickPlaceConfig(timing=default_timing(simulator))
+
+        def make_env(simulator: Any) -> PickPlaceEnv:
+            return PickPlaceEnv(lambda _: simulator, config=config, **arguments)
+
+        make_env(None)  # so that bad arguments are found before the scene is compiled
+        self._simulators = make_simulators(config, num_envs)
+        self.envs = [make_env(simulator) for simulator in self._simulators]
+        self._stepper = make_stepper(self._simulators, num_threads)
+        self._substeps = config.timing.substeps
+        self._max_episode_steps = max_episode_steps
+        self.num_envs = num_envs
+        self._set_spaces(self.envs[0])
+        self._layout = CONTROL_MODES[self.envs[0].control_mode].layout
+        self._observations: list[Observation | None] = [None] * num_envs
+        self._elapsed = np.zeros(num_envs, dtype=np.int64)
+        self._ended = np.zeros(num_envs, dtype=np.bool_)
+        self.closed = False
+
+    def _set_spaces(self, env: PickPlaceEnv) -> None:
+        self.metadata = dict(env.metadata)
+        if AutoresetMode is not None:
+            self.metadata["autoreset_mode"] = AutoresetMode(self._autoreset_mode)
+        self.render_mode = env.render_mode
+        self.single_action_space = env.action_space
+        self.single_observation_space = env.observation_space
+        self.action_space = batch_space(env.action_space, self.num_envs)
+        self.observation_space = batch_space(env.observation_space, self.num_envs)
+
+    @property
+    def np_random_seed(self) -> Any:
+        """The seed of each environment's generator, a tuple, as `SyncVectorEnv` has it."""
+        return self.get_attr("np_random_seed")
+
+    @property
+    def np_random(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The generator of each environment, a tuple."""
+        return self.get_attr("np_random")
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, Infos]:
+        """Starts an episode in every environment, or in those of `options["reset_mask"]`.
+
+        Args:
+            seed: Of the first environment, the others have the next ones; or one for each.
+            options: As for `PickPlaceEnv.reset`, for every environment.
+
+        Raises:
+            ValueError: An option, the seeds or the mask do not fit.
+        """
+        seeds = self._seeds(seed)
+        options = dict(options or {})
+        which = self._reset_mask(options.pop("reset_mask", None))
+        infos = [
+            self._reset_one(i, seeds[i], options or None) if which[i] else None
+            for i in range(self.num_envs)
+        ]
+        return self._batched_observation(), batched_infos(infos)
+
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Infos]:
+        """Applies actions (num_envs, action size) for one control period.
+
+        Raises:
+            ValueError: The actions have the wrong shape or are not finite.
+            RuntimeError: `reset` was not called, or an environment that has ended was not reset.
+        """
+        starting = self._ended.copy()
+        if self._autoreset_mode != "NextStep" and starting.any():
+            raise RuntimeError(
+                f"environments {np.flatnonzero(starting).tolist()} have ended; reset them with "
+                "options={'reset_mask': mask}"
+            )
+        wanted, applied = self._actions(actions, starting)
+        clipped = (applied != wanted).any(axis=1).tolist()
+        going = np.flatnonzero(~starting).tolist()
+        for i in going:
+            self._simulators[i].begin_step(self.envs[i].begin_step(applied[i]))
+        self._stepper.step(going, self._substeps)
+
+        rewards = np.zeros(self.num_envs)
+        terminations = np.zeros(self.num_envs, dtype=np.bool_)
+        infos: list[Infos | None] = [None] * self.num_envs
+        for i in going:
+            state = self._simulators[i].end_step()
+            ended = self.envs[i].end_step(state, applied[i], clipped[i])
+            self._observations[i], rewards[i], terminations[i], _, infos[i] = ended
+        self._elapsed[going] += 1
+        for i in np.flatnonzero(starting).tolist():
+            infos[i] = self._reset_one(i)
+        truncations = self._is_too_long() & ~starting
+        self._ended = terminations | truncations
+        final = self._restart_ended(infos) if self._autoreset_mode == "SameStep" else {}
+        return (
+            self._batched_observation(), rewards, terminations, truncations,
+            {**final, **batched_infos(infos)},
+        )  # fmt: skip
+
+    def render(self) -> tuple[Any, ...]:
+        """The picture of each environment's first camera, (H, W, 3) uint8 RGB."""
+        return tuple(env.render() for env in self.envs)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """What each environment's method of that name returns, or its attribute."""
+        found = [getattr(env, name) for env in self.envs]
+        return tuple(each(*args, **kwargs) if callable(each) else each for each in found)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Each environment's attribute of that name."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Sets an attribute: a list or tuple has one value per environment.
+
+        Raises:
+            ValueError: It has another number of values.
+        """
+        each = values if isinstance(values, (list, tuple)) else [values] * self.num_envs
+        if len(each) != self.num_envs:
+            raise ValueError(f"{name} needs {self.num_envs} values, got {len(each)}")
+        for env, value in zip(self.envs, each, strict=True):
+            setattr(env, name, value)
+
+    def close_extras(self, **_: Any) -> None:
+        """Frees threads and simulators; `close` calls it once."""
+        self._stepper.close()
+        for env in self.envs:
+            env.close()
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"seed must be one number or {self.num_envs}, got {len(seed)}")
+        return seed
+
+    def _reset_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(
+                f"reset_mask must be an array ({self.num_envs},) of bool with at least one True, "
+                f"got {mask}"
+            )
+        if any(self._observations[i] is None for i in np.flatnonzero(~mask)):
+            raise ValueError("reset_mask leaves out an environment that was never reset")
+        return mask
+
+    def _reset_one(self, i: int, seed: int | None = None, options: dict | None = None) -> Infos:
+        self._observations[i], info = self.envs[i].reset(seed=seed, options=options)
+        self._elapsed[i], self._ended[i] = 0, False
+        return info
+
+    def _actions(self, actions: Any, starting: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions as wanted and within bounds, (num_envs, size) float32 each."""
+        layout = self._layout
+        array = np.asarray(actions, dtype=np.float32)
+        if starting.any() and array.shape == self.action_space.shape:
+            array = np.where(starting[:, None], layout.low, array)  # whatever they are: unused
+        wanted = checked_actions(array, layout, (self.num_envs, layout.size))
+        return wanted, np.clip(wanted, layout.low, layout.high)
+
+    def _is_too_long(self) -> np.ndarray:
+        if self._max_episode_steps is None:
+            return np.zeros(self.num_envs, dtype=np.bool_)
+        return self._elapsed >= self._max_episode_steps
+
+    def _restart_ended(self, infos: list[Infos | None]) -> Infos:
+        """Begins the next episode where one has ended; returns how those ended."""
+        ended = np.flatnonzero(self._ended).tolist()
+        if not ended:
+            return {}
+        observations = np.full(self.num_envs, None, dtype=object)
+        last: list[Infos | None] = [None] * self.num_envs
+        mask = self._ended.copy()
+        for i in ended:
+            observations[i], last[i] = self._observations[i], infos[i]
+            infos[i] = self._reset_one(i)
+        return {
+            "final_obs": observations, "_final_obs": mask,
+            "final_info": batched_infos(last), "_final_info": mask.copy(),
+        }  # fmt: skip
+
+    def _batched_observation(self) -> Any:
+        empty = create_empty_array(self.single_observation_space, self.num_envs, fn=np.empty)
+        return concatenate(self.single_observation_space, self._observations, empty)
+
+
+def batched_infos(infos: Sequence[Infos | None]) -> Infos:
+    """Infos as Gymnasium batches them: per key an array, and `_key` says who has one.
+
+    Args:
+        infos: One per environment; None where there is none.
+
+    Returns:
+        What `VectorEnv._add_info` gives for one environment after the other, in less time.
+    """
+    batched: Infos = {}
+    present = [(i, info) for i, info in enumerate(infos) if info]
+    for key in dict.fromkeys(key for _, info in present for key in info):
+        own = [(i, info[key]) for i, info in present if key in info]
+        owners: Any = [i for i, _ in own]
+        if len(own) == len(infos):
+            owners = slice(None)  # much faster
+        mask = np.zeros(len(infos), dtype=np.bool_)
+        mask[owners] = True
+        batched[key] = _spread([value for _, value in own], owners, len(infos))
+        batched[f"_{key}"] = mask
+    return batched
+
+
+def _spread(values: list[Any], owners: Any, count: int) -> Any:
+    """An array whose first axis is the environments, or a dictionary of such.
+
+    Args:
+        values: One per owner.
+        owners: Which environments they belong to, as an index.
+        count: How many environments there are.
+    """
+    first = values[0]
+    if isinstance(first, np.ndarray):
+        array = np.zeros((count, *first.shape), dtype=first.dtype)
+    elif isinstance(first, (bool, int, float, np.number)):
+        array = np.zeros(count, dtype=type(first))
+    else:
+        array = np.full(count, None, dtype=object)
+        for i, value in zip(np.arange(count)[owners].tolist(), values, strict=True):
+            array[i] = value
+        return batched_infos(array.tolist()) if isinstance(first, dict) else array
+    array[owners] = values
+    return array
+
+
+def _mode_name(mode: Any) -> str:
+    name = getattr(mode, "value", mode)
+    if name not in AUTORESET_MODES:
+        raise ValueError(f"autoreset_mode must be one of {list(AUTORESET_MODES)}, got {mode!r}")
+    return name
+
+
+def _require_new_gymnasium() -> None:
+    if int(gym.__version__.split(".")[0]) < 1:
+        raise RuntimeError(
+            "the vector environment needs gymnasium 1.0 or newer, found "
+            f"{gym.__version__}; vectorization_mode='sync' and 'async' work"
+        )
+
+
+def _require_positive(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+
+def _require_mujoco(simulator: Any, arguments: Mapping[str, Any]) -> None:
+    if simulator != "mujoco":
+        raise ValueError(
+            f"the vector environment has MuJoCo's physics only, got simulator={simulator!r}; "
+            "vectorization_mode='sync' and 'async' take any"
+        )
+    for name, default in (("headless", True), ("simulator_options", None)):
+        if arguments.get(name) not in (default, None, {}):
+            raise ValueError(
+                f"{name} must be left out for many environments, got {arguments[name]}"
+            )

@@ -269,7 +269,7 @@ def run_attempt(
     stop: StopRequest,
 ) -> Episode | None:
     """One episode, or None if a stop was requested while it ran."""
-    options = None if args.object is None else {"object": args.object}
+    options = reset_options(args)
     reset_seed = episode_seed(args.seed, index)
     steps = iterate_episode(env, expert, sinks, reset_seed, index, expert.num_steps, options)
     while not stop.requested:
@@ -512,6 +512,11 @@ def make_config(args: argparse.Namespace) -> PickPlaceConfig:
     return config
 
 
+def reset_options(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What the options fix at every reset."""
+    return None if args.object is None else {"object": args.object}
+
+
 def make_pool(args: argparse.Namespace) -> tuple[ObjectConfig, ...]:
     """The objects to choose from; none is the cube alone.
 
@@ -581,29 +586,13 @@ def make_parser() -> argparse.ArgumentParser:
         default=0,
         help="number of the first attempt, for parts",
     )
-    add("--fps", type=_positive, default=30, help="control and camera rate, Hz")
     add("--steps-per-segment", type=_positive, default=30, help="steps per waypoint; nine segments")
     add("--noise-rad", type=float, default=0.05, help="uniform noise on the waypoints' joints")
     add("--keep", choices=("success", "all"), default="success", help="which episodes to keep")
-    add("--simulator", choices=sorted(SIMULATORS), default="mujoco", help="physics and pictures")
-    add("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint", help="grasp mode")
-    add(
-        "--randomize",
-        choices=tuple(RANDOMIZATION_PRESETS),
-        default="none",
-        help="how much light, table, cameras, physics, sensors and delays vary",
-    )
+    add_scene_options(parser)
     add("--headless", action=switch, default=True, help="without the simulator's window")
     add("--cameras", action=switch, default=True, help="record both cameras")
-    add("--resolution", type=_positive, default=512, help="width and height of pictures")
-    add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
     add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
-    add("--use-ycb", action="store_true", help="household objects of the YCB set, not the cube")
-    add("--num-objects", type=_positive, default=1, help="on the table: the target and others")
-    add("--object", metavar="NAME", help="the only target, such as tomato_soup_can")
-    add("--random-yaw", action="store_true", help="turn objects about the vertical")
-    add("--ycb-meshes", type=Path, metavar="DIR", help="MuJoCo: show them by the set's meshes")
-    add("--ycb-assets", action=switch, default=True, help="Isaac Sim: show them by its own files")
     add("--task", type=_text, help="text of every frame; default: what the environment says")
     add("--status-file", type=Path, help="JSON file that tells how the run goes, and how it ended")
     add("--restart-every", type=_positive, help="start the process anew after so many episodes")
@@ -613,6 +602,29 @@ def make_parser() -> argparse.ArgumentParser:
     add("--streaming-port", type=_positive, default=49102, help="its TCP port")
     add("--push-to-hub", metavar="USER/NAME", help="upload the complete dataset; needs [hub]")
     return parser
+
+
+def add_scene_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `make_config` and `reset_options` read."""
+    add = parser.add_argument
+    switch = argparse.BooleanOptionalAction
+    add("--fps", type=_positive, default=30, help="control and camera rate, Hz")
+    add("--simulator", choices=sorted(SIMULATORS), default="mujoco", help="physics and pictures")
+    add("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint", help="grasp mode")
+    add(
+        "--randomize",
+        choices=tuple(RANDOMIZATION_PRESETS),
+        default="none",
+        help="how much light, table, cameras, physics, sensors and delays vary",
+    )
+    add("--resolution", type=_positive, default=512, help="width and height of pictures")
+    add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
+    add("--use-ycb", action="store_true", help="household objects of the YCB set, not the cube")
+    add("--num-objects", type=_positive, default=1, help="on the table: the target and others")
+    add("--object", metavar="NAME", help="the only target, such as tomato_soup_can")
+    add("--random-yaw", action="store_true", help="turn objects about the vertical")
+    add("--ycb-meshes", type=Path, metavar="DIR", help="MuJoCo: show them by the set's meshes")
+    add("--ycb-assets", action=switch, default=True, help="Isaac Sim: show them by its own files")
 
 
 def _positive(text: str) -> int:

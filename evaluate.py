@@ -22,11 +22,10 @@ import collect
 import pp_env
 from experts.diagnosis import failure_stage
 from experts.pick_place import PickPlaceExpert
-from pp_env.config import RENDER_PRESETS, PickPlaceConfig, RenderConfig
+from pp_env.config import PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
-from pp_env.env import OBS_TYPES, PickPlaceEnv
-from pp_env.randomization import RANDOMIZATION_PRESETS
-from pp_env.sim import SIMULATORS, leave
+from pp_env.env import OBS_TYPES
+from pp_env.sim import leave
 from recorder.evaluate import (
     Attempt,
     EvaluationError,
@@ -43,10 +42,7 @@ from recorder.scores import Grid, Row, Scores, score
 from recorder.sinks import SideBySide
 
 _MAX_STEPS = gym.spec(pp_env.ENV_ID).max_episode_steps
-_REPORTED = (
-    "policy", "num_episodes", "seed", "max_steps", "simulator", "grasp", "obs_type",
-    "control_mode", "fps", "resolution", "preset",
-)  # fmt: skip
+_ABOUT_THE_RUN = {"workers", "json", "videos", "videos_of", "max_videos", "min_success"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
     scores = score([attempt.row for attempt in attempts], make_grid())
     seconds = time.perf_counter() - begin
     if args.json is not None:
-        args.json.write_text(json.dumps(to_json(args, scores, attempts), indent=2) + "\n")
+        args.json.write_text(
+            json.dumps(to_json(args, scores, attempts), indent=2, default=str) + "\n"
+        )
     print(report(args, scores, seconds))
     if args.videos is not None:
         for path in write_videos(args, attempts):
@@ -119,7 +117,7 @@ def make_runner(args: argparse.Namespace) -> Runner:
     except BaseException:
         env.close()
         raise
-    return Runner(env, policy, judge, args.seed, args.max_steps)
+    return Runner(env, policy, judge, args.seed, args.max_steps, collect.reset_options(args))
 
 
 def make_env(args: argparse.Namespace, obs_type: str) -> gym.Env:
@@ -150,7 +148,7 @@ def make_policy(name: str, env: gym.Env) -> Policy:
     if Path(name).is_dir():
         checkpoint = Checkpoint(Path(name))
         checkpoint.require_fitting(env.observation_space, env.action_space)
-        return LeRobotPolicy(checkpoint, PickPlaceEnv.task_description)
+        return LeRobotPolicy(checkpoint)
     return load_policy(name, env)
 
 
@@ -214,6 +212,7 @@ def judge(infos: Sequence[dict[str, Any]]) -> Verdict:
         distance=end["distance"],
         reason=", ".join(end["failures"]),
         phase=failure_stage(infos),
+        target=start["object"],
         points={
             "pick": tuple(start["object_pos"][:2].tolist()),
             "place": tuple(start["goal_pos"][:2].tolist()),
@@ -241,7 +240,8 @@ def write_videos(args: argparse.Namespace, attempts: list[Attempt]) -> list[Path
             paths.append(args.videos / f"episode_{row.index:05d}_{outcome}.mp4")
             again = RecordedActions(attempt.actions)
             sink = SideBySide(paths[-1], args.fps)
-            run_episode(env, again, [sink], row.seed, row.index, len(attempt.actions))
+            steps = len(attempt.actions)
+            run_episode(env, again, [sink], row.seed, row.index, steps, collect.reset_options(args))
     finally:
         env.close()
     return paths
@@ -262,7 +262,7 @@ def report(args: argparse.Namespace, scores: Scores, seconds: float) -> str:
 def to_json(args: argparse.Namespace, scores: Scores, attempts: list[Attempt]) -> dict[str, Any]:
     """The report for machines; it depends on nothing but the options, versions and machine."""
     return {
-        **{name: getattr(args, name) for name in _REPORTED},
+        **{name: value for name, value in vars(args).items() if name not in _ABOUT_THE_RUN},
         **collect.environment_description(),
         "scores": scores.to_json(),
         "episodes": [vars(attempt.row) for attempt in attempts],
@@ -339,12 +339,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-steps", type=_count, default=_MAX_STEPS, help="an episode ends after so many")
     add("--obs-type", choices=OBS_TYPES, help="default: state, or what the checkpoint needs")
     add("--control-mode", choices=CONTROL_MODES, default="joint_pos", help="what actions mean")
-    add("--simulator", choices=sorted(SIMULATORS), default="mujoco", help="physics and pictures")
-    add("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint", help="grasp mode")
-    add("--fps", type=_count, default=30, help="control and camera rate, Hz")
-    add("--randomize", choices=RANDOMIZATION_PRESETS, default="none", help="domain randomization")
-    add("--resolution", type=_count, help="of pictures; default: 512, or the checkpoint's")
-    add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
+    collect.add_scene_options(parser)
+    parser.set_defaults(resolution=None)  # a checkpoint says it
     add("--videos", type=Path, metavar="DIR", help="write videos, both cameras side by side")
     add("--videos-of", choices=("failures", "all", "none"), default="failures", help="which ones")
     add("--max-videos", type=_count, default=10, help="the first so many of them")

@@ -31,6 +31,7 @@ class Verdict(NamedTuple):
     distance: float | None
     reason: str
     phase: str
+    target: str
     points: dict[str, tuple[float, float]]
 
 
@@ -59,23 +60,33 @@ class Runner:
         judge: Gives the task's verdict on an episode from its `info`s, the first state's included.
         seed: Episode k depends on this, k and the configuration alone.
         max_steps: An episode ends after so many.
+        options: For every `env.reset`.
     """
 
     def __init__(
-        self, env: gym.Env, policy: Policy, judge: Judge, seed: int, max_steps: int
+        self,
+        env: gym.Env,
+        policy: Policy,
+        judge: Judge,
+        seed: int,
+        max_steps: int,
+        options: dict[str, Any] | None = None,
     ) -> None:
         self._env = _Watched(env)
         self._policy = _Checked(policy, env.action_space)
         self._judge = judge
         self._seed = seed
         self._max_steps = max_steps
+        self._options = options
         self._period = 1.0 / env.metadata["render_fps"]
 
     def run(self, index: int) -> Attempt:
         """Runs an episode."""
         seed, success, reason, error = episode_seed(self._seed, index), False, "", ""
         try:
-            episode = run_episode(self._env, self._policy, [], seed, index, self._max_steps)
+            episode = run_episode(
+                self._env, self._policy, [], seed, index, self._max_steps, self._options
+            )
             success = episode.success
         except PolicyError as mistake:
             reason, error = str(mistake), _explain(mistake)
@@ -90,6 +101,7 @@ class Runner:
             distance=verdict.distance,
             reason="" if success else reason or verdict.reason,
             phase="" if success else verdict.phase,
+            target=verdict.target,
             points=verdict.points,
             error=error,
         )
@@ -167,7 +179,9 @@ def evaluate(
 
 def _dead(index: int, seed: int, died: Died) -> Attempt:
     reason = f"its process died twice ({died.how})"
-    row = Row(index, episode_seed(seed, index), False, 0, 0.0, None, reason, "unknown", {}, reason)
+    row = Row(
+        index, episode_seed(seed, index), False, 0, 0.0, None, reason, "unknown", "", {}, reason
+    )
     return Attempt(row, [])
 
 

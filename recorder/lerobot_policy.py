@@ -97,14 +97,13 @@ class LeRobotPolicy:
     nor on how many processes share them.
 
     Args:
-        checkpoint: What to load.
-        task: What the policy is told to do, for those that take language.
+        checkpoint: What to load. A policy that takes language is told `info["task"]`.
 
     Raises:
         ImportError: lerobot is not installed.
     """
 
-    def __init__(self, checkpoint: Checkpoint, task: str) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
         torch, factory, config_class = _import_lerobot()
         torch.set_num_threads(1)
         folder = str(checkpoint.folder)
@@ -123,10 +122,11 @@ class LeRobotPolicy:
         self._torch = torch
         device = torch.device(config.device).type
         self._autocast = torch.autocast(device) if config.use_amp else nullcontext()
-        self._task = task
+        self._task = ""
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
         """Forgets the last episode, and seeds torch from the episode's generator."""
+        self._task = str(info.get("task", ""))
         self._torch.manual_seed(int(rng.integers(2**63)))
         self._policy.reset()
         self._preprocess.reset()

@@ -25,6 +25,7 @@ class Row:
         distance: From the goal at the end, m; None if the task has no distance.
         reason: Why it failed, in a few words; "" for a success.
         phase: How far a failed one had come; "" for a success.
+        target: Which object it was about; "" if that is unknown.
         points: Places that the start decides, such as where the object lies, (x, y) in m by name.
         error: What the policy did wrong, with the traceback if it raised; "" if nothing.
     """
@@ -37,6 +38,7 @@ class Row:
     distance: float | None
     reason: str
     phase: str
+    target: str
     points: dict[str, tuple[float, float]]
     error: str
 
@@ -96,6 +98,7 @@ class Scores:
         distance_p90: 90th percentile, m.
         failures_by_reason: The most frequent first.
         failures_by_phase: Likewise.
+        targets: Successes and episodes of each object.
         grid: What the regions are cells of.
         regions: Per point.
     """
@@ -113,6 +116,7 @@ class Scores:
     distance_p90: float | None
     failures_by_reason: dict[str, int]
     failures_by_phase: dict[str, int]
+    targets: dict[str, tuple[int, int]]
     grid: Grid
     regions: dict[str, Region]
 
@@ -142,6 +146,9 @@ class Scores:
         if self.failures_by_reason:
             lines += ["", "failures by reason", *_counts(self.failures_by_reason)]
             lines += ["", "failures by phase", *_counts(self.failures_by_phase)]
+        if len(self.targets) > 1:
+            lines += ["", "successes by object"]
+            lines += [f"  {f'{good}/{n}':>9}  {name}" for name, (good, n) in self.targets.items()]
         for name, region in self.regions.items():
             lines += ["", f"successes by {name} (far rows first, left to the left)"]
             lines += _table(region)
@@ -166,6 +173,7 @@ def score(rows: Sequence[Row], grid: Grid) -> Scores:
         distance_p90=_fold(lambda values: np.percentile(values, 90), distances),
         failures_by_reason=_count(row.reason for row in rows if not row.success),
         failures_by_phase=_count(row.phase for row in rows if not row.success),
+        targets=_targets(rows),
         grid=grid,
         regions={name: _region(rows, grid, name) for name in _point_names(rows)},
     )
@@ -194,6 +202,12 @@ def _fold(how: Callable[..., Any], values: Sequence[float]) -> float | None:
 def _count(words) -> dict[str, int]:
     counts = Counter(words)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _targets(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+    names = sorted({row.target for row in rows if row.target})
+    outcomes = {name: [row.success for row in rows if row.target == name] for name in names}
+    return {name: (sum(good), len(good)) for name, good in outcomes.items()}
 
 
 def _point_names(rows: Sequence[Row]) -> list[str]:

@@ -32,7 +32,7 @@ def result(tmp_path, policy, *options):
 
 def row(index=0, success=True, steps=100, distance=0.001, reason="", phase="", point=(0.5, 0.0)):
     return Row(
-        index, 7, success, steps, steps / 30, distance, reason, phase, {"pick": point}, ""
+        index, 7, success, steps, steps / 30, distance, reason, phase, "cube", {"pick": point}, ""
     )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def test_the_stage_of_a_failure():
 
 def test_any_environment_will_do():
     def judge(infos):
-        return Verdict(None, "fell", "balance", {})
+        return Verdict(None, "fell", "balance", "", {})
 
     env = gym.make("CartPole-v1")
     runner = Runner(env, RandomPolicy(env.action_space), judge, seed=3, max_steps=1000)
@@ -130,7 +130,7 @@ def test_any_environment_will_do():
 def test_an_action_outside_a_discrete_space_is_a_mistake():
     env = gym.make("CartPole-v1")
     policy = FunctionPolicy(lambda observation: 5)
-    runner = Runner(env, policy, lambda infos: Verdict(None, "", "", {}), 3, 10)
+    runner = Runner(env, policy, lambda infos: Verdict(None, "", "", "", {}), 3, 10)
     assert runner.run(0).row.reason == "the action must be in Discrete(2), got a int"
     runner.close()
 
@@ -168,6 +168,18 @@ def test_actions_may_mean_something_else(tmp_path):
     assert report["episodes"][0]["steps"] == 9
     assert report["control_mode"] == "ee_delta"
     assert list(tmp_path.glob("*.mp4"))
+
+
+def test_objects_are_told_apart(tmp_path, capsys):
+    options = ["--num-episodes", 3, "--use-ycb", "--num-objects", 2, "--max-steps", 2]
+    _, report = result(tmp_path, "random", *options)
+    targets = [r["target"] for r in report["episodes"]]
+    assert len(set(targets)) > 1
+    assert report["scores"]["targets"][targets[0]] == [0, targets.count(targets[0])]
+    assert f"{targets[0]}\n" in capsys.readouterr().out
+    _, report = result(tmp_path, "random", *options, "--object", targets[0])
+    assert [r["target"] for r in report["episodes"]] == [targets[0]] * 3
+    assert report["object"] == targets[0]
 
 
 def test_a_class_and_a_function_are_policies(tmp_path):

@@ -69,7 +69,7 @@ def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> d
     if not durable:
         for patch in careless:
             patch.start()
-    writer = collect.make_writer(args, collect.make_config(args))
+    writer = collect.make_writer(args, collect.make_config(args), {})
     seconds = []
     for k in range(1 + _EPISODES):
         wall, cpu = time.perf_counter(), time.process_time()

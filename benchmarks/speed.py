@@ -26,6 +26,7 @@ from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceEnv
 from pp_env.config import RENDER_PRESETS
 from recorder.rollout import run_episode
+from recorder.status import StatusFile
 from recorder.video import VideoEncoder
 
 
@@ -52,7 +53,7 @@ def breakdown(preset: str) -> dict[str, float]:
         )
         config = collect.make_config(args)
         env, expert = collect.make_env(args, config), PickPlaceExpert()
-        writer = collect.make_writer(args, config)
+        writer = collect.make_writer(args, config, collect.simulator_description(env))
         simulator = env.unwrapped._simulator
         for target, method, label in (
             (simulator, "step", "physics"),
@@ -105,11 +106,11 @@ def worker(output: str, preset: str, episodes: str, seed: str) -> None:
     )
     config = collect.make_config(args)
     env, expert = collect.make_env(args, config), PickPlaceExpert()
-    writer = collect.make_writer(args, config)
+    writer = collect.make_writer(args, config, collect.simulator_description(env))
     env.reset(seed=0)
     wall, cpu = time.perf_counter(), time.process_time()
     stop = collect.StopRequest()
-    tally = collect.run_attempts(env, expert, [writer], writer, args, stop)
+    tally = collect.run_attempts(env, expert, [writer], writer, args, stop, StatusFile(None))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     writer.close()
     env.close()
@@ -145,8 +146,9 @@ def memory(episodes: int, preset: str) -> dict[str, list[float]]:
         )
         config = collect.make_config(args)
         env, expert = collect.make_env(args, config), PickPlaceExpert()
-        writer = collect.make_writer(args, config)
-        collect.run_attempts(env, expert, [writer, Sampler()], writer, args, collect.StopRequest())
+        writer = collect.make_writer(args, config, collect.simulator_description(env))
+        stop, file = collect.StopRequest(), StatusFile(None)
+        collect.run_attempts(env, expert, [writer, Sampler()], writer, args, stop, file)
         writer.close()
         env.close()
     return {"episodes": list(samples), "mb": list(samples.values()), "peak_mb": [_peak_memory_mb()]}

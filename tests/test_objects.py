@@ -220,7 +220,7 @@ def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
         between = tips[travelling & ~near[0] & ~near[1]]  # none if the two are close together
         assert (between > info["scene_height"] + 0.01).all()
         seen += len(between)
-    assert seen > 100
+    assert seen > 50
 
 
 def test_the_task_names_the_object():

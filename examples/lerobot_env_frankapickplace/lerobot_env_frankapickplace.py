@@ -1,0 +1,137 @@
+"""`FrankaPickPlace-v0` as `--env.type=frankapickplace` of `lerobot-train` and `lerobot-eval`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs import EnvConfig
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
+
+import pp_env
+from pp_env import layout, task
+from pp_env.config import CAMERAS, GraspConfig, PickPlaceConfig, RenderConfig, TimingConfig
+from pp_env.sim import default_timing
+
+PIXELS = "pixels_agent_pos"
+STATE_ONLY = "environment_state_agent_pos"
+_ENV_OBS_TYPES = {PIXELS: "pixels_agent_pos", STATE_ONLY: "state"}
+
+gym.register(id=f"{__name__}/{pp_env.ENV_ID}", entry_point=f"{__name__}:make_env")
+
+
+@EnvConfig.register_subclass("frankapickplace")
+@dataclass
+class FrankaPickPlaceConfig(EnvConfig):
+    """What may be chosen on the command line; it must be what the dataset was collected with.
+
+    Attributes:
+        task: Part of the Gymnasium id.
+        fps: Control and camera rate, Hz.
+        episode_length: Steps after which an episode is broken off.
+        obs_type: "pixels_agent_pos", or "environment_state_agent_pos" for datasets without
+            pictures.
+        resolution: Width and height of pictures.
+        preset: Picture quality.
+        grasp: Grasp mode.
+    """
+
+    task: str | None = pp_env.ENV_ID
+    fps: int = TimingConfig.control_hz
+    episode_length: int = 400
+    obs_type: str = PIXELS
+    resolution: int = RenderConfig.resolution
+    preset: str = RenderConfig.preset
+    grasp: str = GraspConfig.mode
+
+    def __post_init__(self) -> None:
+        if self.obs_type not in _ENV_OBS_TYPES:
+            raise ValueError(
+                f"--env.obs_type must be one of {list(_ENV_OBS_TYPES)}, got {self.obs_type!r}"
+            )
+        picture = PolicyFeature(FeatureType.VISUAL, (self.resolution, self.resolution, 3))
+        columns = {
+            ACTION: (ACTION, _vector(FeatureType.ACTION, layout.ACTION)),
+            "agent_pos": (OBS_STATE, _vector(FeatureType.STATE, layout.OBSERVATION)),
+        }
+        if self.obs_type == STATE_ONLY:
+            truth = _vector(FeatureType.ENV, layout.ENVIRONMENT_STATE)
+            columns["environment_state"] = (OBS_ENV_STATE, truth)
+        else:
+            for camera in CAMERAS:
+                columns[f"pixels/{camera.name}"] = (f"{OBS_IMAGES}.{camera.name}", picture)
+        self.features_map = {key: column for key, (column, _) in columns.items()}
+        self.features = {key: feature for key, (_, feature) in columns.items()}
+
+    @property
+    def package_name(self) -> str:
+        """The module that registers the environment."""
+        return __name__
+
+    @property
+    def gym_kwargs(self) -> dict[str, Any]:
+        """Keywords of `gym.make`."""
+        return {
+            "max_episode_steps": self.episode_length,
+            "render_mode": "rgb_array",
+            "fps": self.fps,
+            "obs_type": self.obs_type,
+            "resolution": self.resolution,
+            "preset": self.preset,
+            "grasp": self.grasp,
+        }
+
+
+def make_env(
+    render_mode: str, fps: int, obs_type: str, resolution: int, preset: str, grasp: str
+) -> gym.Env:
+    """The environment as LeRobot wants it; the arguments are those of `FrankaPickPlaceConfig`."""
+    config = PickPlaceConfig(
+        timing=default_timing("mujoco", fps),
+        render=RenderConfig(resolution=resolution, preset=preset),
+        grasp=GraspConfig(mode=grasp),
+    )
+    env = pp_env.PickPlaceEnv(
+        obs_type=_ENV_OBS_TYPES[obs_type], render_mode=render_mode, config=config
+    )
+    return LeRobotEnv(env)
+
+
+class LeRobotEnv(gym.Wrapper):
+    """Names observations as LeRobot does, and takes its reset options.
+
+    LeRobot marks every rollout with an option of its own, which the environment would refuse.
+    """
+
+    def __init__(self, env: pp_env.PickPlaceEnv) -> None:
+        super().__init__(env)
+        if env.obs_type == "state":
+            self.observation_space = gym.spaces.Dict(
+                {
+                    "agent_pos": env.observation_space,
+                    "environment_state": layout.ENVIRONMENT_STATE.space(),
+                }
+            )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Starts an episode; of the options, only the environment's own count."""
+        own = {key: value for key, value in (options or {}).items() if key in task.OPTIONS}
+        observation, info = self.env.reset(seed=seed, options=own)
+        return self._named(observation, info), info
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Applies an action for one control period."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._named(observation, info), float(reward), terminated, truncated, info
+
+    def _named(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(observation, dict):
+            return observation
+        return {"agent_pos": observation, "environment_state": info["environment_state"]}
+
+
+def _vector(kind: FeatureType, of: layout.Layout) -> PolicyFeature:
+    return PolicyFeature(kind, (of.size,))

@@ -466,6 +466,7 @@ def test_collecting_with_it(isaac, tmp_path):
             ["--simulator", "isaacsim", "--num-episodes", "2", "--resolution", str(SIZE),
              "--output", str(output), "--status-file", str(status)]
         )  # fmt: skip
+    assert not [t for t in threading.enumerate() if isinstance(t, threading.Timer)], "nothing waits"
     dataset = Dataset(output)
     assert (dataset.num_episodes, dataset.num_frames) == (2, 540)
     details = dataset.collection["simulator_details"]

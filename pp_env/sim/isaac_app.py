@@ -126,7 +126,10 @@ def leave(status: int) -> None:
         watchdog = threading.Timer(_CLOSE_TIMEOUT, os._exit, (0,))
         watchdog.daemon = True
         watchdog.start()
-        _started.close()
+        try:
+            _started.close()
+        finally:
+            watchdog.cancel()  # or it would end whatever outlives an application that can't close
     os._exit(status)
 
 

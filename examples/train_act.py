@@ -1,0 +1,299 @@
+"""Trains LeRobot's ACT on a dataset that is decoded once, into the GPU's memory.
+
+Policy, normalisation, loss and checkpoint are lerobot's own (0.6.1), the same that
+`lerobot-train --policy.type=act` uses, and `lerobot-eval` runs the result. Only the loader differs:
+a GPU that waits for no video decoder trains in minutes. See docs/training.md.
+"""
+
+import argparse
+import json
+import math
+import mmap
+import multiprocessing
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.datasets import LeRobotDatasetMetadata
+from lerobot.policies import make_policy, make_pre_post_processors
+from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.policies.act.modeling_act import ACTPolicy
+from lerobot.utils.constants import ACTION, OBS_STATE
+from torch import Tensor, nn
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from recorder.dataset import Dataset
+
+_IMAGENET = {"mean": [[[0.485]], [[0.456]], [[0.406]]], "std": [[[0.229]], [[0.224]], [[0.225]]]}
+_GRADIENT_NORM = 10.0  # lerobot-train's
+_WARM_UP = 0.02  # share of the training in which the learning rate rises
+_ADAPT_NORM = 0.15  # share of the training in which a new backbone's normalisation adapts
+_LOG_EVERY, _MEASURE_EVERY = 100, 1000  # steps
+
+
+@dataclass
+class Frames:
+    """A run of whole episodes in memory.
+
+    Attributes:
+        images: (frames, 3, H, W) uint8 by column.
+        state: (frames, n) float32.
+        action: (frames, m) float32.
+        last: (frames,) index of the last frame of the frame's episode.
+    """
+
+    images: dict[str, Tensor]
+    state: Tensor
+    action: Tensor
+    last: Tensor
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def to(self, device: str) -> "Frames":
+        """The same on another device."""
+        images = {key: images.to(device) for key, images in self.images.items()}
+        rest = (tensor.to(device) for tensor in (self.state, self.action, self.last))
+        return Frames(images, *rest)
+
+    def batch(self, frames: Tensor, chunk_size: int, shift: int = 0) -> dict[str, Tensor]:
+        """What `LeRobotDataset` and its loader give for these frames.
+
+        Args:
+            frames: (batch,) their indices.
+            chunk_size: Actions per frame.
+            shift: Each picture is moved by up to so many pixels, its edges repeated.
+        """
+        chunk = frames[:, None] + torch.arange(chunk_size, device=frames.device)
+        last = self.last[frames, None]
+        batch = {k: _pick(images, frames, shift).float() / 255 for k, images in self.images.items()}
+        batch[OBS_STATE] = self.state[frames]
+        batch[ACTION] = self.action[chunk.minimum(last)]
+        batch["action_is_pad"] = chunk > last
+        return batch
+
+
+def _pick(images: Tensor, frames: Tensor, shift: int) -> Tensor:
+    """Pictures (batch, 3, H, W) out of many, each moved by up to `shift` pixels."""
+    if shift == 0:
+        return images[frames]
+    height, width = images.shape[2:]
+    device = frames.device
+    dy, dx = torch.randint(-shift, shift + 1, (2, len(frames), 1), device=device)
+    y = (torch.arange(height, device=device) + dy).clamp(0, height - 1)
+    x = (torch.arange(width, device=device) + dx).clamp(0, width - 1)
+    channel = torch.arange(3, device=device)[None, :, None, None]
+    return images[frames[:, None, None, None], channel, y[:, None, :, None], x[:, None, None, :]]
+
+
+def load(dataset: Dataset, episodes: range) -> Frames:
+    """Decodes consecutive episodes, with all processors; to be called before CUDA is used."""
+    entries = [dataset.episodes[i] for i in episodes]
+    first = entries[0]["dataset_from_index"]
+    rows = slice(first, entries[-1]["dataset_to_index"])
+    last = [torch.full([e["length"]], e["dataset_to_index"] - 1 - first) for e in entries]
+    count = rows.stop - rows.start
+    images = {key: _shared((count, *dataset.features[key]["shape"])) for key in dataset.cameras}
+    # Forked, so that the workers have dataset and pictures without copying them.
+    with multiprocessing.get_context("fork").Pool(None, _set_job, (dataset, images)) as pool:
+        pool.starmap(_decode, [(key, i, first) for i in episodes for key in dataset.cameras])
+    return Frames(
+        images={key: pixels.permute(0, 3, 1, 2) for key, pixels in images.items()},
+        state=torch.tensor(dataset.column(OBS_STATE)[rows]),
+        action=torch.tensor(dataset.column(ACTION)[rows]),
+        last=torch.cat(last),
+    )
+
+
+def _shared(shape: tuple[int, ...]) -> Tensor:
+    """A uint8 tensor that forked processes write to as well."""
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).reshape(shape)
+
+
+_job: tuple[Dataset, dict[str, Tensor]]
+
+
+def _set_job(*job: Any) -> None:
+    global _job
+    _job = job
+
+
+def _decode(camera: str, episode: int, first: int) -> None:
+    dataset, pixels = _job
+    begin = dataset.episodes[episode]["dataset_from_index"] - first
+    target = pixels[camera].numpy()[begin:]
+    for i, image in enumerate(dataset.frames(episode, camera)):
+        target[i] = image
+
+
+def replace_modules(parent: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    """Puts a `new` with the same tensors in the place of every `old` below `parent`."""
+    for name, child in parent.named_children():
+        if isinstance(child, old):
+            tensors = {k: v for k, v in child.state_dict().items() if "num_batches" not in k}
+            size = len(tensors["weight"])
+            module = new(size).to(tensors["weight"].device)
+            module.load_state_dict(tensors, strict=False)
+            setattr(parent, name, module)
+        else:
+            replace_modules(child, old, new)
+
+
+def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolicy:
+    """A policy for the dataset's features."""
+    config = ACTConfig(
+        device=args.device,
+        chunk_size=args.chunk_size,
+        n_action_steps=args.action_steps,
+        use_vae=False,  # of no use with scripted demonstrations, says ACT's paper
+        pretrained_backbone_weights=args.backbone_weights,
+        optimizer_lr=args.learning_rate,
+        optimizer_lr_backbone=args.learning_rate,
+        push_to_hub=False,
+    )
+    return make_policy(config, ds_meta=meta)
+
+
+def statistics(meta: LeRobotDatasetMetadata) -> dict[str, dict[str, Tensor]]:
+    """The dataset's, and for pictures ImageNet's, as lerobot-train has it by default."""
+    stats = dict(meta.stats)
+    for camera in meta.camera_keys:
+        stats[camera] = {**stats[camera], **{k: torch.tensor(v) for k, v in _IMAGENET.items()}}
+    return stats
+
+
+@torch.no_grad()
+def held_out_error(
+    policy: ACTPolicy, frames: Frames, preprocess, args: argparse.Namespace
+) -> float:
+    """Mean absolute error of predicted chunks, in standard deviations of the actions."""
+    total = 0.0
+    parts = torch.arange(0, len(frames), 7, device=args.device).split(args.batch_size)
+    for part in parts:
+        with autocast(args):
+            _, losses = policy.forward(preprocess(frames.batch(part, args.chunk_size)))
+        total += losses["l1_loss"] * len(part)
+    return total / sum(map(len, parts))
+
+
+def autocast(args: argparse.Namespace) -> torch.autocast:
+    """bfloat16 where that is fast."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=args.device == "cuda")
+
+
+def learning_rate_share(progress: float) -> float:
+    """Of the full rate, by share of the training done: a rise, then half a cosine."""
+    if progress < _WARM_UP:
+        return progress / _WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def set_mode(policy: ACTPolicy, training: bool, adapt_norm: bool) -> None:
+    """Switches dropout, and whether batch normalisation goes by the batch or by what it learnt."""
+    policy.train(training)
+    for module in policy.model.backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train(training and adapt_norm)
+
+
+def train(
+    policy: ACTPolicy, frames: Frames, held_out: Frames | None, preprocess, args: argparse.Namespace
+) -> dict[str, float]:
+    """Trains for `args.steps`, or `args.minutes` if that is sooner; returns what it came to."""
+    backbone = policy.model.backbone
+    if args.backbone_weights is None:
+        # LeRobot's backbone has the frozen normalisation of pretrained weights. A new one must
+        # first learn what to freeze.
+        replace_modules(backbone, FrozenBatchNorm2d, nn.BatchNorm2d)
+    backbone.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        policy.get_optim_params(),
+        lr=args.learning_rate,
+        weight_decay=policy.config.optimizer_weight_decay,
+        fused=args.device == "cuda",
+    )
+    begin, step, seconds, log = time.perf_counter(), 0, 0.0, {}
+    while (progress := max(step / args.steps, seconds / (60 * args.minutes))) < 1:
+        set_mode(policy, training=True, adapt_norm=progress < _ADAPT_NORM)
+        for group in optimizer.param_groups:
+            group["lr"] = args.learning_rate * learning_rate_share(progress)
+        picks = torch.randint(len(frames), (args.batch_size,), device=args.device)
+        batch = preprocess(frames.batch(picks, args.chunk_size, args.shift))
+        with autocast(args):
+            loss, losses = policy.forward(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(policy.parameters(), _GRADIENT_NORM)
+        optimizer.step()
+        step, seconds = step + 1, time.perf_counter() - begin
+        if step % _LOG_EVERY == 0:
+            log = {"step": step, "seconds": round(seconds), "l1": losses["l1_loss"]}
+            if held_out is not None and step % _MEASURE_EVERY == 0:
+                set_mode(policy, training=False, adapt_norm=False)
+                log["held_out_l1"] = held_out_error(policy, held_out, preprocess, args)
+            print(json.dumps(log), flush=True)
+    set_mode(policy, training=False, adapt_norm=False)
+    replace_modules(backbone, nn.BatchNorm2d, FrozenBatchNorm2d)
+    error = held_out_error(policy, held_out, preprocess, args) if held_out else math.nan
+    return {"steps": step, "seconds": seconds, "held_out_l1": error}
+
+
+def main() -> None:
+    """Runs the command line."""
+    args = make_parser().parse_args()
+    torch.manual_seed(args.seed)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    dataset = Dataset(args.dataset)
+    episodes = args.episodes or dataset.num_episodes
+    taught = episodes - args.held_out
+    begin = time.perf_counter()
+    frames = load(dataset, range(taught))
+    held_out = load(dataset, range(taught, episodes)) if args.held_out else None
+    print(f"{len(frames)} frames decoded in {time.perf_counter() - begin:.0f} s", flush=True)
+    meta = LeRobotDatasetMetadata(f"local/{args.dataset.name}", root=args.dataset)
+    policy = make_act(args, meta)
+    preprocess, postprocess = make_pre_post_processors(
+        policy.config, dataset_stats=statistics(meta)
+    )
+    result = train(
+        policy,
+        frames.to(args.device),
+        held_out.to(args.device) if held_out else None,
+        preprocess,
+        args,
+    )
+    for part in (policy, preprocess, postprocess):
+        part.save_pretrained(args.output)
+    result |= {"episodes": taught, "frames": len(frames), "batch_size": args.batch_size}
+    (args.output / "train_act.json").write_text(json.dumps(result, indent=1))
+    print(json.dumps(result))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("dataset", type=Path, help="LeRobot v3.0 dataset with pictures")
+    add("--output", type=Path, default=Path("outputs/act"), help="folder of the checkpoint")
+    add("--steps", type=int, default=15000, help="optimizer steps")
+    add("--minutes", type=float, default=math.inf, help="stop after so long, if that is sooner")
+    add("--batch-size", type=int, default=256, help="frames per step")
+    add("--learning-rate", type=float, default=2e-4, help="at its highest")
+    add("--chunk-size", type=int, default=50, help="actions predicted at once")
+    add("--action-steps", type=int, default=25, help="of these, carried out before looking again")
+    add("--shift", type=int, default=4, help="pictures are moved by up to so many pixels")
+    add("--episodes", type=int, help="use only the first so many; default all")
+    add("--held-out", type=int, default=10, help="the last of them, used to measure only")
+    add("--backbone-weights", help="such as ResNet18_Weights.IMAGENET1K_V1; none by default")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
+    add("--seed", type=int, default=0, help="of the training")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,29 +1,30 @@
-"""The composition root: options become environment, expert and writer, and they an episode loop."""
+"""The command line: options become a collection, here or in several processes, and a report."""
 
 import argparse
 import dataclasses
-import itertools
-import json
+import multiprocessing
 import os
-import platform
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib import metadata
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
-import numpy as np
-
-import pp_env
-from experts.diagnosis import failure_phase
+from collection import (
+    Attempt,
+    AttemptWorker,
+    Collection,
+    CollectionError,
+    Tally,
+    describe_simulator,
+    make_env,
+    make_expert,
+    make_writer,
+)
 from experts.pick_place import PickPlaceExpert
-from pp_env import panda, rotation
 from pp_env.config import (
     RENDER_PRESETS,
     YCB_OBJECTS,
@@ -33,66 +34,22 @@ from pp_env.config import (
     RenderConfig,
     TaskConfig,
 )
-from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing, leave
 from pp_env.sim.meshes import ycb_mesh
 from recorder import hub
+from recorder.commit import UNFINISHED
 from recorder.dataset import DatasetError
-from recorder.features import Feature, picture
-from recorder.lerobot_writer import LeRobotWriter, Recording, require_empty
-from recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
-from recorder.sinks import Progress, SuccessOnly
-from recorder.status import StatusFile, resident_memory
+from recorder.lerobot_writer import LeRobotWriter, require_empty
+from recorder.sinks import Progress
+from recorder.status import StatusFile, free_memory, resident_memory
 from recorder.video import CODECS
+from recorder.workers import Died, run_all
 
-_GIVE_UP_AFTER = 20  # failed attempts in a row
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
-
-
-class CollectionError(RuntimeError):
-    """The collection cannot go on."""
-
-
-@dataclass
-class Tally:
-    """What the attempts came to.
-
-    Attributes:
-        attempts: Episodes that ran to their end.
-        successes: Those that succeeded.
-        failures: How often each reason and phase ended a failed one.
-        seconds: Wall time of this run.
-        frames: Recorded by this run.
-        restart: Whether the run ended because the process is to start anew.
-    """
-
-    attempts: int = 0
-    successes: int = 0
-    failures: Counter = field(default_factory=Counter)
-    seconds: float = 0.0
-    frames: int = 0
-    restart: bool = False
-
-    @classmethod
-    def of(cls, entries: list[dict[str, Any]], first_attempt: int) -> "Tally":
-        """What the attempts from the first to the last of these recorded episodes came to."""
-        tally = cls()
-        for entry in entries:
-            tally.attempts = entry["episode/attempt"] + 1 - first_attempt
-            tally.successes += entry["episode/success"]
-            if not entry["episode/success"]:
-                reason, phase = entry["episode/failure_reason"], entry["episode/failure_phase"]
-                tally.failures[f"{reason} in {phase}"] += 1
-        return tally
-
-    def count(self, episode: Episode) -> None:
-        """Counts one more attempt."""
-        self.attempts += 1
-        self.successes += episode.success
-        if not episode.success:
-            self.failures[f"{failure_reason(episode)} in {failure_phase(episode.trace)}"] += 1
+# Bytes a process may need, most of it for pictures: more than was measured (docs/performance.md).
+_WORKER_MEMORY = 600e6
+_WORKER_MEMORY_WITHOUT_CAMERAS = 250e6
 
 
 class StopRequest:
@@ -116,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         config = make_config(args)
         expert = make_expert(args.steps_per_segment, args.noise_rad, config)
         require_fitting(args)
+        settle_workers(args)
         require_writable(args.output, args.resume)
         if args.push_to_hub:
             hub.require_library()
@@ -156,28 +114,14 @@ def collect(
     file: StatusFile,
 ) -> int:
     """Collects and reports; returns the exit status."""
-    env = make_env(args, config)
-    try:
-        env.reset(seed=0)  # draws, if cameras are recorded: no OpenGL, no dataset
-        writer = make_writer(args, config, simulator_description(env))
-        for what in writer.dropped:
-            print(f"resume: dropped {what}", file=sys.stderr)
-        progress = Progress(
-            args.num_episodes, expert.num_steps, args.keep == "all", writer.num_episodes
-        )
-        sinks = [writer if args.keep == "all" else SuccessOnly(writer), progress]
-        try:
-            tally = run_attempts(env, expert, sinks, writer, args, stop, file)
-            writer.close()
-        finally:
-            writer.release()
-            progress.close()
-    finally:
-        env.close()
-    if tally.restart and not stop.requested:
+    begin = time.perf_counter()
+    here = args.workers == 1
+    run = (collect_here if here else collect_with_workers)(args, config, expert, stop, file)
+    if run.restart and not stop.requested:
         file.update(state="restarting")
         start_anew(args)
-    print(report(writer, tally))
+    writer = run.writer
+    print(report(run, time.perf_counter() - begin))
     if args.push_to_hub and not stop.requested:
         print(f"uploaded   {hub.push(writer.root, args.push_to_hub)}")
     if stop.requested:
@@ -189,50 +133,134 @@ def collect(
     return 0
 
 
-def run_attempts(
-    env: gym.Env,
-    expert: PickPlaceExpert,
-    sinks: list[EpisodeSink],
-    writer: LeRobotWriter,
-    args: argparse.Namespace,
-    stop: StopRequest,
-    file: StatusFile,
-) -> Tally:
-    """Attempts episodes until the writer has enough of them, or the process is to start anew.
+class Run:
+    """Shows how a collection goes: progress bar, status file, and what is left to say at the end.
 
-    Raises:
-        CollectionError: Too many attempts in a row have failed.
+    Attributes:
+        restart: Whether the run ended because the process is to start anew.
     """
-    tally, failed_in_a_row = Tally.of(writer.episodes, args.first_attempt), 0
-    begin, frames_before = time.perf_counter(), writer.num_frames
-    kept_before = writer.num_episodes
-    for index in itertools.count(args.first_attempt + tally.attempts):
-        file.update(
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        writer: LeRobotWriter,
+        tally: Tally,
+        frames_per_episode: int,
+        file: StatusFile,
+    ) -> None:
+        self.writer = writer
+        self.tally = tally
+        self.restart = False
+        self.frames_before, self.episodes_before = writer.num_frames, writer.num_episodes
+        self.progress = Progress(args.num_episodes, frames_per_episode, writer.num_episodes)
+        self._file = file
+        for what in writer.dropped:
+            print(f"resume: dropped {what}", file=sys.stderr)
+        self.update()
+
+    def update(self) -> None:
+        """Tells how far it is."""
+        tally = self.tally
+        self.progress.show(self.writer.num_episodes, tally.successes, tally.attempts)
+        self._file.update(
             state="running",
-            episodes=writer.num_episodes,
+            episodes=self.writer.num_episodes,
             attempts=tally.attempts,
             successes=tally.successes,
             memory=resident_memory(),
         )
-        if writer.num_episodes >= args.num_episodes:
-            break
-        if restart_is_due(args, writer.num_episodes - kept_before):
-            tally.restart = True
-            break
-        episode = run_attempt(env, expert, sinks, args, index, stop)
-        if episode is None:
-            break
-        tally.count(episode)
-        failed_in_a_row = 0 if episode.success else failed_in_a_row + 1
-        if args.keep == "success" and failed_in_a_row >= _GIVE_UP_AFTER:
-            raise CollectionError(
-                f"{failed_in_a_row} attempts in a row failed ({dict(tally.failures)}); "
-                f"{writer.root} holds the {writer.num_episodes} episodes that succeeded before; "
-                "try less --noise-rad or more --steps-per-segment"
+
+
+def collect_here(
+    args: argparse.Namespace,
+    config: PickPlaceConfig,
+    expert: PickPlaceExpert,
+    stop: StopRequest,
+    file: StatusFile,
+) -> Run:
+    """Attempts episodes in this process, until there are enough or it is to start anew."""
+    with closing(make_env(args, config)) as env:
+        collection = Collection(args, config, expert, env)
+        run = Run(args, collection.writer, collection.tally, expert.num_steps, file)
+        collection.watchers.append(run.progress)
+        try:
+            while not stop.requested and collection.step():
+                if collection.between_episodes:
+                    run.update()
+                    run.restart = not collection.complete and restart_is_due(
+                        args, collection.writer.num_episodes - run.episodes_before
+                    )
+                    if run.restart:
+                        break
+            collection.close()
+        finally:
+            collection.release()
+            run.progress.close()
+    return run
+
+
+def collect_with_workers(
+    args: argparse.Namespace,
+    config: PickPlaceConfig,
+    expert: PickPlaceExpert,
+    stop: StopRequest,
+    file: StatusFile,
+) -> Run:
+    """Attempts episodes in several processes and writes them down in their order, here."""
+    with one_process() as process:  # so that this one needs no simulator
+        simulator = process.submit(describe_simulator, args, config).result()
+    writer = make_writer(args, config, simulator)
+    tally = Tally.of(writer.episodes, args.first_attempt)
+    run = Run(args, writer, tally, expert.num_steps, file)
+    scratch = writer.root / UNFINISHED
+    make = partial(AttemptWorker, args, config, expert, scratch)
+    try:
+        while writer.num_episodes < args.num_episodes and not stop.requested:
+            scratch.mkdir(exist_ok=True)
+            first = args.first_attempt + tally.attempts
+            indices = range(first, first + args.num_episodes - writer.num_episodes)
+            results = run_all(
+                make, indices, args.workers, run.progress.write, lambda: stop.requested, gpu_of
             )
-    tally.seconds = time.perf_counter() - begin
-    tally.frames = writer.num_frames - frames_before
-    return tally
+            with closing(results):
+                for index, attempt in results:
+                    take(index, attempt, run, args)
+        writer.close()
+    finally:
+        writer.release()
+        run.progress.close()
+    return run
+
+
+def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace) -> None:
+    """Counts an attempt, and makes its recording part of the dataset.
+
+    Raises:
+        CollectionError: It could not be made, or too many in a row have failed.
+    """
+    if isinstance(attempt, Died):
+        raise CollectionError(
+            f"attempt {index} ended its process twice ({attempt.how}); {run.writer.root} holds the "
+            f"{run.writer.num_episodes} episodes before; if memory is short, try fewer --workers"
+        )
+    run.tally.count(attempt.outcome)
+    if attempt.parcel is not None:
+        run.writer.adopt(attempt.parcel.unpack(run.writer.root / UNFINISHED))
+    run.update()
+    run.tally.require_hope(args, run.writer.num_episodes)
+
+
+def one_process() -> ProcessPoolExecutor:
+    """A process for a single question."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def gpu_of(number: int) -> dict[str, str]:
+    """What makes the worker of that number draw on its GPU, where there are several."""
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if gpus < 2 or "MUJOCO_EGL_DEVICE_ID" in os.environ:
+        return {}
+    return {"MUJOCO_EGL_DEVICE_ID": str(number % gpus)}
 
 
 def restart_is_due(args: argparse.Namespace, finished: int) -> bool:
@@ -260,210 +288,13 @@ def start_anew(args: argparse.Namespace) -> None:
     os.execv(sys.executable, command)
 
 
-def run_attempt(
-    env: gym.Env,
-    expert: PickPlaceExpert,
-    sinks: list[EpisodeSink],
-    args: argparse.Namespace,
-    index: int,
-    stop: StopRequest,
-) -> Episode | None:
-    """One episode, or None if a stop was requested while it ran."""
-    options = reset_options(args)
-    reset_seed = episode_seed(args.seed, index)
-    steps = iterate_episode(env, expert, sinks, reset_seed, index, expert.num_steps, options)
-    while not stop.requested:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
-    steps.close()
-    return None
-
-
-def make_expert(
-    steps_per_segment: int, noise_rad: float, config: PickPlaceConfig
-) -> PickPlaceExpert:
-    """The expert, whose episodes are long enough for the longest delay of its actions.
-
-    Raises:
-        ValueError: An argument is out of range.
-    """
-    longest_delay = config.randomization.action_delay[1]
-    return PickPlaceExpert(steps_per_segment, noise_rad, hold_steps=longest_delay)
-
-
-def make_env(args: argparse.Namespace, config: PickPlaceConfig) -> gym.Env:
-    """The environment, with episodes of full length."""
-    return gym.make(
-        pp_env.ENV_ID,
-        max_episode_steps=sys.maxsize,  # the loop counts; -1 is for Gymnasium 1.0 and up
-        disable_env_checker=True,
-        simulator=args.simulator,
-        obs_type="pixels_agent_pos" if args.cameras else "state",
-        config=config,
-        terminate_on_success=False,
-        headless=args.headless,
-        simulator_options=simulator_options(args),
-    )
-
-
-def simulator_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What only the chosen simulator understands."""
-    if args.simulator != "isaacsim":
-        return {}
-    port = args.streaming_port if args.streaming else None
-    return {"assets_root": args.assets_root, "streaming_port": port}
-
-
-def simulator_description(env: gym.Env) -> dict[str, Any]:
-    """What the simulator says of itself."""
-    unwrapped: Any = env.unwrapped
-    return unwrapped.simulator_description
-
-
-def make_writer(
-    args: argparse.Namespace, config: PickPlaceConfig, simulator: dict[str, Any]
-) -> LeRobotWriter:
-    """The dataset writer, with this environment's features and the simulator's description."""
-    size = config.render.resolution
-    features = {
-        "observation.state": _vector(OBSERVATION),
-        "action": _vector(ACTION),
-        ground_truth_key(args): _vector(ENVIRONMENT_STATE),
-    }
-    for name in camera_names(args, config):
-        features[f"observation.images.{name}"] = picture(size, size)
-    recording = Recording(
-        features=features,
-        row=make_row(args, config),
-        fps=config.timing.control_hz,
-        task=fixed_task(args, config) or _task_of,
-        robot_type="franka_panda",
-        collection={**describe_collection(args, config), "simulator_details": simulator},
-        describe=describe_episode,
-        codec=args.codec,
-    )
-    return LeRobotWriter(args.output, recording, args.resume)
-
-
-def fixed_task(args: argparse.Namespace, config: PickPlaceConfig) -> str | None:
-    """The text of all episodes; None where each episode has its own."""
-    if args.task is None and not config.objects:
-        return pp_env.PickPlaceEnv.task_description
-    return args.task
-
-
-def make_row(
-    args: argparse.Namespace, config: PickPlaceConfig
-) -> Callable[[Step], dict[str, np.ndarray]]:
-    """The function that gives the dataset's columns for a step."""
-    cameras, truth = camera_names(args, config), ground_truth_key(args)
-
-    def row(step: Step) -> dict[str, np.ndarray]:
-        observation = step.observation
-        values = {
-            "observation.state": observation["agent_pos"] if cameras else observation,
-            "action": step.action,
-            truth: step.info["environment_state"],
-        }
-        for name in cameras:
-            values[f"observation.images.{name}"] = observation["pixels"][name]
-        return values
-
-    return row
-
-
-def camera_names(args: argparse.Namespace, config: PickPlaceConfig) -> list[str]:
-    """The cameras that are recorded."""
-    return [camera.name for camera in config.cameras] if args.cameras else []
-
-
-def ground_truth_key(args: argparse.Namespace) -> str:
-    """The column of the object's true pose.
-
-    With pictures it must not look like an input for a policy, so its name lacks the prefix by
-    which training code recognises inputs (docs/decisions/003).
-    """
-    return "environment_state" if args.cameras else "observation.environment_state"
-
-
-def describe_episode(episode: Episode) -> dict[str, Any]:
-    """The columns of `meta/episodes` that tell where an episode came from and how it went."""
-    start = episode.start_info
-    varied = {}
-    if "variation" in start:
-        varied["episode/variation"] = json.dumps(start["variation"].to_dict())
-    return {
-        "episode/attempt": episode.index,
-        "episode/seed": episode.seed,
-        "episode/success": episode.success,
-        "episode/failure_reason": "" if episode.success else failure_reason(episode),
-        "episode/failure_phase": "" if episode.success else failure_phase(episode.trace),
-        "episode/pick": start["object_pos"][:2].tolist(),
-        "episode/place": start["goal_pos"][:2].tolist(),
-        "episode/object_rgb": start["object_rgb"].tolist(),
-        **varied,
-        "episode/object": start["object"],
-        "episode/object_size": start["object_size"].tolist(),
-        "episode/distractors": ", ".join(start["distractors"]),
-    }
-
-
-def failure_reason(episode: Episode) -> str:
-    """Which conditions for success did not hold at the end."""
-    return ", ".join(episode.trace[-1][1]["failures"])
-
-
-def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> dict[str, Any]:
-    """Everything that is needed to collect the same dataset again."""
-    return {
-        "seed": args.seed,
-        "first_attempt": args.first_attempt,
-        "simulator": args.simulator,
-        "steps_per_segment": args.steps_per_segment,
-        "noise_rad": args.noise_rad,
-        "keep": args.keep,
-        "record_cameras": args.cameras,
-        "codec": args.codec,
-        "task": fixed_task(args, config),
-        "object": args.object,
-        "config": dataclasses.asdict(config),
-        "render_preset": dataclasses.asdict(RENDER_PRESETS[config.render.preset]),
-        "limits": {
-            "joint_low": panda.JOINT_LOWER.tolist(),
-            "joint_high": panda.JOINT_UPPER.tolist(),
-            "joint_velocity": panda.JOINT_VELOCITY_LIMIT.tolist(),
-        },
-        "cameras": {
-            camera.name: {
-                "parent": camera.parent,
-                "position_in_parent_m": list(camera.position),
-                "quat_wxyz_in_parent": rotation.from_matrix(camera.rotation()).tolist(),
-                "axes": "x right, y up, z backward",
-                "fov_deg": camera.fov_deg,
-                "intrinsics_px": camera.intrinsics(config.render.resolution).tolist(),
-            }
-            for camera in config.cameras
-        },
-        **environment_description(),
-    }
-
-
-def environment_description() -> dict[str, Any]:
-    """What may change the bits of an episode beside its configuration."""
-    return {
-        "versions": {"python": platform.python_version(), **_versions()},
-        "machine": platform.platform(),
-    }
-
-
-def report(writer: LeRobotWriter, tally: Tally) -> str:
+def report(run: Run, seconds: float) -> str:
     """The closing lines."""
+    writer, tally = run.writer, run.tally
     size = sum(f.stat().st_size for f in writer.root.rglob("*") if f.is_file())
     size -= sum(f.stat().st_size for f in writer.root.rglob("episode_*.mp4"))  # the same files
     rate = tally.successes / tally.attempts if tally.attempts else 0.0
-    frames_per_second = tally.frames / tally.seconds if tally.seconds else 0.0
+    frames_per_second = (writer.num_frames - run.frames_before) / seconds
     lines = [
         f"episodes   {writer.num_episodes}",
         f"success    {tally.successes} of {tally.attempts} attempts ({rate:.1%})",
@@ -512,11 +343,6 @@ def make_config(args: argparse.Namespace) -> PickPlaceConfig:
     return config
 
 
-def reset_options(args: argparse.Namespace) -> dict[str, Any] | None:
-    """What the options fix at every reset."""
-    return None if args.object is None else {"object": args.object}
-
-
 def make_pool(args: argparse.Namespace) -> tuple[ObjectConfig, ...]:
     """The objects to choose from; none is the cube alone.
 
@@ -545,10 +371,44 @@ def require_fitting(args: argparse.Namespace) -> None:
     Raises:
         ValueError: They don't fit.
     """
+    if args.render_after and args.simulator == "isaacsim":
+        raise ValueError("--render-after needs a simulator that repeats itself: mujoco")
+    if args.render_after and (args.keep == "all" or not args.cameras):
+        raise ValueError(
+            "--render-after saves pictures of failures: not with --keep all or --no-cameras"
+        )
     if args.simulator != "isaacsim" and (args.streaming or args.assets_root):
         raise ValueError(
             "--streaming and --assets-root are for --simulator isaacsim, got "
             f"--simulator {args.simulator}"
+        )
+
+
+def settle_workers(args: argparse.Namespace) -> None:
+    """Completes and checks the number of processes: one per processor, as far as memory goes.
+
+    Raises:
+        ValueError: There is not enough memory, or something that allows only one.
+    """
+    alone = {
+        "--simulator isaacsim": args.simulator == "isaacsim" and args.workers is None,
+        "--no-headless": not args.headless,
+        "--restart-every": args.restart_every is not None,
+        "--restart-above": args.restart_above is not None,
+    }
+    reason = next((option for option, given in alone.items() if given), None)
+    if reason is not None and args.workers not in (None, 1):
+        raise ValueError(f"{reason} is for one worker, got --workers {args.workers}")
+    each = _WORKER_MEMORY if args.cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
+    memory = free_memory()
+    most = max(int(memory / each), 1)
+    if args.workers is None:
+        one_each = min(len(os.sched_getaffinity(0)), most, args.num_episodes)
+        args.workers = 1 if reason else one_each
+    if args.workers > most:
+        raise ValueError(
+            f"--workers {args.workers} may need {args.workers * each / 1e9:.1f} GB of memory, of "
+            f"which {memory / 1e9:.1f} GB are free; try --workers {most}"
         )
 
 
@@ -594,6 +454,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--cameras", action=switch, default=True, help="record both cameras")
     add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
     add("--task", type=_text, help="text of every frame; default: what the environment says")
+    add("--workers", type=_positive, help="processes; default one per processor, as memory allows")
+    add(
+        "--render-after",
+        action="store_true",
+        help="rehearse each attempt without pictures, draw only what is kept; the same dataset",
+    )
     add("--status-file", type=Path, help="JSON file that tells how the run goes, and how it ended")
     add("--restart-every", type=_positive, help="start the process anew after so many episodes")
     add("--restart-above", type=float, metavar="GB", help="or when it holds more memory than this")
@@ -645,24 +511,6 @@ def _text(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return text
-
-
-def _task_of(start_info: dict[str, Any]) -> str:
-    return start_info["task"]
-
-
-def _vector(layout) -> Feature:
-    return Feature("float32", (layout.size,), tuple(layout.names))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 if __name__ == "__main__":

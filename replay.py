@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import collect
+import collection
 from pp_env.config import PickPlaceConfig, RenderConfig, from_dict
 from pp_env.sim import leave
 from recorder.dataset import Dataset, DatasetError
@@ -61,10 +61,10 @@ def replay(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Compa
         render = RenderConfig(resolution, args.preset or config.render.preset)
         config = dataclasses.replace(config, render=render)
         options = stored_options(stored, cameras=True, output=args.render)
-    env = collect.make_env(options, config)
-    simulator = collect.simulator_description(env)
-    writer = collect.make_writer(options, config, simulator) if args.render is not None else None
-    row = collect.make_row(options, config)
+    env = collection.make_env(options, config)
+    simulator = collection.simulator_description(env)
+    writer = collection.make_writer(options, config, simulator) if args.render is not None else None
+    row = collection.make_row(options, config)
     results = []
     try:
         for k in episodes:
@@ -91,10 +91,10 @@ def reproduce(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Co
     config, results = stored_config(stored), []
     with tempfile.TemporaryDirectory() as folder:
         options = stored_options(stored, stored["record_cameras"], Path(folder) / "again")
-        env = collect.make_env(options, config)
-        expert = collect.make_expert(stored["steps_per_segment"], stored["noise_rad"], config)
-        simulator = collect.simulator_description(env)
-        writer: LeRobotWriter = collect.make_writer(options, config, simulator)
+        env = collection.make_env(options, config)
+        expert = collection.make_expert(stored["steps_per_segment"], stored["noise_rad"], config)
+        simulator = collection.simulator_description(env)
+        writer: LeRobotWriter = collection.make_writer(options, config, simulator)
         try:
             for k in episodes:
                 entry = dataset.episodes[k]
@@ -151,7 +151,7 @@ def start_options(entry: dict[str, Any]) -> dict[str, Any] | None:
 
 def tolerance(stored: dict[str, Any]) -> float:
     """0 on the machine and with the versions that recorded, else `_TOLERANCE`."""
-    here = collect.environment_description()
+    here = collection.environment_description()
     return 0.0 if all(stored.get(key) == value for key, value in here.items()) else _TOLERANCE
 
 

@@ -14,7 +14,7 @@ RUN printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "libEGL_nvi
     > /usr/share/glvnd/egl_vendor.d/10_nvidia.json
 
 WORKDIR /opt/franka-pick-place
-COPY setup.cfg pyproject.toml README.md LICENSE collect.py evaluate.py replay.py ./
+COPY setup.cfg pyproject.toml README.md LICENSE collect.py collection.py pp_evaluate.py replay.py ./
 COPY pp_env pp_env
 COPY experts experts
 COPY recorder recorder

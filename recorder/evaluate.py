@@ -167,7 +167,7 @@ def evaluate(
         Exception: What `make` raises, or the environment.
     """
     attempts: dict[int, Attempt] = {}
-    with closing(run_all(make, num_episodes, processes, notice)) as results:
+    with closing(run_all(make, range(num_episodes), processes, notice)) as results:
         for index, result in results:
             attempt = _dead(index, seed, result) if isinstance(result, Died) else result
             attempts[index] = attempt

@@ -7,8 +7,6 @@ how many episodes there are, comes last (`recorder.commit`). docs/dataset.md des
 import json
 import shutil
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,8 @@ import pyarrow.parquet as pq
 from recorder import recovery, stats
 from recorder.commit import LOCK, UNFINISHED, Commit, aside, lock, unlock
 from recorder.dataset import CHUNK_SIZE, COLLECTION_PATH, FORMAT_VERSION, DatasetError
-from recorder.features import BOOKKEEPING, OUTCOME, Feature
+from recorder.recording import EpisodeRecorder, RecordedEpisode, Recording
 from recorder.rollout import Episode, Step
-from recorder.video import CODECS, VideoEncoder
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -43,39 +40,6 @@ _TASKS_PANDAS = {
     ],
     "pandas_version": "2.0.0",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What a dataset is to contain.
-
-    Attributes:
-        features: The columns that `row` fills, by name.
-        row: The values of those columns for a step: arrays of the features' shapes.
-        fps: Frames per second, as the environment makes them.
-        task: What the robot is told to do: one text, or a function of an episode's start `info`.
-        robot_type: For `info.json`.
-        collection: How the dataset came about, stored in `meta/collection.json`.
-        describe: Extra columns of `meta/episodes` for an episode; always the same ones.
-        codec: A name in `recorder.video.CODECS`.
-    """
-
-    features: dict[str, Feature]
-    row: Callable[[Step], dict[str, np.ndarray]]
-    fps: int
-    task: str | Callable[[dict[str, Any]], str]
-    robot_type: str
-    collection: dict[str, Any]
-    describe: Callable[[Episode], dict[str, Any]] = lambda episode: {}
-    codec: str = "h264"
-
-    def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
-
-    def task_of(self, start_info: dict[str, Any]) -> str:
-        """The text for an episode that started with this `info`."""
-        return self.task(start_info) if callable(self.task) else self.task
 
 
 class LeRobotWriter:
@@ -104,11 +68,10 @@ class LeRobotWriter:
         # In the order of their first use. A single text is there before it is used.
         self._tasks: list[str] = [] if callable(recording.task) else [recording.task]
         self._recording = recording
-        self._features = {**recording.features, **OUTCOME, **BOOKKEEPING}
-        self._cameras = [key for key, f in recording.features.items() if f.dtype == "video"]
+        self._features = recording.all_features
+        self._cameras = recording.cameras
+        self._recorder = EpisodeRecorder(root / UNFINISHED, recording)
         self._totals: dict[str, stats.Stats] = {}
-        self._rows: list[dict[str, np.ndarray]] = []
-        self._encoders: dict[str, VideoEncoder] = {}
         resume = resume and not is_empty(root)
         if not resume:
             require_empty(root)
@@ -122,29 +85,12 @@ class LeRobotWriter:
 
     def begin(self, seed: int) -> None:
         """Starts an episode; its frames stay aside until `end`."""
-        self._rows = []
-        self._encoders = {
-            key: VideoEncoder(
-                aside(self.root, f"{key}.mp4"), self._recording.codec, self._recording.fps
-            )
-            for key in self._cameras
-        }
+        (self.root / UNFINISHED).mkdir(exist_ok=True)
+        self._recorder.begin(seed)
 
     def add(self, step: Step) -> None:
-        """Takes one step; waits while the encoders are behind.
-
-        Raises:
-            ValueError: A value has not the shape that its feature declares.
-            RuntimeError: An encoder failed.
-        """
-        row = self._recording.row(step)
-        self._check(row)
-        for key, encoder in self._encoders.items():
-            encoder.add(row.pop(key))
-        row["next.reward"] = np.array([step.reward])
-        row["next.done"] = np.array([step.done])
-        row["next.success"] = np.array([step.success])
-        self._rows.append(row)
+        """Takes one step; see `EpisodeRecorder.add`."""
+        self._recorder.add(step)
 
     def end(self, episode: Episode) -> None:
         """Commits the episode: afterwards it is on disk for good.
@@ -153,54 +99,29 @@ class LeRobotWriter:
             RuntimeError: An encoder failed, or a video has not exactly one picture per row.
             OSError: The disk is full; the episodes before this one are intact.
         """
-        columns = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
-        videos = {
-            key: (encoder.path, encoder.finish(len(self._rows)))
-            for key, encoder in self._encoders.items()
-        }
-        task = self._recording.task_of(episode.start_info)
-        self._commit(columns, videos, task, self._recording.describe(episode))
-        self._forget()
+        self._recorder.end(episode)
+        if (recorded := self._recorder.take()) is not None:
+            self.adopt(recorded)
 
-    def adopt(
-        self,
-        columns: dict[str, np.ndarray],
-        videos: dict[str, tuple[Path, stats.Stats]],
-        task: str,
-        extra: dict[str, Any],
-    ) -> None:
-        """Commits an episode that was recorded elsewhere, without encoding its pictures again.
-
-        Args:
-            columns: (length, size) per column of numbers, bookkeeping left out.
-            videos: Per camera, a file that may be moved away, and its pictures' statistics.
-            task: What the robot was told to do.
-            extra: The extra columns of `meta/episodes`.
+    def adopt(self, episode: RecordedEpisode) -> None:
+        """Commits an episode that was recorded elsewhere; its videos lie on this file system.
 
         Raises:
             OSError: The disk is full; the episodes before this one are intact.
         """
-        self._commit(columns, videos, task, extra)
-
-    def _commit(
-        self,
-        columns: dict[str, np.ndarray],
-        videos: dict[str, tuple[Path, stats.Stats]],
-        task: str,
-        extra: dict[str, Any],
-    ) -> None:
+        task, columns = episode.task, episode.columns
         tasks = self._tasks if task in self._tasks else [*self._tasks, task]
         columns = self._with_bookkeeping(columns, tasks.index(task))
         length = len(columns["index"])
         episode_stats = {key: stats.of_rows(values) for key, values in columns.items()}
-        episode_stats |= {key: pictures for key, (_, pictures) in videos.items()}
+        episode_stats |= {key: pictures for key, (_, pictures) in episode.videos.items()}
         totals = {k: stats.fold(self._totals.get(k), episode_stats[k]) for k in self._features}
-        entry = {**self._episode_entry(length, episode_stats, task), **extra}
+        entry = {**self._episode_entry(length, episode_stats, task), **episode.extra}
         where = _where(self.num_episodes)
         commit = Commit(self.root)
         if tasks != self._tasks:  # before whatever counts on them
             add_tasks(commit, tasks)
-        for key, (path, _) in videos.items():
+        for key, (path, _) in episode.videos.items():
             name = VIDEO_PATH.format(video_key=key, **where)
             alias = Path(name).with_name(f"episode_{self.num_episodes:05d}.mp4")
             commit.add_link(str(alias), path)
@@ -218,9 +139,7 @@ class LeRobotWriter:
 
     def abort(self) -> None:
         """Forgets the episode in hand."""
-        for encoder in self._encoders.values():
-            encoder.cancel()
-        self._forget()
+        self._recorder.abort()
 
     def close(self) -> None:
         """Joins the one-episode parquet files of the last chunk; a second call has no effect.
@@ -278,18 +197,6 @@ class LeRobotWriter:
                 f"{self.root} is no dataset of ours: it has no meta/info.json but {strangers}; "
                 "nothing was changed, choose another output"
             )
-
-    def _check(self, row: dict[str, np.ndarray]) -> None:
-        expected = set(self._features) - set(OUTCOME) - set(BOOKKEEPING)
-        if set(row) != expected:
-            raise ValueError(f"a row must have the columns {sorted(expected)}, got {sorted(row)}")
-        wrong = [
-            f"{key} {value.shape}, expected {self._features[key].shape}"
-            for key, value in row.items()
-            if value.shape != self._features[key].shape
-        ]
-        if wrong:
-            raise ValueError(f"values of the wrong shape: {'; '.join(wrong)}")
 
     def _with_bookkeeping(
         self, columns: dict[str, np.ndarray], task_index: int
@@ -381,9 +288,6 @@ class LeRobotWriter:
             for part in parts[1:]:
                 part.unlink()
         shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
-
-    def _forget(self) -> None:
-        self._rows, self._encoders = [], {}
 
 
 def add_tasks(commit: Commit, tasks: list[str]) -> None:

@@ -13,7 +13,8 @@ from recorder import stats
 from recorder.commit import aside
 from recorder.dataset import Dataset, DatasetError
 from recorder.features import BOOKKEEPING, Feature
-from recorder.lerobot_writer import LeRobotWriter, Recording, stored_stats
+from recorder.lerobot_writer import LeRobotWriter, stored_stats
+from recorder.recording import RecordedEpisode, Recording
 
 # What the parts of one dataset may differ in; and in what parts of one collection do not.
 _MAY_DIFFER = (
@@ -66,7 +67,7 @@ def _adopt(writer: LeRobotWriter, dataset: Dataset, episode: int) -> None:
         shutil.copyfile(dataset.video_path(episode, camera), copy)
         videos[camera] = (copy, stored_stats(entry, camera))
     extra = {key: value for key, value in entry.items() if key.startswith("episode/")}
-    writer.adopt(columns, videos, entry["tasks"][0], extra)
+    writer.adopt(RecordedEpisode(columns, videos, entry["tasks"][0], extra))
 
 
 def _collection(dataset: Dataset) -> dict[str, Any]:

@@ -46,18 +46,12 @@ class Progress:
     Args:
         num_episodes: How many episodes are wanted.
         frames_per_episode: For the estimate of the time left.
-        keep_failures: Whether a failed episode counts.
         kept: Episodes that are there already.
     """
 
-    def __init__(
-        self, num_episodes: int, frames_per_episode: int, keep_failures: bool, kept: int = 0
-    ) -> None:
+    def __init__(self, num_episodes: int, frames_per_episode: int, kept: int = 0) -> None:
         self._num_episodes = num_episodes
-        self._keep_failures = keep_failures
-        self._attempts = self._successes = 0
-        self._kept = kept
-        self._frames_in_hand = 0
+        self._frames_per_episode = frames_per_episode
         self._bar = tqdm(
             total=num_episodes * frames_per_episode,
             initial=kept * frames_per_episode,
@@ -66,30 +60,30 @@ class Progress:
             mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log keeps every line
         )
 
+    def show(self, kept: int, successes: int, attempts: int) -> None:
+        """Says how far it is, between two episodes."""
+        self._bar.update(kept * self._frames_per_episode - self._bar.n)
+        if kept < self._num_episodes:
+            self._bar.set_description(f"episode {kept + 1}/{self._num_episodes}", refresh=False)
+        if attempts:
+            self._bar.set_postfix(success=f"{successes / attempts:.0%}", refresh=False)
+
+    def write(self, text: str) -> None:
+        """Writes a line above the bar."""
+        self._bar.write(text, file=sys.stderr)
+
     def begin(self, seed: int) -> None:
-        """Shows the number of the episode."""
-        self._frames_in_hand = 0
-        self._bar.set_description(f"episode {self._kept + 1}/{self._num_episodes}")
+        """Nothing to do."""
 
     def add(self, step: Step) -> None:
         """Counts a frame."""
-        self._frames_in_hand += 1
         self._bar.update()
 
     def end(self, episode: Episode) -> None:
-        """Counts the episode, or takes its frames back if it is not kept."""
-        self._attempts += 1
-        self._successes += episode.success
-        if episode.success or self._keep_failures:
-            self._kept += 1
-        else:
-            self.abort()
-        self._bar.set_postfix(success=f"{self._successes / self._attempts:.0%}")
+        """Nothing to do: `show` is told what was kept."""
 
     def abort(self) -> None:
-        """Takes the frames of the episode in hand back."""
-        self._bar.update(-self._frames_in_hand)
-        self._frames_in_hand = 0
+        """Nothing to do."""
 
     def close(self) -> None:
         """Leaves the bar as it is and ends its line."""

@@ -1,10 +1,14 @@
 """What a supervisor may know about a run, also when the process can't tell it any more."""
 
 import json
+import math
 import os
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 class StatusFile:
@@ -37,3 +41,19 @@ def resident_memory() -> int | None:
     except FileNotFoundError:
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_memory() -> float:
+    """Bytes of memory that this process and its children may still take.
+
+    What the machine has available, or less where a container's limit says so; infinite where
+    the system does not tell.
+    """
+    free = [math.inf]
+    with suppress(FileNotFoundError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free += [1024.0 * int(line.split()[1]) for line in lines if "MemAvailable" in line]
+    with suppress(FileNotFoundError, ValueError):  # "max" is no limit
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free.append(float(limit - used))
+    return min(free)

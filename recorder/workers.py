@@ -1,16 +1,20 @@
 """Episodes by number, here or in several processes; a process that dies is noticed."""
 
 import multiprocessing
+import os
 import pickle
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
 
 _PATIENCE = 10.0  # s that a process has to end by itself
+_MOMENT = 0.2  # s between two questions whether to stop
+_LOOK_AHEAD = 4  # episodes per process that may be under way or wait for an earlier one
+_IS_READY = object()
 
 
 class Worker(Protocol):
@@ -40,15 +44,22 @@ class Died(NamedTuple):
 
 
 def run_all(
-    make: Callable[[], Worker], count: int, processes: int, notice: Callable[[str], None]
+    make: Callable[[], Worker],
+    indices: Iterable[int],
+    processes: int,
+    notice: Callable[[str], None],
+    stop: Callable[[], bool] = lambda: False,
+    environment: Callable[[int], dict[str, str]] = lambda number: {},
 ) -> Generator[tuple[int, Any], None, None]:
-    """Runs the episodes 0..count-1, and gives each result as it comes; closed, it ends at once.
+    """Runs episodes, and gives each result in the order of the episodes; closed, it ends at once.
 
     Args:
         make: Makes a worker; with several processes it is sent to each, so it must be picklable.
-        count: How many episodes there are.
+        indices: The episodes' numbers, asked for one by one as processes become free.
         processes: How many at once; 1 runs them in this process.
         notice: Is told when a process has died. Its episode is tried once more.
+        stop: Asked several times a second; if it says so, there are no more results.
+        environment: Variables for the process of that number, set before its worker is made.
 
     Yields:
         For each episode its number and result, or `Died` if its second process died as well.
@@ -58,73 +69,137 @@ def run_all(
         Exception: What `make` or `run` raises, wherever.
     """
     if processes == 1:
-        return _run_here(make, count)
-    return _run_in_processes(make, count, processes, notice)
+        return _run_here(make, indices, stop)
+    return _run_in_processes(make, indices, processes, notice, stop, environment)
 
 
-def _run_here(make: Callable[[], Worker], count: int) -> Generator[tuple[int, Any], None, None]:
+def _run_here(
+    make: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
+) -> Generator[tuple[int, Any], None, None]:
     worker = make()
     try:
-        for index in range(count):
+        for index in indices:
             yield index, worker.run(index)
+            if stop():
+                return
     finally:
         worker.close()
 
 
 def _run_in_processes(
-    make: Callable[[], Worker], count: int, processes: int, notice: Callable[[str], None]
+    make: Callable[[], Worker],
+    indices: Iterable[int],
+    processes: int,
+    notice: Callable[[str], None],
+    stop: Callable[[], bool],
+    environment: Callable[[int], dict[str, str]],
 ) -> Generator[tuple[int, Any], None, None]:
-    waiting, tried_twice = deque(range(count)), set()
-    team = [_Process(make) for _ in range(min(processes, count))]
+    queue = _Queue(indices, _LOOK_AHEAD * processes)
+    team: list[_Process] = []
     try:
-        for process in team:
-            process.begin(waiting.popleft())
-        while team:
+        while not stop():
+            for process in team:
+                if process.index is None and (index := queue.take()) is not None:
+                    process.give(index)
+            while len(team) < processes and (index := queue.take()) is not None:
+                free = min(set(range(processes)) - {process.number for process in team})
+                team.append(_Process(make, free, environment(free)))
+                team[-1].give(index)
+            if all(process.index is None for process in team):
+                break
             for process in _ready(team):
-                index, result = process.index, process.result()
-                again = isinstance(result, Died) and index not in tried_twice
-                if again:
-                    tried_twice.add(index)
-                    waiting.appendleft(index)
-                if isinstance(result, Died):
-                    then = "it is tried again" if again else "for the second time, so it failed"
-                    notice(f"the process of episode {index} died ({result.how}); {then}")
-                    team.remove(process)
-                    if waiting:
-                        team.append(_Process(make))
-                        team[-1].begin(waiting.popleft())
-                elif waiting:
-                    process.give(waiting.popleft())
-                else:
-                    team.remove(process)
-                    process.end()
-                if not again:
-                    yield index, result
+                _collect(process, queue, notice)
+            team = [process for process in team if process.alive]
+            yield from queue.finished()
+        else:
+            return
+        for process in team:
+            process.end()
     finally:
         for process in team:
             process.kill()
 
 
-class _Process:
-    """A worker in a process of its own, and the number of its episode."""
+class _Queue:
+    """Which episode is next, and the results that wait for an earlier one's.
 
-    def __init__(self, make: Callable[[], Worker]) -> None:
+    Args:
+        indices: The episodes.
+        ahead: How many may be under way or wait; one that hangs must not let them pile up.
+    """
+
+    def __init__(self, indices: Iterable[int], ahead: int) -> None:
+        self._indices = iter(indices)
+        self._ahead = ahead
+        self._again: deque[int] = deque()
+        self._died_once: set[int] = set()
+        self._order: deque[int] = deque()
+        self._results: dict[int, Any] = {}
+
+    def take(self) -> int | None:
+        """The next one to run; None if there is none for now."""
+        if self._again:
+            return self._again.popleft()
+        if len(self._order) >= self._ahead:
+            return None
+        index = next(self._indices, None)
+        if index is not None:
+            self._order.append(index)
+        return index
+
+    def put(self, index: int, result: Any) -> bool:
+        """Takes the result of one; returns whether it is to be run again."""
+        if isinstance(result, Died) and index not in self._died_once:
+            self._died_once.add(index)
+            self._again.append(index)
+            return True
+        self._results[index] = result
+        return False
+
+    def finished(self) -> Iterator[tuple[int, Any]]:
+        """The results that are next in order."""
+        while self._order and self._order[0] in self._results:
+            index = self._order.popleft()
+            yield index, self._results.pop(index)
+
+
+def _collect(process: "_Process", queue: _Queue, notice: Callable[[str], None]) -> None:
+    """Takes what a process has to say."""
+    index, result = process.index, process.result()
+    if result is _IS_READY or index is None:
+        return
+    again = queue.put(index, result)
+    if isinstance(result, Died):
+        then = "it is tried again" if again else "for the second time, so it failed"
+        notice(f"the process of episode {index} died ({result.how}); {then}")
+
+
+class _Process:
+    """A worker in a process of its own, and the number of its episode.
+
+    Args:
+        make: Makes the worker.
+        number: Which one of those that run at once it is.
+        environment: Variables to set there.
+
+    Attributes:
+        index: The episode that it runs, or None.
+        alive: Whether it is there.
+    """
+
+    def __init__(
+        self, make: Callable[[], Worker], number: int, environment: dict[str, str]
+    ) -> None:
+        self.number = number
+        self.index: int | None = None
+        self.alive = True
+        self._ready = False
         # A fork would share OpenGL contexts, CUDA and locks of other threads with its parent.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(make, theirs))
+        self._process = context.Process(target=_serve, args=(make, theirs, environment))
         self._process.start()
         theirs.close()  # so that the pipe ends when the process does
-        self.index = -1
-
-    def begin(self, index: int) -> None:
-        """Waits until the worker is made, and gives it its first episode."""
-        if isinstance(died := self.result(), Died):
-            raise WorkerError(
-                f"a process died before it could begin ({died.how}); try fewer of them, or one, "
-                "to see what it says"
-            )
-        self.give(index)
 
     def give(self, index: int) -> None:
         """Gives it an episode; if it has just died, `result` will say so."""
@@ -133,15 +208,30 @@ class _Process:
             self.pipe.send(index)
 
     def result(self) -> Any:
-        """What came of it, waiting for that, or `Died`; raises what the worker raised."""
+        """What came of it, or `_IS_READY`, or `Died`; raises what the worker raised."""
         try:
             value, error = self.pipe.recv()
         except (EOFError, ConnectionResetError):
-            self._process.join(_PATIENCE)
-            return Died(_how(self._process.exitcode))
+            return self._died()
         if error is not None:
             raise value from WorkerError(f"in a worker:\n{error}")
+        if not self._ready:
+            self._ready = True
+            return _IS_READY
+        self.index = None
         return value
+
+    def _died(self) -> Died:
+        self.alive = False
+        self._process.join(_PATIENCE)
+        how = _how(self._process.exitcode)
+        self.kill()
+        if not self._ready:
+            raise WorkerError(
+                f"a process died before it could begin ({how}); try fewer of them, or one, to see "
+                "what it says"
+            )
+        return Died(how)
 
     def end(self) -> None:
         """Lets it close its worker and leave."""
@@ -156,13 +246,14 @@ class _Process:
 
 
 def _ready(team: list[_Process]) -> list[_Process]:
-    """Those that have something to say, waiting for the first."""
-    pipes = wait([process.pipe for process in team])
+    """Those that have something to say, waiting a moment for the first."""
+    pipes = wait([process.pipe for process in team], _MOMENT)
     return [process for process in team if process.pipe in pipes]
 
 
-def _serve(make: Callable[[], Worker], pipe: Connection) -> None:
+def _serve(make: Callable[[], Worker], pipe: Connection, environment: dict[str, str]) -> None:
     """What a process does: it answers (value, traceback) when ready, and for each episode."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     worker = None
     try:

@@ -38,9 +38,9 @@ def train(dataset: Path, output: Path) -> None:
 
 def our_actions(args) -> np.ndarray:
     """The actions (steps, 8) of episode 0 in `pp-evaluate`."""
-    import evaluate
+    import pp_evaluate
 
-    runner = evaluate.make_runner(args)
+    runner = pp_evaluate.make_runner(args)
     try:
         return np.array(runner.run(0).actions)
     finally:
@@ -54,7 +54,7 @@ def actions_of_lerobot(args, folder: str) -> np.ndarray:
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
     from lerobot.scripts.lerobot_eval import rollout
 
-    import evaluate
+    import pp_evaluate
     from pp_env.layout import ACTION
     from recorder.rollout import episode_seed
 
@@ -65,7 +65,7 @@ def actions_of_lerobot(args, folder: str) -> np.ndarray:
             return self.env.reset(seed=seed)
 
     def make():
-        env = evaluate.make_env(args, args.obs_type)
+        env = pp_evaluate.make_env(args, args.obs_type)
         return gym.wrappers.TimeLimit(SeedOnly(env.unwrapped), _STEPS)
 
     def unchanged(batch):
@@ -86,7 +86,7 @@ def actions_of_lerobot(args, folder: str) -> np.ndarray:
 def check(folder: Path, *options: str) -> None:
     """Collects with these options, trains, evaluates, and compares."""
     import collect
-    import evaluate
+    import pp_evaluate
     from recorder.lerobot_policy import Checkpoint
 
     dataset, output = folder / "dataset", folder / "train"
@@ -98,13 +98,13 @@ def check(folder: Path, *options: str) -> None:
     report, videos = folder / "report.json", folder / "videos"
     command = ["--policy", str(output), "--num-episodes", "2", "--max-steps", str(_STEPS)]
     command += ["--preset", "fast", "--json", str(report), "--videos", str(videos)]
-    assert evaluate.main(command) == 0
+    assert pp_evaluate.main(command) == 0
     rows = json.loads(report.read_text())["episodes"]
     assert [(row["steps"], row["error"]) for row in rows] == [(_STEPS, "")] * 2, rows
     assert len(list(videos.glob("*.mp4"))) == 2
 
-    args = evaluate.make_parser().parse_args(command)
-    evaluate.settle(args)
+    args = pp_evaluate.make_parser().parse_args(command)
+    pp_evaluate.settle(args)
     ours = our_actions(args)
     with redirect_stderr(io.StringIO()):
         theirs = actions_of_lerobot(args, str(Checkpoint(output).folder))

@@ -20,7 +20,10 @@ import numpy as np
 from recorder.dataset import Dataset, DatasetError
 
 ROOT = Path(__file__).parent.parent
-OPTIONS = ["--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--seed", "3"]
+OPTIONS = [
+    "--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--seed", "3",
+    "--workers", "1",
+]  # fmt: skip
 
 
 @dataclass

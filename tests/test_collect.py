@@ -16,7 +16,9 @@ from pp_env.config import HOME_JOINT_POS
 from pp_env.layout import ACTION, OBSERVATION
 
 ROOT = Path(__file__).parent.parent
-QUICK = ["--steps-per-segment", "20", "--resolution", "64", "--preset", "fast"]
+QUICK = [
+    "--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--workers", "1",
+]  # fmt: skip
 
 
 def run(output, *options):

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import evaluate
+import pp_evaluate
 from experts.diagnosis import failure_stage
 from recorder.evaluate import FunctionPolicy, RandomPolicy, Runner, Verdict
 from recorder.lerobot_policy import Checkpoint, CheckpointError, to_lerobot
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(policy, *options):
-    return evaluate.main(["--policy", policy, *map(str, options)])
+    return pp_evaluate.main(["--policy", policy, *map(str, options)])
 
 
 def result(tmp_path, policy, *options):
@@ -292,7 +292,7 @@ def test_an_error_of_the_environment_ends_the_evaluation():
     with pytest.raises(TypeError):
         pickle.loads(pickle.dumps(_UnsendableError("x", 2)))
     with pytest.raises(WorkerError, match="_UnsendableError: the scene broke"):
-        list(run_all(_Breaks, 3, 2, print))
+        list(run_all(_Breaks, range(3), 2, print))
 
 
 # Videos
@@ -358,14 +358,14 @@ def test_a_callable_that_is_none(policy, message, capsys):
 )
 def test_options_that_are_wrong(options, message, capsys):
     with pytest.raises(SystemExit) as exit_info:
-        evaluate.main(options)
+        pp_evaluate.main(options)
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_it_is_a_program_too(tmp_path):
     (tmp_path / "mine.py").write_text("def make(env):\n    return lambda o: env.action_space.low\n")
-    command = [sys.executable, str(ROOT / "evaluate.py"), "--policy", "mine:make"]
+    command = [sys.executable, str(ROOT / "pp_evaluate.py"), "--policy", "mine:make"]
     command += ["--num-episodes", "1", "--max-steps", "3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -440,17 +440,17 @@ def test_a_folder_that_is_no_checkpoint(tmp_path, checkpoint, capsys):
 
 
 def test_a_checkpoint_says_what_it_must_see(checkpoint):
-    args = evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
-    evaluate.settle(args)
+    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    pp_evaluate.settle(args)
     assert (args.obs_type, args.resolution) == ("state", 512)
     change(checkpoint, "config.json", input_features={"observation.images.cam_high": image(96)})
-    args = evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
-    evaluate.settle(args)
+    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    pp_evaluate.settle(args)
     assert (args.obs_type, args.resolution) == ("pixels_agent_pos", 96)
     truth = {"observation.environment_state": {"type": "ENV", "shape": [11]}}
     change(checkpoint, "config.json", input_features=truth)
-    args = evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
-    evaluate.settle(args)
+    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    pp_evaluate.settle(args)
     assert args.obs_type == "environment_state_agent_pos"
 
 

@@ -19,6 +19,7 @@ import gymnasium as gym
 from tqdm import tqdm
 
 import collect
+import collection
 import pp_env
 from experts.diagnosis import failure_stage
 from experts.pick_place import PickPlaceExpert
@@ -117,7 +118,7 @@ def make_runner(args: argparse.Namespace) -> Runner:
     except BaseException:
         env.close()
         raise
-    return Runner(env, policy, judge, args.seed, args.max_steps, collect.reset_options(args))
+    return Runner(env, policy, judge, args.seed, args.max_steps, collection.reset_options(args))
 
 
 def make_env(args: argparse.Namespace, obs_type: str) -> gym.Env:
@@ -241,7 +242,9 @@ def write_videos(args: argparse.Namespace, attempts: list[Attempt]) -> list[Path
             again = RecordedActions(attempt.actions)
             sink = SideBySide(paths[-1], args.fps)
             steps = len(attempt.actions)
-            run_episode(env, again, [sink], row.seed, row.index, steps, collect.reset_options(args))
+            run_episode(
+                env, again, [sink], row.seed, row.index, steps, collection.reset_options(args)
+            )
     finally:
         env.close()
     return paths
@@ -263,7 +266,7 @@ def to_json(args: argparse.Namespace, scores: Scores, attempts: list[Attempt]) -
     """The report for machines; it depends on nothing but the options, versions and machine."""
     return {
         **{name: value for name, value in vars(args).items() if name not in _ABOUT_THE_RUN},
-        **collect.environment_description(),
+        **collection.environment_description(),
         "scores": scores.to_json(),
         "episodes": [vars(attempt.row) for attempt in attempts],
     }

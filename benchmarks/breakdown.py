@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 
 from benchmarks import report, save
-from benchmarks.collection import collection
+from benchmarks.prepared import prepared
 from pp_env.config import RENDER_PRESETS
 from recorder.rollout import run_episode
 from recorder.video import VideoEncoder
@@ -26,8 +26,8 @@ from recorder.video import VideoEncoder
 def breakdown(preset: str) -> dict[str, float]:
     """Milliseconds per step of one episode, by where they go."""
     spent: dict[str, float] = defaultdict(float)
-    with tempfile.TemporaryDirectory() as folder, collection(folder, preset) as recording:
-        env, expert, writer = recording.env, recording.expert, recording.writer
+    with tempfile.TemporaryDirectory() as folder, prepared(folder, preset) as ready:
+        env, expert, writer = ready.env, ready.expert, ready.collection.writer
         simulator = env.unwrapped._simulator
         for target, method, label in (
             (simulator, "step", "physics"),

@@ -12,30 +12,21 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import peak_memory_mb, save
-from benchmarks.collection import collection
+from benchmarks.prepared import prepared
 from pp_env.config import RENDER_PRESETS
 
 
-class Sampler:
-    """A sink that reads the process's memory after every tenth episode.
-
-    Attributes:
-        mb: By the number of episodes.
-    """
-
-    def __init__(self) -> None:
-        self.mb: dict[int, float] = {}
-        self._count = 0
-
-    def end(self, episode) -> None:
-        """Samples now and then."""
-        self._count += 1
-        if self._count % 10 == 0:
-            self.mb[self._count] = _memory_mb()
-            print(f"  {self._count} episodes: {self.mb[self._count]:.0f} MB", flush=True)
-
-    begin = add = lambda self, _: None
-    abort = close = lambda self: None
+def memory(episodes: int, preset: str) -> dict[int, float]:
+    """MB after every tenth episode."""
+    samples: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as folder, prepared(folder, preset, episodes) as ready:
+        collection = ready.collection
+        while collection.step():
+            count = collection.writer.num_episodes
+            if collection.between_episodes and count % 10 == 0:
+                samples[count] = _memory_mb()
+                print(f"  {count} episodes: {samples[count]:.0f} MB", flush=True)
+    return samples
 
 
 def _memory_mb() -> float:
@@ -49,13 +40,8 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--preset", choices=sorted(RENDER_PRESETS), default="fast")
     args = parser.parse_args()
-    sampler = Sampler()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        collection(folder, args.preset, args.episodes) as recording,
-    ):
-        recording.run([sampler])
-    save("memory", {"preset": args.preset, "mb": sampler.mb, "peak_mb": peak_memory_mb()})
+    samples = memory(args.episodes, args.preset)
+    save("memory", {"preset": args.preset, "mb": samples, "peak_mb": peak_memory_mb()})
     return 0
 
 

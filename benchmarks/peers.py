@@ -121,6 +121,26 @@ def _output(command: list[str], timeout: float | None = None) -> str:
     return done.stdout
 
 
+def environments(names: list[str], rounds: int, seconds: float) -> dict[str, dict]:
+    """Figures of ours and of each rival, by label and by what was measured; or their "error"."""
+    ours: dict[str, list[dict]] = {kind: [] for kind in COMPARED}
+    rivals: dict[str, dict] = {PEERS[name].label: {} for name in names}
+    for name in names:
+        label = PEERS[name].label
+        for kind in COMPARED:
+            try:
+                runs = compare(name, kind, rounds, seconds)
+            except (RuntimeError, OSError) as error:
+                print(f"{label}, {kind}: {error}", file=sys.stderr)
+                rivals[label][kind] = {"error": str(error)}
+                continue
+            ours[kind] += runs["ours"]
+            ratio = median(runs["ratios"])
+            rivals[label][kind] = {**medians(runs["theirs"]), "ratio": ratio}
+            print(f"{label}, {kind}: ours is {ratio:.2f} times as fast", flush=True)
+    return {"ours": {kind: medians(runs) for kind, runs in ours.items() if runs}, **rivals}
+
+
 def main() -> int:
     """Compares with every rival asked for; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -128,23 +148,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="per process, of the processor")
     args = parser.parse_args()
-    ours: dict[str, list[dict]] = {kind: [] for kind in COMPARED}
-    rivals: dict[str, dict] = {}
-    for name in args.only:
-        figures = rivals[PEERS[name].label] = {}
-        for kind in COMPARED:
-            try:
-                runs = compare(name, kind, args.rounds, args.seconds)
-            except RuntimeError as error:
-                print(f"{PEERS[name].label}, {kind}: {error}", file=sys.stderr)
-                figures[kind] = {"error": str(error)}
-                continue
-            ours[kind] += runs["ours"]
-            figures[kind] = {**medians(runs["theirs"]), "ratio": median(runs["ratios"])}
-            print(f"{PEERS[name].label}, {kind}: ours is {figures[kind]['ratio']:.2f} times as "
-                  "fast", flush=True)  # fmt: skip
-    mine = {kind: medians(runs) for kind, runs in ours.items() if runs}
-    save("peers", {"rounds": args.rounds, "environments": {"ours": mine, **rivals}})
+    save("peers", {"environments": environments(args.only, args.rounds, args.seconds)})
     report.show("peers")
     return 0
 

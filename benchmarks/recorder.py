@@ -20,7 +20,8 @@ import numpy as np
 
 import collect
 from benchmarks import report, save
-from benchmarks.collection import collection
+from benchmarks.prepared import prepared
+from collection import make_writer
 from recorder import video
 from recorder.rollout import Episode, Step, episode_seed, run_episode
 
@@ -49,9 +50,9 @@ class Keep:
 def record(folder: Path, steps: int) -> tuple[argparse.Namespace, Keep]:
     """The options and an expert episode, rendered once."""
     keep = Keep()
-    with collection(folder / "unused", "fast") as recording:
-        run_episode(recording.env, recording.expert, [keep], episode_seed(0, 0), 0, steps)
-    return recording.args, keep
+    with prepared(folder / "unused", "fast") as ready:
+        run_episode(ready.env, ready.expert, [keep], episode_seed(0, 0), 0, steps)
+    return ready.args, keep
 
 
 def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> dict[str, float]:
@@ -65,7 +66,7 @@ def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> d
     if not durable:
         for patch in careless:
             patch.start()
-    writer = collect.make_writer(args, collect.make_config(args), {})
+    writer = make_writer(args, collect.make_config(args), {})
     seconds = []
     for k in range(1 + _EPISODES):
         wall, cpu = time.perf_counter(), time.process_time()

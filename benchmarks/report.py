@@ -165,7 +165,9 @@ def _success(results: list[Results], row: Callable, column: Callable) -> str:
     failures = Counter(
         f"{row(r)}, {column(r)}: {failure['failure']}" for r in results for failure in r["failures"]
     )
-    text = "\n".join(f"- {count} x {how}" for how, count in failures.items()) or "None failed."
+    text = (
+        "\n".join(f"- {how} ({count} times)" for how, count in failures.items()) or "None failed."
+    )
     title = "successes; distance to the target, median / 99th percentile, mm"
     return f"{_table([title, *heads], rows)}\n\n{text}"
 
@@ -208,8 +210,8 @@ def text_of(name: str) -> str | None:
         return None
     machine = results["machine"]
     return (
-        f"{section.table(results)}\n\n{machine['processor']}, {machine['cores']} cores, load "
-        f"{machine['load']:.1f}; Python {machine['python']}, MuJoCo {machine['mujoco']}."
+        f"{section.table(results)}\n\n{machine['processor']}, {machine['cores']} cores, Python "
+        f"{machine['python']}, MuJoCo {machine['mujoco']}; load at the end {machine['load']:.1f}."
     )
 
 
@@ -231,13 +233,15 @@ def charts() -> dict[str, dict[str, float]]:
     """What is drawn: a title, and the length of each bar by its label."""
     found: dict[str, dict[str, float]] = {}
     if speeds := load("speed"):
-        found["good episodes per hour"] = {
-            name: column["good_episodes_per_h"] for name, column in speeds["columns"].items()
+        found["good episodes per hour,\ntwo cameras of 512 x 512"] = {
+            name: column["good_episodes_per_h"]
+            for name, column in speeds["columns"].items()
+            if "images_per_s" in column
         }
     if rivals := load("peers"):
         for title, kind, key in (
-            ("images per CPU s, 512 x 512", "pictures", "images_per_cpu_s"),
-            ("simulated s per CPU s, state only", "state", "sim_s_per_cpu_s"),
+            ("images of 512 x 512\nper second of one core", "pictures", "images_per_cpu_s"),
+            ("simulated seconds, state only,\nper second of one core", "state", "sim_s_per_cpu_s"),
         ):
             found[title] = {
                 label.replace(" ", "\n"): kinds[kind][key]
@@ -252,14 +256,14 @@ def draw(bars: dict[str, dict[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(bars), 3.5), layout="constrained")
-    for axes, (title, lengths) in zip(
-        figure.subplots(1, len(bars), squeeze=False)[0], bars.items(), strict=True
-    ):
+    charts_drawn = figure.subplots(1, len(bars), squeeze=False)[0]
+    for axes, (title, lengths) in zip(charts_drawn, bars.items(), strict=True):
         drawn = axes.barh(list(lengths), list(lengths.values()))
         axes.bar_label(drawn, fmt="{:,.3g}", padding=2)
-        axes.set(title=title, xscale="log")
+        axes.set_title(title)
         axes.margins(x=0.2)
         axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
 

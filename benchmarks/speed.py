@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import peak_memory_mb, report, save
-from benchmarks.collection import collection
+from benchmarks.prepared import prepared
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import RENDER_PRESETS
@@ -51,14 +51,16 @@ def state_only(episodes: int, seed: int) -> dict[str, float]:
 def recorded(preset: str, episodes: int, seed: int) -> dict[str, float]:
     """Episodes rendered, encoded and committed."""
     with tempfile.TemporaryDirectory() as folder:
-        with collection(folder, preset, episodes, seed) as recording:
+        with prepared(folder, preset, episodes, seed) as ready:
+            collection = ready.collection
             wall, cpu = time.perf_counter(), time.process_time()
-            tally = recording.run()
+            while collection.step():
+                pass
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            frames = recording.writer.num_frames
         size = sum(f.stat().st_size for f in Path(folder).rglob("file-*") if f.is_file())
     return {
-        "attempts": tally.attempts, "successes": tally.successes, "frames": frames,
+        "attempts": collection.tally.attempts, "successes": collection.tally.successes,
+        "frames": collection.writer.num_frames,
         "seconds": wall, "cpu": cpu, "mb": size / 1e6,
         "peak_memory_mb": peak_memory_mb(),
     }  # fmt: skip

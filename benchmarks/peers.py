@@ -47,9 +47,7 @@ PEERS = {
     "robosuite": Peer(
         "robosuite Lift", ("robosuite==1.5.2", "mujoco==3.3.0", "h5py", "gymnasium<2")
     ),
-    "panda_gym": Peer(
-        "panda-gym PandaPickAndPlace", ("panda-gym==3.0.7", "pybullet==3.2.7", "numpy<2")
-    ),
+    "panda_gym": Peer("panda-gym PandaPickAndPlace", ("panda-gym==3.0.7", "pybullet==3.2.7")),
     "gym_hil": Peer("gym-hil PandaPickCube", ("gym-hil==0.1.14", "mujoco==3.8.1")),
 }
 

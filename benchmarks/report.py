@@ -160,14 +160,12 @@ def _success(results: list[Results], row: Callable, column: Callable) -> str:
     heads = list(dict.fromkeys(column(r) for r in results))
     rows = [
         [name, *(cells.get((name, head), "-") for head in heads)]
-        for name in dict.fromkeys(row(r) for r in results)
+        for name in sorted({row(r) for r in results})
     ]
     failures = Counter(
         f"{row(r)}, {column(r)}: {failure['failure']}" for r in results for failure in r["failures"]
     )
-    text = (
-        "\n".join(f"- {how} ({count} times)" for how, count in failures.items()) or "None failed."
-    )
+    text = "\n".join(f"- {count} x {how}" for how, count in failures.items()) or "None failed."
     title = "successes; distance to the target, median / 99th percentile, mm"
     return f"{_table([title, *heads], rows)}\n\n{text}"
 

@@ -68,7 +68,7 @@ def test_successes_and_how_the_others_failed(results):
     expert_success.keep(success(Setting(randomize="full"), ["still_held in LIFT"] * 2))
     text = report.text_of("randomization")
     assert "| `fixed_joint` | 10 of 10; 0.50 / 2.0 | 8 of 10; 0.50 / 2.0 |" in text
-    assert "- `fixed_joint`, `full`: still_held in LIFT (2 times)" in text
+    assert "- 2 x `fixed_joint`, `full`: still_held in LIFT" in text
 
 
 def test_a_grid_is_tried_point_by_point():

@@ -18,7 +18,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long lint check-lerobot usd-check test-isaac-env bench bench-success bench-vector crash-test clean
+.PHONY: collect test test-long lint check-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -45,18 +45,28 @@ check-lerobot: $(VENV)/.ready $(LEROBOT_VENV)/.ready
 	$(LEROBOT_VENV)/bin/python tests/check_dataset.py $(LEROBOT_VENV)/dataset
 	$(LEROBOT_VENV)/bin/python tests/check_policy.py
 
-bench: $(VENV)/.ready
+# Each benchmark prints its tables and rewrites them and the plot in docs/.
+bench: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.speed
+	$(RUN) -m benchmarks.breakdown
+	$(RUN) -m benchmarks.report
 
-bench-success: $(VENV)/.ready
-	$(RUN) -m benchmarks.expert_success
+# Every rival in an environment of its own in .venv-peers; lerobot's is that of check-lerobot.
+bench-peers: $(VENV)/.ready-dev
+	$(RUN) -m benchmarks.peers
+	-$(MAKE) $(LEROBOT_VENV)/.ready && $(RUN) -m benchmarks.recorder --lerobot $(LEROBOT_VENV)/bin/python
+	$(RUN) -m benchmarks.report
 
-# Fetch, to compare with, is measured if gymnasium-robotics' own requirements are installed.
-bench-vector: $(VENV)/.ready
+bench-success: $(VENV)/.ready-dev
+	$(RUN) -m benchmarks.expert_success --all
+	$(RUN) -m benchmarks.report
+
+bench-vector: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.vector
+	$(RUN) -m benchmarks.report
 
 clean:
-	rm -rf .venv .venv-lerobot .venv-newton .venv-isaac build *.egg-info
+	rm -rf .venv .venv-lerobot .venv-newton .venv-isaac .venv-peers build *.egg-info
 
 $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) .

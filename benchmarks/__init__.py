@@ -1,5 +1,48 @@
-"""Measurements that anyone can repeat."""
+"""Measurements that anyone can repeat; `benchmarks.report` shows what came of them."""
 
+import json
+import os
+import platform
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def save(name: str, results: dict[str, Any]) -> None:
+    """Writes results to benchmarks/results/NAME.json, and on what they were measured."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"machine": machine(), **results}, indent=2)
+    (RESULTS / f"{name}.json").write_text(text)
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """What `save` wrote; None if it has not."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def machine() -> dict[str, Any]:
+    """What decides how fast it goes: processor, cores, versions, and what else was running."""
+    import mujoco
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "mujoco": mujoco.__version__,
+        "load": os.getloadavg()[1],  # over five minutes
+    }
+
+
+def peak_memory_mb() -> float:
+    """The most that this process has had in memory so far."""
+    # Not getrusage: its peak includes the parent's, from before exec.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def _processor() -> str:
+    name = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
+    return name.strip(" \t:") or platform.machine()

@@ -19,8 +19,9 @@ from unittest import mock
 import numpy as np
 
 import collect
-from benchmarks import RESULTS
-from experts.pick_place import PickPlaceExpert
+from benchmarks import report, save
+from benchmarks.prepared import prepared
+from collection import make_writer
 from recorder import video
 from recorder.rollout import Episode, Step, episode_seed, run_episode
 
@@ -47,15 +48,11 @@ class Keep:
 
 
 def record(folder: Path, steps: int) -> tuple[argparse.Namespace, Keep]:
-    """An expert episode, rendered once."""
-    args = collect.make_parser().parse_args(
-        ["--output", str(folder / "unused"), "--preset", "fast"]
-    )
-    config = collect.make_config(args)
-    env, expert, keep = collect.make_env(args, config), PickPlaceExpert(), Keep()
-    run_episode(env, expert, [keep], episode_seed(0, 0), 0, steps)
-    env.close()
-    return args, keep
+    """The options and an expert episode, rendered once."""
+    keep = Keep()
+    with prepared(folder / "unused", "fast") as ready:
+        run_episode(ready.env, ready.expert, [keep], episode_seed(0, 0), 0, steps)
+    return ready.args, keep
 
 
 def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> dict[str, float]:
@@ -69,7 +66,7 @@ def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> d
     if not durable:
         for patch in careless:
             patch.start()
-    writer = collect.make_writer(args, collect.make_config(args), {})
+    writer = make_writer(args, collect.make_config(args), {})
     seconds = []
     for k in range(1 + _EPISODES):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -110,30 +107,37 @@ def _figures(seconds: list[tuple[float, float]], length: int) -> dict[str, float
     }
 
 
+def compare(lerobot: str | None, steps: int) -> dict[str, dict]:
+    """Figures of every writer over an episode of so many steps, by its label.
+
+    Args:
+        lerobot: A Python that has lerobot; None for ours alone.
+        steps: Of the episode.
+
+    Raises:
+        RuntimeError: lerobot's writer failed.
+    """
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        args, keep = record(folder, steps)
+        results["ours"] = ours(folder, args, keep, durable=True)
+        results["ours, not durable"] = ours(folder, args, keep, durable=False)
+        if lerobot:
+            for label, streaming in (("lerobot", False), ("lerobot, streaming", True)):
+                results[label] = theirs(folder, lerobot, keep, streaming)
+    return results
+
+
 def main() -> int:
     """Runs all writers; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lerobot", help="a Python with lerobot; without it, only ours")
     parser.add_argument("--steps", type=int, default=270)
     options = parser.parse_args()
-    results = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        args, keep = record(folder, options.steps)
-        results["ours"] = ours(folder, args, keep, durable=True)
-        results["ours, not durable"] = ours(folder, args, keep, durable=False)
-        if options.lerobot:
-            for label, streaming in (("lerobot", False), ("lerobot, streaming", True)):
-                results[label] = theirs(folder, options.lerobot, keep, streaming)
-    for label, figures in results.items():
-        print(label.ljust(22) + "  ".join(f"{k} {v}" if isinstance(v, str) else f"{k} {v:.2f}"
-                                          for k, v in figures.items()))  # fmt: skip
-    cost = (
-        results["ours"]["wall_ms_per_episode"] - results["ours, not durable"]["wall_ms_per_episode"]
-    )
-    print(f"durability costs {cost:.0f} ms per episode")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "recorder.json").write_text(json.dumps(results, indent=2))
+    results = compare(options.lerobot, options.steps)
+    save("recorder", {"writers": results})
+    report.show("recorder")
     return 0
 
 

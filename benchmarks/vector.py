@@ -1,30 +1,26 @@
 """Many environments at once: the native vector environment, the same in a loop, and Fetch.
 
-Usage: python -m benchmarks.vector [--num-envs 1 16 256] [--steps 4096]
+Usage: python -m benchmarks.vector [--num-envs 1 16 256] [--steps 4096] [--no-fetch]
 
 State only. "Native" is `gym.make_vec("FrankaPickPlace-v0")`, "sync" is Gymnasium's loop over single
 environments, here without their wrappers and with one compiled scene, which favours it. Fetch is
-`FetchPickAndPlace` of gymnasium-robotics, a single environment, if what it needs is installed. Wall
-time is what a user waits; time of the processor is what the code costs, and depends less on what
-else runs. Prints tables and writes JSON to benchmarks/results/vector.json.
+Gymnasium-Robotics' FetchPickAndPlace, one environment beside one of ours, as `benchmarks.peers`
+has it. Wall time is what a user waits; time of the processor is what the code costs, and depends
+less on what else runs. Prints tables and writes JSON to benchmarks/results/vector.json.
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
-import types
 from collections.abc import Callable
+from statistics import median
 from typing import NamedTuple
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 
 import pp_env
-from benchmarks import RESULTS
+from benchmarks import peers, report, save
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.sim.mujoco_batch import make_simulators
 
@@ -63,23 +59,11 @@ def single(steps: int) -> Speed:
     return _single(PickPlaceEnv(), steps)
 
 
-def fetch(steps: int) -> tuple[str, float, Speed]:
-    """Name, control period in s, and speed of the newest installed `FetchPickAndPlace`.
-
-    Raises:
-        ImportError: gymnasium-robotics or something that it needs is not installed.
-    """
-    import gymnasium_robotics
-    from gymnasium_robotics.utils import mujoco_utils
-
-    # gymnasium-robotics 1.4 compares numbers with MuJoCo's enums, which MuJoCo 4 calls unequal.
-    joints = {name: int(kind) for name, kind in mujoco.mjtJoint.__members__.items()}
-    numbers = {"mjtJoint": types.SimpleNamespace(**joints)}
-    mujoco_utils.mujoco = types.SimpleNamespace(**{**vars(mujoco), **numbers})
-    gym.register_envs(gymnasium_robotics)
-    name = max(i for i in gym.registry if i.startswith("FetchPickAndPlace-v"))
-    env = gym.make(name).unwrapped
-    return name, env.dt, _single(env, steps)
+def make_seconds(num_envs: int) -> float:
+    """Seconds of the processor that making a vector environment takes."""
+    begin = time.process_time()
+    gym.make_vec(pp_env.ENV_ID, num_envs=num_envs).close()
+    return time.process_time() - begin
 
 
 def _vector(envs: gym.vector.VectorEnv, steps: int) -> Speed:
@@ -124,39 +108,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 16, 256])
     parser.add_argument("--steps", type=int, default=4096, help="of all environments together")
+    parser.add_argument("--no-fetch", action="store_true", help="ours alone")
     args = parser.parse_args()
-    results: dict = {
-        "machine": platform.platform(), "cores": os.cpu_count(), "mujoco": mujoco.__version__,
-        "load": os.getloadavg(),
-    }  # fmt: skip
-    print(f"{'':24}{'steps per s':>14}{'per CPU s':>14}")
-    for count in args.num_envs:
-        for label, measure in (("native", native), ("sync", sync)):
-            results[f"{label}_{count}"] = _report(f"{label}, {count}", measure(count, args.steps))
-    begin = time.process_time()
-    gym.make_vec(pp_env.ENV_ID, num_envs=max(args.num_envs)).close()
-    results["make_cpu_s"] = time.process_time() - begin
-    results["single"] = _report("one, without wrappers", single(args.steps))
-    try:
-        name, period, speed = fetch(args.steps // 4)
-    except ImportError as error:
-        print(f"Fetch was not measured: {error}")
-    else:
-        results[name] = _report(name, speed)
-        ours = PickPlaceEnv().config.timing.control_period / results["single"]["cpu"]
-        theirs = period / speed.cpu
-        results["simulated_s_per_cpu_s"] = {"ours": ours, name: theirs, "ratio": ours / theirs}
-        print(f"\nsimulated seconds per CPU second: {ours:.0f}, {name} {theirs:.0f}, "
-              f"ratio {ours / theirs:.2f}")  # fmt: skip
-    print(f"making {max(args.num_envs)}: {results['make_cpu_s']:.1f} s of the processor")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "vector.json").write_text(json.dumps(results, indent=2))
+    results: dict = {"num_envs": args.num_envs}
+    for name, measure in (("native", native), ("sync", sync)):
+        results[name] = [measure(count, args.steps)._asdict() for count in args.num_envs]
+    results["single"] = single(args.steps)._asdict()
+    results["make_cpu_s"] = make_seconds(max(args.num_envs))
+    if not args.no_fetch:
+        try:
+            runs = peers.compare("fetch", "state", rounds=3, seconds=2.0)
+        except RuntimeError as error:
+            print(f"Fetch was not measured: {error}", file=sys.stderr)
+        else:
+            results["times_fetch"] = median(runs["ratios"])
+    save("vector", results)
+    report.show("vector")
     return 0
-
-
-def _report(label: str, speed: Speed) -> dict[str, float]:
-    print(f"{label:24}{1 / speed.wall:14,.0f}{1 / speed.cpu:14,.0f}", flush=True)
-    return speed._asdict()
 
 
 if __name__ == "__main__":

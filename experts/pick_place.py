@@ -1,6 +1,6 @@
 """The scripted expert: one episode's pick and place become waypoints, and those become actions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,13 +39,13 @@ class Handling:
 
     Attributes:
         grasp_height: Of the TCP above the object's centre, m.
-        grasp_yaws: Headings (n,) at which the hand fits, against the object's x axis, rad.
+        grasp_yaws: Headings at which the hand fits, against the object's x axis, rad.
         travel_height: Of the TCP above the grasp where it passes over everything, m.
         scene_height: Of the highest top above the table, m.
     """
 
     grasp_height: float = ObjectConfig().grasp_height
-    grasp_yaws: np.ndarray = field(default_factory=lambda: ObjectConfig().grasp_yaws)
+    grasp_yaws: tuple[float, ...] = tuple(ObjectConfig().grasp_yaws.tolist())
     travel_height: float = TaskConfig.travel_height
     scene_height: float = ObjectConfig().height
 
@@ -164,7 +164,7 @@ def plan(
     place_pos = np.append(goal_pos[:2], grasp_pos[2] + _PLACE_CLEARANCE)
     heights = (0.0, handling.travel_height)
     swing_cost = _SWING_COST if handling.is_tall else 0.0
-    yaws = rotation.yaw(np.asarray(object_quat)) + handling.grasp_yaws
+    yaws = rotation.yaw(np.asarray(object_quat)) + np.array(handling.grasp_yaws)
     tilts = _TILTS if handling.grasp_height == 0.0 else _TILTS[_TILTS <= _PALM_TILT + 1e-9]
     outward = np.array([np.arctan2(goal_pos[1], goal_pos[0])])
     for place_yaws in (yaws, outward):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,19 +106,20 @@ def instruction(target: ObjectConfig, config: PickPlaceConfig) -> str:
     return f"pick the {target.label} and place it on the marker"
 
 
-def handling(initial: InitialState, config: PickPlaceConfig) -> dict[str, np.ndarray | float]:
+def handling(initial: InitialState, config: PickPlaceConfig) -> dict[str, Any]:
     """What the objects of an episode ask of whoever moves the target.
 
     Returns:
         `object_size` (3,) m, `grasp_height` of the TCP above the object's centre, m, `grasp_yaws`
-        (n,) of the hand against the object's x axis, rad, `travel_height` above the grasp at which
-        the hand passes over everything, m, and `scene_height` of the highest top above the table.
+        of the hand against the object's x axis, rad, `travel_height` above the grasp at which the
+        hand passes over everything, m, and `scene_height` of the highest top above the table. The
+        yaws are a tuple, because Gymnasium batches arrays of one shape only and objects differ.
     """
     target, *others = (config.candidates[placed.candidate] for placed in initial.placed)
     return {
         "object_size": np.array(target.size),
         "grasp_height": target.grasp_height,
-        "grasp_yaws": target.grasp_yaws,
+        "grasp_yaws": tuple(target.grasp_yaws.tolist()),
         "travel_height": placement.travel_height(target, others, config),
         "scene_height": max(obj.height for obj in (target, *others)),
     }

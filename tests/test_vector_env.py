@@ -1,6 +1,7 @@
 """Many environments at once are, bit for bit, as many single ones."""
 
 import warnings
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +11,8 @@ import pp_env
 import pp_env.sim.mujoco_batch as mujoco_batch
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, vector_env
-from pp_env.config import HOME_JOINT_POS, RenderConfig
+from pp_env.config import HOME_JOINT_POS, YCB_OBJECTS, RenderConfig
+from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.vector_env import AUTORESET_MODES, AutoresetMode, PickPlaceVectorEnv, batched_infos
 from tests.fakes import FakeSimulator
 
@@ -19,9 +21,9 @@ SMALL = PickPlaceConfig(render=RenderConfig(resolution=32, preset="fast"))
 HOLD = np.tile(np.append(HOME_JOINT_POS, 0.04).astype(np.float32), (COUNT, 1))
 
 
-def make(mode=None, **arguments):
+def make(mode=None, config=SMALL, **arguments):
     return gym.make_vec(
-        pp_env.ENV_ID, num_envs=COUNT, vectorization_mode=mode, config=SMALL, **arguments
+        pp_env.ENV_ID, num_envs=COUNT, vectorization_mode=mode, config=config, **arguments
     )
 
 
@@ -79,10 +81,10 @@ class Experts:
         return np.array(actions, dtype=np.float32)
 
 
-def together(ours, theirs, policy, steps, next_step=True):
+def together(ours, theirs, policy, steps, next_step=True, seeds=(3, 8)):
     """Steps both, asserts that they are the same; returns (ends, steps with a held object)."""
-    seen = ours.reset(seed=[3, 8])
-    assert_same(seen, theirs.reset(seed=[3, 8]), "reset")
+    seen = ours.reset(seed=seeds)
+    assert_same(seen, theirs.reset(seed=seeds), "reset")
     begins, ends, held = np.ones(COUNT, bool), 0, 0
     done = np.zeros(COUNT, bool)
     for k in range(steps):
@@ -119,6 +121,20 @@ def test_experts_grasp_succeed_and_go_on(stepper, monkeypatch):
         monkeypatch.setattr(mujoco_batch, "Batch", None)
     ours, theirs = make(num_threads=2), make_sync()
     ends, held = together(ours, theirs, Experts(), 400)
+    assert ends >= COUNT
+    assert held > 100
+
+
+def test_objects_of_many_kinds_in_scenes_that_vary():
+    config = replace(
+        SMALL, objects=YCB_OBJECTS, num_objects=3, randomization=RANDOMIZATION_PRESETS["full"]
+    )
+    ours, theirs = make(config=config), make_sync(config=config)
+    seeds = (3, 4)
+    assert list(ours.reset(seed=seeds)[1]["object"]) == [
+        "010_potted_meat_can", "005_tomato_soup_can",
+    ]  # fmt: skip
+    ends, held = together(ours, theirs, Experts(), 400, seeds=seeds)
     assert ends >= COUNT
     assert held > 100
 

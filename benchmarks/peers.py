@@ -1,0 +1,155 @@
+"""Ours beside its rivals: pictures and physics per second of the processor, start, memory.
+
+Usage: python -m benchmarks.peers [--only fetch gym_hil] [--rounds 3] [--seconds 2]
+
+Every rival has an environment of its own in .venv-peers, made by the first run. `benchmarks.peer`
+measures it there in a fresh process, and right before it ours in the same way: a ratio is the
+median over such pairs, other figures are medians over the rounds. What can't be installed or run is
+listed with its error. Prints a table and writes JSON to benchmarks/results/peers.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from benchmarks import report, save
+
+# What is compared, by what is measured.
+COMPARED = {"state": "sim_s_per_cpu_s", "pictures": "images_per_cpu_s"}
+
+_ROOT = Path(__file__).parent.parent
+_VENVS = _ROOT / ".venv-peers"
+_TIMEOUT = 180  # s, for one process
+
+
+class Peer(NamedTuple):
+    """A rival.
+
+    Attributes:
+        label: How people call it.
+        requirements: What pip installs. The versions go together; the newest of all do not.
+    """
+
+    label: str
+    requirements: tuple[str, ...]
+
+
+PEERS = {
+    "fetch": Peer(
+        "Gymnasium-Robotics FetchPickAndPlace",
+        ("gymnasium-robotics==1.4.2", "mujoco==3.8.1", "imageio"),
+    ),
+    "robosuite": Peer(
+        "robosuite Lift", ("robosuite==1.5.2", "mujoco==3.3.0", "h5py", "gymnasium<2")
+    ),
+    "panda_gym": Peer("panda-gym PandaPickAndPlace", ("panda-gym==3.0.7", "pybullet==3.2.7")),
+    "gym_hil": Peer("gym-hil PandaPickCube", ("gym-hil==0.1.14", "mujoco==3.8.1")),
+}
+
+
+def make_venv(name: str) -> Path:
+    """The Python of a rival's environment, which is made if need be.
+
+    Raises:
+        RuntimeError: It can't be installed.
+    """
+    folder, requirements = _VENVS / name, PEERS[name].requirements
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    if not ready.exists() or ready.read_text().split() != list(requirements):
+        print(f"installing {' '.join(requirements)} into {folder.relative_to(_ROOT)}", flush=True)
+        _VENVS.mkdir(exist_ok=True)
+        _output([sys.executable, "deploy/bootstrap.py", str(folder)])
+        _output([str(python), "-m", "pip", "install", "-qq", *requirements])
+        ready.write_text("\n".join(requirements))
+    return python
+
+
+def compare(name: str, kind: str, rounds: int, seconds: float) -> dict[str, list]:
+    """Ours and a rival in turn.
+
+    Args:
+        name: The rival's, one of `PEERS`.
+        kind: One of `COMPARED`.
+        rounds: How often both are measured.
+        seconds: Of the processor, how long each time.
+
+    Returns:
+        The figures of every process, "ours" and "theirs", and the "ratios" of ours to theirs.
+
+    Raises:
+        RuntimeError: The rival can't be installed, or a process failed.
+    """
+    python, key = str(make_venv(name)), COMPARED[kind]
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(_measure(sys.executable, "ours", kind, seconds))
+        theirs.append(_measure(python, name, kind, seconds))
+    ratios = [mine[key] / other[key] for mine, other in zip(ours, theirs, strict=True)]
+    return {"ours": ours, "theirs": theirs, "ratios": ratios}
+
+
+def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of every figure; versions are the same in all."""
+    figures = {key: median(run[key] for run in runs) for key in runs[0] if key != "versions"}
+    return {"versions": runs[0]["versions"], **figures}
+
+
+def _measure(python: str, name: str, kind: str, seconds: float) -> dict[str, Any]:
+    command = [python, "-m", "benchmarks.peer", name, kind, "--seconds", str(seconds)]
+    lines = _output(command, _TIMEOUT).splitlines()
+    return json.loads(next(line for line in reversed(lines) if line.startswith("{")))
+
+
+def _output(command: list[str], timeout: float | None = None) -> str:
+    environment = {**os.environ, "MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl"}
+    try:
+        done = subprocess.run(
+            command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=timeout
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"took longer than {timeout} s") from error
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
+        raise RuntimeError(f"exit status {done.returncode}: {lines[-1]}")
+    return done.stdout
+
+
+def environments(names: list[str], rounds: int, seconds: float) -> dict[str, dict]:
+    """Figures of ours and of each rival, by label and by what was measured; or their "error"."""
+    ours: dict[str, list[dict]] = {kind: [] for kind in COMPARED}
+    rivals: dict[str, dict] = {PEERS[name].label: {} for name in names}
+    for name in names:
+        label = PEERS[name].label
+        for kind in COMPARED:
+            try:
+                runs = compare(name, kind, rounds, seconds)
+            except (RuntimeError, OSError) as error:
+                print(f"{label}, {kind}: {error}", file=sys.stderr)
+                rivals[label][kind] = {"error": str(error)}
+                continue
+            ours[kind] += runs["ours"]
+            ratio = median(runs["ratios"])
+            rivals[label][kind] = {**medians(runs["theirs"]), "ratio": ratio}
+            print(f"{label}, {kind}: ours is {ratio:.2f} times as fast", flush=True)
+    return {"ours": {kind: medians(runs) for kind, runs in ours.items() if runs}, **rivals}
+
+
+def main() -> int:
+    """Compares with every rival asked for; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="per process, of the processor")
+    args = parser.parse_args()
+    save("peers", {"environments": environments(args.only, args.rounds, args.seconds)})
+    report.show("peers")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""Shows what is in benchmarks/results, in tables and a plot, and puts them into docs/.
+
+Usage: python -m benchmarks.report
+
+Rewrites what stands between `<!-- results: NAME -->` and `<!-- end -->` in the pages, for every
+NAME that was measured, and draws docs/images/performance.png.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import load
+
+Results = dict[str, Any]
+
+_DOCS = Path(__file__).parent.parent / "docs"
+_PLOT = _DOCS / "images" / "performance.png"
+
+
+class Row(NamedTuple):
+    """A line of a table: a figure of each column, where it has one.
+
+    Attributes:
+        label: What stands left of it.
+        path: Keys that lead to the figure.
+        form: How it is written.
+    """
+
+    label: str
+    path: tuple[str, ...]
+    form: str
+
+    def cells(self, columns: Iterable[Results]) -> list[str]:
+        """The label and the figures; a dash for none."""
+        return [self.label, *map(self._cell, columns)]
+
+    def _cell(self, column: Results) -> str:
+        value: Any = column
+        for key in self.path:
+            value = value.get(key, {})
+        return self.form.format(value) if value or value == 0 else "-"
+
+
+_SPEED_ROWS = (
+    Row("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
+    Row("success", ("success",), "{:.1%}"),
+    Row("attempts", ("attempts",), "{:,}"),
+    Row("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
+    Row("MB per episode", ("mb_per_episode",), "{:.1f}"),
+    Row("peak memory per process, MB", ("peak_memory_mb",), "{:.0f}"),
+    Row("images per second", ("images_per_s",), "{:.1f}"),
+    Row("images per CPU s", ("images_per_cpu_s",), "{:.1f}"),
+    Row("simulated s per CPU s", ("sim_s_per_cpu_s",), "{:,.1f}"),
+)
+_PEER_ROWS = (
+    Row("images per CPU s", ("pictures", "images_per_cpu_s"), "{:.1f}"),
+    Row("ours is faster", ("pictures", "ratio"), "{:.1f} times"),
+    Row("simulated s per CPU s, state only", ("state", "sim_s_per_cpu_s"), "{:.1f}"),
+    Row("ours is faster", ("state", "ratio"), "{:.1f} times"),
+    Row("control period, s", ("state", "period_s"), "{:.3f}"),
+    Row("reset, state only, CPU s", ("state", "reset_cpu_s"), "{:.4f}"),
+    Row("reset with pictures, CPU s", ("pictures", "reset_cpu_s"), "{:.4f}"),
+    Row("import and make, state only, CPU s", ("state", "make_cpu_s"), "{:.1f}"),
+    Row("import and make with pictures, CPU s", ("pictures", "make_cpu_s"), "{:.1f}"),
+    Row("peak memory, state only, MB", ("state", "peak_memory_mb"), "{:.0f}"),
+    Row("peak memory with pictures, MB", ("pictures", "peak_memory_mb"), "{:.0f}"),
+)
+
+
+def speed(results: Results) -> str:
+    """Good episodes per hour and what they cost, state only and by preset."""
+    columns = results["columns"]
+    head = [f"{results['processes']} processes side by side", *columns]
+    return _table(head, [row.cells(columns.values()) for row in _SPEED_ROWS])
+
+
+def breakdown(results: Results) -> str:
+    """Where a recorded step's time goes, by preset."""
+    columns = results["ms_per_step"]
+    rows = [Row(label, (label,), "{:.1f}") for label in next(iter(columns.values()))]
+    return _table(["ms per step", *columns], [row.cells(columns.values()) for row in rows])
+
+
+def peers(results: Results) -> str:
+    """One environment in one process, ours and its rivals; below it what failed, and versions."""
+    columns = results["environments"]
+    notes = []
+    for label, kinds in columns.items():
+        for kind, figures in kinds.items():
+            if "error" in figures:
+                notes.append(f"{label}, {kind}: not measured, {figures['error']}")
+        versions = {
+            k: v for figures in kinds.values() for k, v in figures.get("versions", {}).items()
+        }
+        notes.append(f"{label}: " + ", ".join(f"{name} {v}" for name, v in versions.items()))
+    table = _table(["", *columns], [row.cells(columns.values()) for row in _PEER_ROWS])
+    return table + "\n\n" + "\n".join(f"- {note}" for note in notes)
+
+
+def recorder(results: Results) -> str:
+    """What recording a step costs, by ours and by lerobot's writer."""
+    columns = (("wall per step, ms", "wall_ms_per_step"), ("CPU per step, ms", "cpu_ms_per_step"))
+    rows = [
+        [
+            label.replace("lerobot", figures.get("version", "")),
+            *(f"{figures[key]:.1f}" for _, key in columns),
+        ]
+        for label, figures in results["writers"].items()
+    ]
+    return _table(["", *(label for label, _ in columns)], rows)
+
+
+def vector(results: Results) -> str:
+    """Steps of many environments per second, by the clock and of the processor."""
+    counts = results["num_envs"]
+    rows = [
+        [f"{label}, per {per}", *(f"{1 / speed[key]:,.0f}" for speed in results[name])]
+        for per, key in (("CPU s", "cpu"), ("second", "wall"))
+        for label, name in (("native", "native"), ("`SyncVectorEnv`, without wrappers", "sync"))
+    ]
+    text = (
+        f"One `PickPlaceEnv` without a vector around it: {1 / results['single']['cpu']:,.0f} steps "
+        f"per CPU s. Making {max(counts)} takes {results['make_cpu_s']:.1f} CPU s."
+    )
+    if "times_fetch" in results:
+        text += (
+            " In the same run one of ours, with random actions, made "
+            f"{results['times_fetch']:.1f} times as many simulated seconds per CPU s as "
+            "Gymnasium-Robotics' FetchPickAndPlace."
+        )
+    return _table(["steps of any one environment", *map(str, counts)], rows) + f"\n\n{text}"
+
+
+def objects(results: Results) -> str:
+    """How often the expert succeeds with each object alone on the table."""
+
+    def how(result: Results) -> str:
+        return f"`{result['grasp']}`, {'turned' if result['turned'] else 'as it stands'}"
+
+    own = [r for r in results["settings"] if r["object"] != "cube" and r["num_objects"] == 1]
+    return _success(own, lambda result: f"`{result['object']}`", how)
+
+
+def randomization(results: Results) -> str:
+    """How often the expert succeeds with the cube in scenes that vary."""
+    own = [r for r in results["settings"] if r["object"] == "cube" and r["grid"] is None]
+    return _success(own, lambda r: f"`{r['grasp']}`", lambda r: f"`{r['randomize']}`")
+
+
+def _success(results: list[Results], row: Callable, column: Callable) -> str:
+    """Successes and distances, a cell for each result; below them how the others failed."""
+    cells = {
+        (row(r), column(r)): f"{r['successes']:,} of {r['episodes']:,}; "
+        f"{r['distance_median_mm']:.2f} / {r['distance_p99_mm']:.1f}"
+        for r in results
+    }
+    heads = list(dict.fromkeys(column(r) for r in results))
+    rows = [
+        [name, *(cells.get((name, head), "-") for head in heads)]
+        for name in sorted({row(r) for r in results})
+    ]
+    failures = Counter(
+        f"{row(r)}, {column(r)}: {failure['failure']}" for r in results for failure in r["failures"]
+    )
+    text = "\n".join(f"- {count} x {how}" for how, count in failures.items()) or "None failed."
+    title = "successes; distance to the target, median / 99th percentile, mm"
+    return f"{_table([title, *heads], rows)}\n\n{text}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+class Section(NamedTuple):
+    """A part of a page.
+
+    Attributes:
+        table: Results as Markdown.
+        file: Of the results, without .json.
+        page: In docs/.
+    """
+
+    table: Callable[[Results], str]
+    file: str
+    page: str
+
+
+SECTIONS = {
+    "speed": Section(speed, "speed", "performance.md"),
+    "breakdown": Section(breakdown, "breakdown", "performance.md"),
+    "vector": Section(vector, "vector", "performance.md"),
+    "peers": Section(peers, "peers", "performance.md"),
+    "recorder": Section(recorder, "recorder", "performance.md"),
+    "objects": Section(objects, "success", "objects.md"),
+    "randomization": Section(randomization, "success", "randomization.md"),
+}
+
+
+def text_of(name: str) -> str | None:
+    """A section's table and what it was measured on; None if it was not measured."""
+    section = SECTIONS[name]
+    results = load(section.file)
+    if results is None:
+        return None
+    machine = results["machine"]
+    return (
+        f"{section.table(results)}\n\n{machine['processor']}, {machine['cores']} cores, Python "
+        f"{machine['python']}, MuJoCo {machine['mujoco']}; load at the end {machine['load']:.1f}."
+    )
+
+
+def write(name: str, text: str) -> None:
+    """Puts a section's text into its page.
+
+    Raises:
+        ValueError: The page has no place for it.
+    """
+    page, mark = _DOCS / SECTIONS[name].page, f"<!-- results: {name} -->"
+    before, begin, rest = page.read_text().partition(mark)
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        raise ValueError(f"{page} needs '{mark}', and below it '<!-- end -->'")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def charts() -> dict[str, dict[str, float]]:
+    """What is drawn: a title, and the length of each bar by its label."""
+    found: dict[str, dict[str, float]] = {}
+    if speeds := load("speed"):
+        found["good episodes per hour,\ntwo cameras of 512 x 512"] = {
+            name: column["good_episodes_per_h"]
+            for name, column in speeds["columns"].items()
+            if "images_per_s" in column
+        }
+    if rivals := load("peers"):
+        for title, kind, key in (
+            ("images of 512 x 512\nper second of one core", "pictures", "images_per_cpu_s"),
+            ("simulated seconds, state only,\nper second of one core", "state", "sim_s_per_cpu_s"),
+        ):
+            found[title] = {
+                label.replace(" ", "\n"): kinds[kind][key]
+                for label, kinds in rivals["environments"].items()
+                if key in kinds.get(kind, {})
+            }
+    return found
+
+
+def draw(bars: dict[str, dict[str, float]], path: Path) -> None:
+    """Draws one chart beside the other."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(bars), 3.5), layout="constrained")
+    charts_drawn = figure.subplots(1, len(bars), squeeze=False)[0]
+    for axes, (title, lengths) in zip(charts_drawn, bars.items(), strict=True):
+        drawn = axes.barh(list(lengths), list(lengths.values()))
+        axes.bar_label(drawn, fmt="{:,.3g}", padding=2)
+        axes.set_title(title)
+        axes.margins(x=0.2)
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def show(name: str) -> None:
+    """Prints a section."""
+    print(f"\n{text_of(name)}")
+
+
+def main() -> int:
+    """Writes the sections that were measured and the plot; returns the exit status."""
+    for name in SECTIONS:
+        text = text_of(name)
+        if text is not None:
+            write(name, text)
+            print(f"wrote '{name}' into docs/{SECTIONS[name].page}")
+    bars = charts()
+    if bars:
+        draw(bars, _PLOT)
+        print(f"drew {_PLOT.relative_to(_DOCS.parent)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

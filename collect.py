@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     args.command = sys.orig_argv[1:] if argv is None else ["-m", "collect", *argv]
     try:
         config = make_config(args)
-        expert = make_expert(args.steps_per_segment, args.noise_rad, config)
+        expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, config)
         require_fitting(args)
         settle_workers(args)
         require_writable(args.output, args.resume)
@@ -448,6 +448,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--steps-per-segment", type=_positive, default=30, help="steps per waypoint; nine segments")
     add("--noise-rad", type=float, default=0.05, help="uniform noise on the waypoints' joints")
+    add("--wander-rad", type=float, default=0.0, help="how far the arm wanders off its lines")
     add("--keep", choices=("success", "all"), default="success", help="which episodes to keep")
     add_scene_options(parser)
     add("--headless", action=switch, default=True, help="without the simulator's window")

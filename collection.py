@@ -311,7 +311,7 @@ def describe_simulator(args: argparse.Namespace, config: PickPlaceConfig) -> dic
 
 
 def make_expert(
-    steps_per_segment: int, noise_rad: float, config: PickPlaceConfig
+    steps_per_segment: int, noise_rad: float, wander_rad: float, config: PickPlaceConfig
 ) -> PickPlaceExpert:
     """The expert, whose episodes are long enough for the longest delay of its actions.
 
@@ -319,7 +319,7 @@ def make_expert(
         ValueError: An argument is out of range.
     """
     longest_delay = config.randomization.action_delay[1]
-    return PickPlaceExpert(steps_per_segment, noise_rad, hold_steps=longest_delay)
+    return PickPlaceExpert(steps_per_segment, noise_rad, longest_delay, wander_rad)
 
 
 def make_env(
@@ -462,6 +462,7 @@ def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> di
         "simulator": args.simulator,
         "steps_per_segment": args.steps_per_segment,
         "noise_rad": args.noise_rad,
+        "wander_rad": args.wander_rad,
         "keep": args.keep,
         "record_cameras": args.cameras,
         "codec": args.codec,

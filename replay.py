@@ -92,7 +92,9 @@ def reproduce(dataset: Dataset, episodes: list[int], args: Namespace) -> list[Co
     with tempfile.TemporaryDirectory() as folder:
         options = stored_options(stored, stored["record_cameras"], Path(folder) / "again")
         env = collection.make_env(options, config)
-        expert = collection.make_expert(stored["steps_per_segment"], stored["noise_rad"], config)
+        expert = collection.make_expert(
+            options.steps_per_segment, options.noise_rad, options.wander_rad, config
+        )
         simulator = collection.simulator_description(env)
         writer: LeRobotWriter = collection.make_writer(options, config, simulator)
         try:
@@ -139,8 +141,9 @@ def stored_options(stored: dict[str, Any], cameras: bool, output: Path = Path())
     )  # fmt: skip
     options = {name: stored[name] for name in names}
     return Namespace(
-        **options, object=stored.get("object"), cameras=cameras, output=output, headless=True,
-        resume=False, assets_root=None, streaming=False,
+        **options, wander_rad=stored.get("wander_rad", 0.0), object=stored.get("object"),
+        cameras=cameras, output=output, headless=True, resume=False, assets_root=None,
+        streaming=False,
     )  # fmt: skip
 
 

@@ -1,8 +1,14 @@
 """Trains LeRobot's ACT on a dataset that is decoded once, into the GPU's memory.
 
 Policy, normalisation, loss and checkpoint are lerobot's own (0.6.1), the same that
-`lerobot-train --policy.type=act` uses, and `lerobot-eval` runs the result. Only the loader differs:
-a GPU that waits for no video decoder trains in minutes. See docs/training.md.
+`lerobot-train --policy.type=act` uses, and `lerobot-eval` runs the result. What differs:
+
+- The loader. A GPU that waits for no video decoder trains in minutes.
+- What makes the policy look. The expert's first movement betrays where it will end, so a policy
+  can learn to carry on instead of seeing the object. Hence `--state`, and `--lesson`: in training,
+  the pictures' features must also tell the dataset's ground truth.
+
+See docs/training.md.
 """
 
 import argparse
@@ -11,10 +17,12 @@ import math
 import mmap
 import multiprocessing
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.policies import make_policy, make_pre_post_processors
@@ -27,6 +35,9 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from recorder.dataset import Dataset
 
 _IMAGENET = {"mean": [[[0.485]], [[0.456]], [[0.406]]], "std": [[[0.229]], [[0.224]], [[0.225]]]}
+_TRUTH = "environment_state"
+_LEAST_SPREAD = 0.03  # m: what hardly varies must not weigh as much as what is looked for
+_BACKBONE_STRIDE = 32  # pixels
 _GRADIENT_NORM = 10.0  # lerobot-train's
 _WARM_UP = 0.02  # share of the training in which the learning rate rises
 _ADAPT_NORM = 0.15  # share of the training in which a new backbone's normalisation adapts
@@ -40,22 +51,29 @@ class Frames:
     Attributes:
         images: (frames, 3, H, W) uint8 by column.
         state: (frames, n) float32.
+        truth: (frames, k) float32, where object and goal are.
         action: (frames, m) float32.
         last: (frames,) index of the last frame of the frame's episode.
     """
 
     images: dict[str, Tensor]
     state: Tensor
+    truth: Tensor
     action: Tensor
     last: Tensor
 
     def __len__(self) -> int:
         return len(self.state)
 
+    @property
+    def starts(self) -> Tensor:
+        """(episodes,) index of the first frame of each."""
+        return nn.functional.pad(self.last.unique()[:-1] + 1, (1, 0))
+
     def to(self, device: str) -> "Frames":
         """The same on another device."""
         images = {key: images.to(device) for key, images in self.images.items()}
-        rest = (tensor.to(device) for tensor in (self.state, self.action, self.last))
+        rest = (tensor.to(device) for tensor in (self.state, self.truth, self.action, self.last))
         return Frames(images, *rest)
 
     def batch(self, frames: Tensor, chunk_size: int, shift: int = 0) -> dict[str, Tensor]:
@@ -102,6 +120,7 @@ def load(dataset: Dataset, episodes: range) -> Frames:
     return Frames(
         images={key: pixels.permute(0, 3, 1, 2) for key, pixels in images.items()},
         state=torch.tensor(dataset.column(OBS_STATE)[rows]),
+        truth=torch.tensor(dataset.column(_TRUTH)[rows]),
         action=torch.tensor(dataset.column(ACTION)[rows]),
         last=torch.cat(last),
     )
@@ -156,26 +175,58 @@ def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolic
     return make_policy(config, ds_meta=meta)
 
 
-def statistics(meta: LeRobotDatasetMetadata) -> dict[str, dict[str, Tensor]]:
-    """The dataset's, and for pictures ImageNet's, as lerobot-train has it by default."""
+def statistics(
+    meta: LeRobotDatasetMetadata, seen: Sequence[str]
+) -> dict[str, dict[str, np.ndarray | Tensor]]:
+    """The dataset's, and for pictures ImageNet's, as lerobot-train has it by default.
+
+    What the policy shall not see of the state gets an infinite deviation, so that the checkpoint's
+    own normalisation makes it zero wherever the policy runs.
+
+    Args:
+        meta: Of the dataset.
+        seen: Names in `observation.state`, or what they begin with.
+
+    Raises:
+        ValueError: A name is not there.
+    """
     stats = dict(meta.stats)
+    names = meta.features[OBS_STATE]["names"]
+    for wanted in seen:
+        if not any(name.startswith(wanted) for name in names):
+            raise ValueError(f"--state has {wanted!r}, but {OBS_STATE} has only {names}")
+    is_seen = np.array([name.startswith(tuple(seen)) for name in names])
+    std = np.where(is_seen, stats[OBS_STATE]["std"], np.inf).astype(np.float32)
+    stats[OBS_STATE] = {**stats[OBS_STATE], "std": std}
     for camera in meta.camera_keys:
         stats[camera] = {**stats[camera], **{k: torch.tensor(v) for k, v in _IMAGENET.items()}}
     return stats
 
 
-@torch.no_grad()
-def held_out_error(
+def held_out_errors(
     policy: ACTPolicy, frames: Frames, preprocess, args: argparse.Namespace
+) -> dict[str, float]:
+    """Mean absolute errors of predicted chunks, in standard deviations of the actions.
+
+    The one at the start says whether the policy looks: there, the arm is the same in all episodes.
+    """
+    some = torch.arange(0, len(frames), 7, device=args.device)
+    return {
+        "held_out_l1": _error(policy, frames, some, preprocess, args),
+        "held_out_l1_start": _error(policy, frames, frames.starts, preprocess, args),
+    }
+
+
+@torch.no_grad()
+def _error(
+    policy: ACTPolicy, frames: Frames, rows: Tensor, preprocess, args: argparse.Namespace
 ) -> float:
-    """Mean absolute error of predicted chunks, in standard deviations of the actions."""
     total = 0.0
-    parts = torch.arange(0, len(frames), 7, device=args.device).split(args.batch_size)
-    for part in parts:
+    for part in rows.split(args.batch_size):
         with autocast(args):
             _, losses = policy.forward(preprocess(frames.batch(part, args.chunk_size)))
         total += losses["l1_loss"] * len(part)
-    return total / sum(map(len, parts))
+    return total / len(rows)
 
 
 def autocast(args: argparse.Namespace) -> torch.autocast:
@@ -188,6 +239,37 @@ def learning_rate_share(progress: float) -> float:
     if progress < _WARM_UP:
         return progress / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class Lesson(nn.Module):
+    """Tells the ground truth from the features of a policy's pictures, in training only.
+
+    Args:
+        policy: Whose backbone it listens to.
+        truth: (frames, k) of the dataset.
+    """
+
+    def __init__(self, policy: ACTPolicy, truth: Tensor) -> None:
+        super().__init__()
+        channels = policy.model.encoder_img_feat_input_proj.in_channels
+        shapes = [feature.shape for feature in policy.config.image_features.values()]
+        cells = sum(
+            math.ceil(h / _BACKBONE_STRIDE) * math.ceil(w / _BACKBONE_STRIDE) for _, h, w in shapes
+        )
+        self._layer = nn.Linear(channels * cells, truth.shape[1])
+        self._mean, self._spread = truth.mean(0), truth.std(0).clamp_min(_LEAST_SPREAD)
+        self._heard: list[Tensor] = []
+        policy.model.backbone.register_forward_hook(self._hear)
+
+    def _hear(self, backbone: nn.Module, _: Any, maps: dict[str, Tensor]) -> None:
+        if backbone.training:
+            self._heard.append(maps["feature_map"].flatten(1))
+
+    def loss(self, truth: Tensor) -> Tensor:
+        """Mean absolute error, in deviations, for the batch that the policy has just seen."""
+        told = self._layer(torch.cat(self._heard, dim=1))
+        self._heard.clear()
+        return (told - (truth - self._mean) / self._spread).abs().mean()
 
 
 def set_mode(policy: ACTPolicy, training: bool, adapt_norm: bool) -> None:
@@ -208,8 +290,9 @@ def train(
         # first learn what to freeze.
         replace_modules(backbone, FrozenBatchNorm2d, nn.BatchNorm2d)
     backbone.to(memory_format=torch.channels_last)
+    lesson = Lesson(policy, frames.truth).to(args.device)
     optimizer = torch.optim.AdamW(
-        policy.get_optim_params(),
+        [*policy.get_optim_params(), {"params": lesson.parameters()}],
         lr=args.learning_rate,
         weight_decay=policy.config.optimizer_weight_decay,
         fused=args.device == "cuda",
@@ -223,21 +306,23 @@ def train(
         batch = preprocess(frames.batch(picks, args.chunk_size, args.shift))
         with autocast(args):
             loss, losses = policy.forward(batch)
+            told = lesson.loss(frames.truth[picks])
         optimizer.zero_grad()
-        loss.backward()
+        (loss + args.lesson * told).backward()
         nn.utils.clip_grad_norm_(policy.parameters(), _GRADIENT_NORM)
         optimizer.step()
         step, seconds = step + 1, time.perf_counter() - begin
         if step % _LOG_EVERY == 0:
             log = {"step": step, "seconds": round(seconds), "l1": losses["l1_loss"]}
+            log["lesson"] = told.item()
             if held_out is not None and step % _MEASURE_EVERY == 0:
                 set_mode(policy, training=False, adapt_norm=False)
-                log["held_out_l1"] = held_out_error(policy, held_out, preprocess, args)
+                log |= held_out_errors(policy, held_out, preprocess, args)
             print(json.dumps(log), flush=True)
     set_mode(policy, training=False, adapt_norm=False)
     replace_modules(backbone, nn.BatchNorm2d, FrozenBatchNorm2d)
-    error = held_out_error(policy, held_out, preprocess, args) if held_out else math.nan
-    return {"steps": step, "seconds": seconds, "held_out_l1": error}
+    errors = held_out_errors(policy, held_out, preprocess, args) if held_out else {}
+    return {"steps": step, "seconds": seconds, **errors}
 
 
 def main() -> None:
@@ -256,7 +341,7 @@ def main() -> None:
     meta = LeRobotDatasetMetadata(f"local/{args.dataset.name}", root=args.dataset)
     policy = make_act(args, meta)
     preprocess, postprocess = make_pre_post_processors(
-        policy.config, dataset_stats=statistics(meta)
+        policy.config, dataset_stats=statistics(meta, args.state)
     )
     result = train(
         policy,
@@ -286,9 +371,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--learning-rate", type=float, default=2e-4, help="at its highest")
     add("--chunk-size", type=int, default=50, help="actions predicted at once")
     add("--action-steps", type=int, default=25, help="of these, carried out before looking again")
-    add("--shift", type=int, default=4, help="pictures are moved by up to so many pixels")
+    add("--state", nargs="*", default=["gripper_pos"], help="what it sees of the state; see docs")
+    add("--lesson", type=float, default=1.0, help="weight of telling the ground truth; 0: not")
+    add("--shift", type=int, default=0, help="pictures are moved by up to so many pixels")
     add("--episodes", type=int, help="use only the first so many; default all")
-    add("--held-out", type=int, default=10, help="the last of them, used to measure only")
+    add("--held-out", type=int, default=20, help="the last of them, used to measure only")
     add("--backbone-weights", help="such as ResNet18_Weights.IMAGENET1K_V1; none by default")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
     add("--seed", type=int, default=0, help="of the training")

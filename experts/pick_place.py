@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from experts import kinematics
-from experts.waypoints import WAYPOINTS, Interpolation, Waypoint
+from experts.waypoints import WAYPOINTS, Interpolation, Waypoint, strayed
 from pp_env import panda, rotation
-from pp_env.config import HOME_JOINT_POS, HOME_TCP, ObjectConfig, TaskConfig
+from pp_env.config import HOME_JOINT_POS, HOME_TCP, ObjectConfig, TaskConfig, TimingConfig
 from pp_env.layout import OBSERVATION
 
 _HOME = np.array(HOME_JOINT_POS)
@@ -21,6 +21,13 @@ _LIMIT_MARGIN = 0.02  # rad that a planned posture keeps from the joint limits
 _POINTING_DOWN = np.diag([1.0, -1.0, -1.0])  # panda_hand's axes at HOME
 
 _MAX_NOISE = 0.2  # rad
+_MAX_WANDER = 0.5  # rad
+_WANDER_WAVES = 3  # of which the k-th has a k-th of the size
+# Joints 2, 4 and 6 raise and lower the hand, which must stay clear of table and object.
+_WANDER_SHARES = np.array([1.0, 0.3, 1.0, 0.3, 1.0, 0.3, 1.0])
+_WANDERING = tuple(
+    i for i, w in enumerate(WAYPOINTS) if w.name in ("APPROACH_PICK", "MOVE_TO_PLACE")
+)
 _PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object that is held near its top
 _TALL = 0.045  # m: what is higher comes too near to the fingertips at HOME
 _STRAY = 0.02  # m that noise may move the TCP beside and above tall objects
@@ -72,13 +79,20 @@ class PickPlaceExpert:
             Where contact is near, the hand's pose stays exact and the noise goes into the arm's
             posture instead, so that episodes vary but the grasp does not suffer.
         hold_steps: Actions at HOME at the end, for an arm that follows with a delay.
+        wander_rad: On the way to pick and place the arm wanders off its line by up to about this.
+            On a straight line the first movement betrays where it ends, and a policy that learns
+            from it need not look at the object (docs/training.md). Not with tall objects.
 
     Raises:
         ValueError: An argument is out of range.
     """
 
     def __init__(
-        self, steps_per_segment: int = 30, noise_rad: float = 0.05, hold_steps: int = 0
+        self,
+        steps_per_segment: int = 30,
+        noise_rad: float = 0.05,
+        hold_steps: int = 0,
+        wander_rad: float = 0.0,
     ) -> None:
         if steps_per_segment < 1:
             raise ValueError(f"steps_per_segment must be at least 1, got {steps_per_segment}")
@@ -86,9 +100,12 @@ class PickPlaceExpert:
             raise ValueError(f"hold_steps must not be negative, got {hold_steps}")
         if not 0.0 <= noise_rad <= _MAX_NOISE:
             raise ValueError(f"noise_rad must be from 0 to {_MAX_NOISE}, got {noise_rad}")
+        if not 0.0 <= wander_rad <= _MAX_WANDER:
+            raise ValueError(f"wander_rad must be from 0 to {_MAX_WANDER}, got {wander_rad}")
         self._steps_per_segment = steps_per_segment
         self._noise_rad = noise_rad
         self._hold_steps = hold_steps
+        self._wander_rad = wander_rad
         self._interpolation: Interpolation | None = None
 
     @property
@@ -121,16 +138,32 @@ class PickPlaceExpert:
         noise = rng.uniform(-self._noise_rad, self._noise_rad, size=(len(WAYPOINTS), 7))
         targets = _with_noise(targets, noise, _STRAY if handling.is_tall else np.inf)
         highest_top = info["goal_pos"][2] + handling.scene_height
+        begin = np.append(start["joint_pos"], start["gripper_pos"].mean())
+        may_wander = self._wander_rad > 0.0 and not handling.is_tall
         self._interpolation = Interpolation(
-            np.append(start["joint_pos"], start["gripper_pos"].mean()),
+            begin,
             targets,
             self._steps_per_segment,
             _detours(targets, highest_top) if handling.is_tall else {},
+            self._draw_wander(np.vstack([begin, targets])[:, :7], rng) if may_wander else {},
         )
 
     def act(self, observation) -> np.ndarray:
         """The next action (8,), whatever the observation: the plan is open loop."""
         return self._plan().next_action()
+
+    def _draw_wander(self, knots: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
+        """Sizes (waves, 7), rad, by segment between the knots (10, 7), such that the arm can."""
+        share = np.linspace(0.0, 1.0, self._steps_per_segment + 1)
+        drawn = {}
+        for i in _WANDERING:
+            sizes = rng.uniform(-1.0, 1.0, size=(_WANDER_WAVES, 7)) * _WANDER_SHARES
+            sizes *= self._wander_rad / np.arange(1, _WANDER_WAVES + 1)[:, None]
+            line = knots[i] + share[:, None] * (knots[i + 1] - knots[i])
+            while not _is_feasible(line + strayed(sizes, share)) and _is_feasible(line):
+                sizes /= 2
+            drawn[i] = sizes
+        return drawn
 
     def _plan(self) -> Interpolation:
         if self._interpolation is None:
@@ -293,6 +326,13 @@ def _with_noise(targets: np.ndarray, noise: np.ndarray, stray: float) -> np.ndar
             same_pose = i > 0 and np.array_equal(targets[i, :7], targets[i - 1, :7])
             noisy[i, :7] = noisy[i - 1, :7] if same_pose else _vary(targets[i, :7], noise[i, 6])
     return noisy
+
+
+def _is_feasible(path: np.ndarray) -> bool:
+    """Whether postures (n, 7) at control rate keep to the joints' limits and speeds."""
+    speed = np.abs(np.diff(path, axis=0)) * TimingConfig.control_hz
+    inside = (path >= panda.JOINT_LOWER) & (path <= panda.JOINT_UPPER)
+    return bool(inside.all() and (speed <= panda.JOINT_VELOCITY_LIMIT).all())
 
 
 def _moved(posture: np.ndarray, noise: np.ndarray, stray: float) -> np.ndarray:

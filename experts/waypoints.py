@@ -44,13 +44,14 @@ WAYPOINTS = (  # the arm starts at HOME
 
 
 class Interpolation:
-    """Straight lines in joint space, one segment per waypoint, then standing still at the last.
+    """Lines in joint space, one segment per waypoint, then standing still at the last.
 
     Args:
         start: (8,) action at which the first segment begins.
         targets: (n, 8) action at the end of each segment.
         steps_per_segment: Actions per segment, at least 1.
         detours: By segment, an action (8,) that it passes on its way, at an even pace.
+        wander: By segment without a detour, sizes (waves, 7) of what `strayed` adds to its line.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Interpolation:
         targets: np.ndarray,
         steps_per_segment: int,
         detours: Mapping[int, np.ndarray] | None = None,
+        wander: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         self._knots = np.vstack([start, targets])
         self._steps_per_segment = steps_per_segment
         self._detours = detours or {}
+        self._wander = wander or {}
         self._step = 0
 
     @property
@@ -85,7 +88,24 @@ class Interpolation:
                 after, share = middle, done / first
             else:
                 before, share = middle, (done - first) / second if second else 1.0
-        return (before + share * (after - before)).astype(np.float32)
+        action = before + share * (after - before)
+        if segment in self._wander:
+            action[:7] += strayed(self._wander[segment], np.array(share))
+        return action.astype(np.float32)
+
+
+def strayed(sizes: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """How far off its line a wandering arm is: sine waves, which fade out towards the end.
+
+    Args:
+        sizes: (waves, 7) rad, of half a wave, a whole one and so on.
+        share: (...) of the segment that is done.
+
+    Returns:
+        (..., 7) rad.
+    """
+    waves = np.sin(np.pi * share[..., None] * np.arange(1, len(sizes) + 1))
+    return (1.0 - share[..., None]) * (waves @ sizes)
 
 
 def _duration(before: np.ndarray, after: np.ndarray) -> float:

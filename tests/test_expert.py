@@ -70,6 +70,24 @@ def test_noise_varies_the_posture_at_contact():
     assert (downs.std(axis=0) > 1e-3).any()
 
 
+def test_a_wandering_arm_leaves_its_line_and_comes_back_to_it():
+    straight, wandering = (
+        np.array([planned(expert, seed=seed)[:, :7] for seed in range(20)])
+        for expert in (
+            PickPlaceExpert(noise_rad=0.0),
+            PickPlaceExpert(noise_rad=0.0, wander_rad=0.4),
+        )
+    )
+    apart = np.abs(wandering - straight).max(axis=(0, 2))
+    for i, name in enumerate(PHASES):
+        within = apart[30 * i : 30 * (i + 1)]
+        assert within[-1] < 1e-5, name
+        assert (within.max() > 0.2) == (name in ("APPROACH_PICK", "MOVE_TO_PLACE")), name
+    assert (np.abs(np.diff(wandering, axis=1)) * 30 < panda.JOINT_VELOCITY_LIMIT + 1e-4).all()
+    assert (wandering >= panda.JOINT_LOWER).all()
+    assert (wandering <= panda.JOINT_UPPER).all()
+
+
 def test_without_noise_episodes_are_equal():
     expert = PickPlaceExpert(noise_rad=0.0)
     np.testing.assert_array_equal(planned(expert, seed=0), planned(expert, seed=1))
@@ -115,6 +133,7 @@ def test_an_unreachable_place_is_an_error_before_any_action():
         ({"steps_per_segment": 0}, "at least 1, got 0"),
         ({"noise_rad": -0.1}, "from 0 to 0.2, got -0.1"),
         ({"noise_rad": 1.0}, "from 0 to 0.2, got 1.0"),
+        ({"wander_rad": 0.6}, "wander_rad must be from 0 to 0.5, got 0.6"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -67,8 +67,9 @@ def test_episodes_are_made_again_from_their_seeds(dataset, capsys):
     assert "2 of 2 episodes are equal" in capsys.readouterr().out
 
 
-def test_other_noise_does_not_reproduce(dataset, tmp_path, capsys):
-    other = falsify(dataset, tmp_path / "other", "noise_rad", lambda _: 0.02)
+@pytest.mark.parametrize(("name", "value"), [("noise_rad", 0.02), ("wander_rad", 0.3)])
+def test_another_expert_does_not_reproduce(dataset, tmp_path, capsys, name, value):
+    other = falsify(dataset, tmp_path / "other", name, lambda _: value)
     assert replay.reproduce_main([str(other), "--episode", "1"]) == 1
     assert "differs in action from frame 0" in capsys.readouterr().out
 

@@ -1,0 +1,307 @@
+"""Eyes for the policy of train_bc.py: a small network on the CPU that finds things in pictures.
+
+Usage, from the project's folder:
+    python -m examples.train_eyes --dataset datasets/pictures --hands runs/bc/policy.pt
+    pp-evaluate --policy examples.train_eyes:make --obs-type pixels_agent_pos --resolution 160 \
+        --preset fast --num-episodes 100
+
+The eyes learn the environment state from both cameras' pictures, the hands (train_bc.py) what to
+do with it. At work, the policy gets pictures and the arm's state and nothing else. Of that state
+the eyes get the fingers only, or they would guess from the arm's movement what they should look
+for: docs/training.md.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import collect
+from examples.train_bc import ChunkPolicy, Executor, Settings
+from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION
+from recorder.dataset import Dataset
+
+CHECKPOINT = "EYES"  # environment variable: what `make` loads
+DEFAULT_CHECKPOINT = "runs/eyes/policy.pt"
+TRUTH = "environment_state"  # the dataset's column
+RESOLUTION, PRESET = 160, "fast"
+CAMERAS = ("cam_high", "cam_wrist")
+TABLE_PIXELS, WRIST_PIXELS = 96, 40
+TABLE_ROW, TABLE_COLUMN = 40, 44  # where the table's part of cam_high's picture begins
+FINGERS = OBSERVATION.names.index("gripper_pos_0")
+# Channels, size, stride and dilation of each layer.
+CONVOLUTIONS = ((16, 5, 2, 1), (32, 3, 2, 1), (32, 3, 1, 1), (32, 3, 1, 2))
+LEAST_SPREAD = 0.03  # m: what hardly varies must not weigh as much as what is looked for
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the eyes get, of some frames.
+
+    Attributes:
+        table: (frames, 3, 96, 96) uint8 from cam_high.
+        wrist: (frames, 3, 40, 40) uint8 from cam_wrist.
+        fingers: (frames, 2) positions, m.
+    """
+
+    table: Tensor
+    wrist: Tensor
+    fingers: Tensor
+
+    def __getitem__(self, rows: Tensor | slice) -> "Views":
+        return Views(self.table[rows], self.wrist[rows], self.fingers[rows])
+
+    def __len__(self) -> int:
+        return len(self.fingers)
+
+
+class Keypoints(nn.Module):
+    """Where in a picture 32 learned features are, (..., 64), each axis from -1 to 1."""
+
+    def __init__(self, features: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for channels, size, stride, dilation in CONVOLUTIONS:
+            padding = dilation * (size // 2)
+            layers += [
+                nn.Conv2d(before, channels, size, stride, padding, dilation),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
+            before = channels
+        self._layers = nn.Sequential(*layers, nn.Conv2d(before, features, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """From pictures (..., 3, H, W) uint8."""
+        maps = self._layers(pictures.float() / 127.5 - 1)
+        share = maps.flatten(2).softmax(-1).unflatten(2, maps.shape[2:])
+        y, x = (torch.linspace(-1, 1, n) for n in maps.shape[2:])
+        return torch.cat([share.sum(2) @ x, share.sum(3) @ y], dim=1)
+
+
+class Eyes(nn.Module):
+    """The environment state (..., 11), from what the cameras see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        size = ENVIRONMENT_STATE.size
+        self._table, self._wrist = Keypoints(), Keypoints()
+        self._layers = nn.Sequential(
+            nn.Linear(2 * 64 + 2, 256),
+            nn.ReLU(),
+            nn.Linear(256, 256),
+            nn.ReLU(),
+            nn.Linear(256, size),
+        )
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("spread", torch.ones(size))
+
+    def normalise(self, truth: Tensor) -> None:
+        """Takes means and deviations from environment states (frames, 11)."""
+        self.mean.copy_(truth.mean(0))
+        self.spread.copy_(truth.std(0).clamp_min(LEAST_SPREAD))
+
+    def forward(self, views: Views) -> Tensor:
+        """(frames, 11)."""
+        seen = [self._table(views.table), self._wrist(views.wrist), 50 * views.fingers - 1]
+        return self._layers(torch.cat(seen, dim=1)) * self.spread + self.mean
+
+    def loss(self, views: Views, truth: Tensor) -> Tensor:
+        """Mean absolute error, in deviations."""
+        return ((self(views) - truth) / self.spread).abs().mean()
+
+
+def look(pixels: dict[str, np.ndarray], state: np.ndarray) -> Views:
+    """What the eyes get of pictures (n, 160, 160, 3) by camera and states (n, 23)."""
+    table, wrist = (torch.from_numpy(pixels[camera]).permute(0, 3, 1, 2) for camera in CAMERAS)
+    rows, columns = (slice(n, n + TABLE_PIXELS) for n in (TABLE_ROW, TABLE_COLUMN))
+    return Views(
+        table=table[:, :, rows, columns],
+        wrist=nn.functional.avg_pool2d(wrist.float(), RESOLUTION // WRIST_PIXELS).to(torch.uint8),
+        fingers=torch.from_numpy(state[:, FINGERS : FINGERS + 2].astype(np.float32)),
+    )
+
+
+def read(dataset: Dataset, episodes: Sequence[int], every: int) -> tuple[Views, Tensor]:
+    """Every so many frames of some episodes, and the environment state (frames, 11) there."""
+    counts = [-(-dataset.episodes[episode]["length"] // every) for episode in episodes]
+    # Whole at once: thousands of pieces beside what is decoded would fill the memory with gaps.
+    views = Views(
+        table=torch.empty(sum(counts), 3, TABLE_PIXELS, TABLE_PIXELS, dtype=torch.uint8),
+        wrist=torch.empty(sum(counts), 3, WRIST_PIXELS, WRIST_PIXELS, dtype=torch.uint8),
+        fingers=torch.empty(sum(counts), 2),
+    )
+    truth, end = [], 0
+    for episode, count in zip(episodes, counts, strict=True):
+        rows = dataset.rows(episode)
+        pixels = {}
+        for camera in CAMERAS:
+            frames = dataset.frames(episode, f"observation.images.{camera}")
+            pixels[camera] = np.stack(list(islice(frames, 0, None, every)))
+        seen = look(pixels, rows["observation.state"][::every])
+        part = slice(end, end := end + count)
+        for name in ("table", "wrist", "fingers"):
+            getattr(views, name)[part] = getattr(seen, name)
+        truth.append(torch.tensor(rows[TRUTH][::every]))
+    return views, torch.cat(truth)
+
+
+def train(eyes: Eyes, views: Views, truth: Tensor, args: argparse.Namespace) -> None:
+    """Trains for `args.steps`; prints the loss every now and then."""
+    eyes.normalise(truth)
+    optimizer = torch.optim.AdamW(eyes.parameters(), args.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps)
+    total, every = 0.0, max(1, args.steps // 20)
+    for step in range(1, args.steps + 1):
+        rows = torch.randint(len(views), (args.batch,))
+        loss = eyes.loss(views[rows], truth[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+        if step % every == 0:
+            print(f"step {step} of {args.steps}: loss {total / every:.4f}", flush=True)
+            total = 0.0
+    eyes.eval()
+
+
+@torch.no_grad()
+def errors(eyes: Eyes, views: Views, truth: Tensor) -> dict[str, np.ndarray]:
+    """By "object" and "goal", how far off (frames,) they are seen in the plane, m."""
+    seen = torch.cat([eyes(views[rows]) for rows in torch.arange(len(views)).split(256)])
+    seen, real = (ENVIRONMENT_STATE.unpack(values.numpy()) for values in (seen, truth))
+    return {
+        name: np.linalg.norm((seen[f"{name}_pos"] - real[f"{name}_pos"])[:, :2], axis=1)
+        for name in ("object", "goal")
+    }
+
+
+class Seeing:
+    """Eyes and hands: from pictures and the arm's state to the next actions."""
+
+    def __init__(self, eyes: Eyes, hands: ChunkPolicy) -> None:
+        self._eyes, self._hands = eyes, hands
+
+    @torch.no_grad()
+    def actions(self, observation: dict[str, Any]) -> np.ndarray:
+        """The next actions (chunk, 8) for an observation of `pixels_agent_pos`."""
+        pixels = {name: picture[None] for name, picture in observation["pixels"].items()}
+        state = observation["agent_pos"]
+        seen = self._eyes(look(pixels, state[None]))[0].numpy()
+        return self._hands.actions(np.concatenate([state, seen]))
+
+
+def make(env: gym.Env) -> Executor:
+    """The trained policy, for `pp-evaluate`.
+
+    Raises:
+        ValueError: The environment shows other pictures than the eyes learned from.
+    """
+    config = env.unwrapped.config.render
+    if (config.resolution, config.preset) != (RESOLUTION, PRESET):
+        raise ValueError(
+            f"the eyes need --obs-type pixels_agent_pos --resolution {RESOLUTION} --preset {PRESET}"
+        )
+    torch.set_num_threads(1)
+    path = os.environ.get(CHECKPOINT, DEFAULT_CHECKPOINT)
+    saved = torch.load(path, weights_only=True)
+    eyes = Eyes()
+    eyes.load_state_dict(saved["eyes"])
+    hands, settings = load_hands(saved["hands"])
+    return Executor(Seeing(eyes.eval(), hands), settings.execute)
+
+
+def load_hands(saved: dict[str, Any]) -> tuple[ChunkPolicy, Settings]:
+    """The policy that train_bc.py saved, and what made it."""
+    settings = Settings(**saved["settings"])
+    hands = ChunkPolicy(settings, len(saved["weights"]["input_mean"]))
+    hands.load_state_dict(saved["weights"])
+    return hands.eval(), settings
+
+
+def open_dataset(root: Path, episodes: int) -> Dataset:
+    """The dataset with at least so many episodes, collected now if there is none.
+
+    Raises:
+        ValueError: It has fewer episodes, or other pictures.
+        RuntimeError: The collection failed.
+    """
+    if not root.exists():
+        options = ["--num-episodes", str(episodes), "--output", str(root), "--preset", PRESET]
+        if collect.main([*options, "--resolution", str(RESOLUTION)]) != 0:
+            raise RuntimeError(f"collect.py {' '.join(options)} failed")
+    dataset = Dataset(root)
+    shapes = {camera: tuple(dataset.features[camera]["shape"]) for camera in dataset.cameras}
+    wanted = {f"observation.images.{name}": (RESOLUTION, RESOLUTION, 3) for name in CAMERAS}
+    if dataset.num_episodes < episodes or shapes != wanted:
+        raise ValueError(
+            f"{root} must have at least {episodes} episodes with pictures {wanted}, but has "
+            f"{dataset.num_episodes} with {shapes}; give another --dataset to have it collected"
+        )
+    return dataset
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    hands = torch.load(args.hands, weights_only=True)
+    load_hands(hands)
+    dataset = open_dataset(args.dataset, args.episodes)
+    taught = args.episodes - args.held_out
+    views, truth = read(dataset, range(taught), args.every)
+    print(f"{len(views)} frames of {taught} episodes", flush=True)
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    eyes = Eyes()
+    train(eyes, views, truth, args)
+    result: dict[str, Any] = {
+        "frames": len(views), "episodes": taught, "steps": args.steps,
+        "train_s": time.perf_counter() - begin, "train_cpu_s": time.process_time() - begin_cpu,
+    }  # fmt: skip
+    for name, found in errors(eyes, *read(dataset, range(taught, args.episodes), 5)).items():
+        median, most = (1000 * float(np.quantile(found, share)) for share in (0.5, 0.9))
+        result[f"{name}_mm"] = {"median": median, "90 %": most}
+        print(f"unseen scenes: {name} to {median:.1f} mm (median), {most:.1f} mm (90 %)")
+    args.output.mkdir(parents=True, exist_ok=True)
+    torch.save({"eyes": eyes.state_dict(), "hands": hands}, args.output / "policy.pt")
+    (args.output / "eyes.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(f"training took {result['train_cpu_s']:.0f} s of CPU")
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataset", type=Path, default=Path("datasets/pictures"), help="collected if absent")
+    add("--hands", type=Path, default=Path("runs/bc/policy.pt"), help="of train_bc.py")
+    add("--output", type=Path, default=Path("runs/eyes"), help="for policy.pt and eyes.json")
+    add("--episodes", type=int, default=400, help="of the dataset, the first so many")
+    add("--held-out", type=int, default=20, help="the last of them, used to measure only")
+    add("--every", type=int, default=5, help="every so many frames")
+    add("--steps", type=int, default=2000, help="gradient steps")
+    add("--batch", type=int, default=64, help="frames per gradient step")
+    add("--learning-rate", type=float, default=3e-3, help="at its highest")
+    add("--seed", type=int, default=0, help="of the training")
+    add("--threads", type=int, default=1, help="more may change the numbers")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -318,17 +318,20 @@ class RenderPreset:
         samples: Samples per pixel for smooth edges; 0 is off.
         shadow_map: Edge of the shadow map in texels; 0 is no shadows.
         mesh_detail: Share of the robot's visual triangles that is kept, in (0, 1].
+        exact_shadows: Whether shadows are those of what is seen, not of the simpler shapes with
+            which it collides.
     """
 
     samples: int
     shadow_map: int
     mesh_detail: float
+    exact_shadows: bool = False
 
 
 RENDER_PRESETS = {
     "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.05),
-    "default": RenderPreset(samples=0, shadow_map=512, mesh_detail=0.1),
-    "pretty": RenderPreset(samples=4, shadow_map=4096, mesh_detail=1.0),
+    "default": RenderPreset(samples=0, shadow_map=512, mesh_detail=0.05),
+    "pretty": RenderPreset(samples=4, shadow_map=4096, mesh_detail=1.0, exact_shadows=True),
 }
 
 

@@ -25,7 +25,7 @@ CONSTRAINTS = DEPLOY / "isaac-sim-4.5-constraints.txt"
 MANIFESTS = {path.name: path for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))}
 OLDEST_KUBERNETES = "1.29"
 ISAAC_IMAGE = "nvcr.io/nvidia/isaac-sim"
-NOT_IN_ISAAC = {"mujoco", "gymnasium-robotics", "fast-simplification"}
+NOT_IN_ISAAC = {"mujoco", "PyOpenGL", "gymnasium-robotics", "fast-simplification"}
 
 
 class Pod(NamedTuple):

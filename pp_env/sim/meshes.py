@@ -14,6 +14,7 @@ Kind = Literal["visual", "collision"]
 SIZE_TOLERANCE = 0.15  # how far a file's box may be from the published size, as a share
 
 _LEAST_TRIANGLES = 600  # of a part: the fingers, the smallest, stay whole
+_AGGRESSIVENESS = 4  # of the simplification; the library's 7 leaves spikes and holes
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
 
 
@@ -49,7 +50,9 @@ def simplified(kind: Kind, part: str, detail: float) -> tuple[np.ndarray, np.nda
     vertices, faces = load(kind, part)
     target = max(round(len(faces) * detail), _LEAST_TRIANGLES)
     if target < len(faces):
-        vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target)[:2]
+        vertices, faces = fast_simplification.simplify(
+            vertices, faces, target_count=target, agg=_AGGRESSIVENESS
+        )[:2]
     return vertices, faces
 
 

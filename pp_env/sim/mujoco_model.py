@@ -21,6 +21,12 @@ _WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
 # Who collides with whom: the robot with the scene and the scene with itself, not robot with robot.
 _ROBOT_BIT, _SCENE_BIT = 1, 2
 
+# A geom's group says what it is for. What is seen need not be what casts shadows: the shapes that
+# collide are simpler and cast all but the same.
+_SEEN_AND_CASTING, _SEEN, _CASTING = 0, 2, 3
+SEEN_GROUPS = (_SEEN_AND_CASTING, _SEEN)
+CASTING_GROUPS = (_SEEN_AND_CASTING, _CASTING)
+
 
 def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     """The scene of `config` as a compiled MuJoCo model."""
@@ -101,6 +107,7 @@ def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
         rgba=[*config.floor_rgb, 1.0],
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
+        group=_SEEN,
     )
 
 
@@ -134,7 +141,7 @@ def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> Non
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
     )
     if obj.mesh is not None:
-        geom.group = 3  # collides, and is not seen
+        geom.group = _CASTING
         _add_object_mesh(spec, body, obj, obj.mesh)
 
 
@@ -162,7 +169,7 @@ def _add_object_mesh(
         mass=0,
         contype=0,
         conaffinity=0,
-        group=2,
+        group=_SEEN,
     )
 
 
@@ -178,6 +185,7 @@ def _add_marker(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
             rgba=[*disc.rgb, 1.0],
             contype=0,
             conaffinity=0,
+            group=_SEEN,
         )
 
 
@@ -268,7 +276,7 @@ def _add_meshes(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detai
         meshname=name,
         contype=_ROBOT_BIT,
         conaffinity=_SCENE_BIT,
-        group=3,
+        group=_CASTING,
     )
 
 
@@ -283,7 +291,7 @@ def _add_finger(spec: mujoco.MjSpec, body: mujoco.MjsBody, mesh_detail: float) -
             condim=4,
             contype=_ROBOT_BIT,
             conaffinity=_SCENE_BIT,
-            group=3,
+            group=_CASTING,
         )
 
 
@@ -300,5 +308,5 @@ def _add_visual(
         rgba=rgba,
         contype=0,
         conaffinity=0,
-        group=2,
+        group=_SEEN,
     )

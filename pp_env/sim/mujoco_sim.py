@@ -1,4 +1,4 @@
-"""The embedded simulator: MuJoCo's CPU physics and OpenGL pictures without a screen."""
+"""The embedded simulator: MuJoCo's CPU physics."""
 
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
@@ -6,17 +6,17 @@
 import copy
 import os
 import sys
-from contextlib import suppress
 from typing import Any
 
 import mujoco
 import numpy as np
 
 from pp_env import panda, rotation
-from pp_env.config import RENDER_PRESETS, PickPlaceConfig
-from pp_env.sim.api import SEGMENTS, Command, InitialState, PlacedObject, Pose, SimState
+from pp_env.config import PickPlaceConfig
+from pp_env.sim.api import Command, InitialState, PlacedObject, Pose, SimState
 from pp_env.sim.grasp import is_grasped
 from pp_env.sim.mujoco_model import build_model, numbered
+from pp_env.sim.mujoco_pictures import Pictures
 from pp_env.sim.mujoco_variation import SceneVariation
 
 _SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
@@ -46,7 +46,7 @@ class MujocoSimulator:
         self._model = copy.copy(twin._model) if twin else build_model(config)
         self._variation = SceneVariation(self._model, config)
         self._data = mujoco.MjData(self._model)
-        self._pictures = twin._pictures if twin else _Pictures(config)
+        self._pictures = twin._pictures if twin else Pictures(config)
         self._viewer = None
         self._settle_steps = round(_SETTLE_TIME * config.timing.physics_hz)
         self._index()
@@ -215,150 +215,6 @@ class _Body:
         data.qpos[self._qpos] = self._away
         model.geom_contype[self._geom] = model.geom_conaffinity[self._geom] = 0
         model.body_gravcomp[self.id] = 1.0
-
-
-class _Pictures:
-    """A renderer that is made when the first picture is asked for."""
-
-    def __init__(self, config: PickPlaceConfig) -> None:
-        self._config = config
-        self._renderer: _Renderer | None = None
-
-    def draw(
-        self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, kind: str, target: int
-    ) -> np.ndarray:
-        """A picture; every model must have the first one's meshes and textures.
-
-        Args:
-            model: What is drawn.
-            data: Its state.
-            camera: Which camera's.
-            kind: One of `IMAGE_TYPES`.
-            target: The body of the object that is to be moved.
-        """
-        if self._renderer is None:
-            self._renderer = _Renderer(model, self._config)
-        self._renderer.model = model
-        if kind == "depth":
-            return self._renderer.depth(data, camera)
-        if kind == "segmentation":
-            return self._renderer.segmentation(data, camera, target)
-        return self._renderer.render(data, camera)
-
-    def close(self) -> None:
-        """Frees the renderer; a second call has no effect."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-
-class _Renderer:
-    """Both cameras through one OpenGL context.
-
-    Not `mujoco.Renderer`, because that takes its OpenGL platform from the environment at the
-    moment when mujoco is first imported, which may be long before this package is.
-    """
-
-    def __init__(self, model: mujoco.MjModel, config: PickPlaceConfig) -> None:
-        size = config.render.resolution
-        self._gl: Any = None
-        try:
-            self._gl = _make_gl_context(size)
-            self._gl.make_current()
-            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        except Exception as error:  # each platform of mujoco raises its own
-            raise RuntimeError(
-                f"pictures need OpenGL without a screen, which failed with '{error}'; on Debian or "
-                "Ubuntu try 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0'"
-            ) from error
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self.model = model
-        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 16)
-        self._set_flags(RENDER_PRESETS[config.render.preset].shadow_map > 0)
-        self._option = mujoco.MjvOption()
-        self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._rect = mujoco.MjrRect(0, 0, size, size)
-        self._pixels = np.empty((size, size, 3), dtype=np.uint8)
-
-    def _set_flags(self, shadows: bool) -> None:
-        flags = self._scene.flags
-        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
-        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
-
-    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """(H, W, 3) uint8."""
-        self._draw(data, camera)
-        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
-        return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
-
-    def _draw(self, data: mujoco.MjData, camera: str) -> None:
-        self._gl.make_current()
-        self._camera.fixedcamid = self.model.camera(camera).id
-        everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(
-            self.model, data, self._option, None, self._camera, everything, self._scene
-        )
-        mujoco.mjr_render(self._rect, self._scene, self._context)
-
-    def depth(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """(H, W) float32, m along the viewing direction."""
-        self._draw(data, camera)
-        buffer = np.empty(self._pixels.shape[:2], dtype=np.float32)
-        mujoco.mjr_readPixels(None, buffer, self._rect, self._context)
-        scale = self.model.stat.extent
-        near, far = self.model.vis.map.znear * scale, self.model.vis.map.zfar * scale
-        return (near / (1.0 - buffer[::-1] * (1.0 - near / far))).astype(np.float32)
-
-    def segmentation(self, data: mujoco.MjData, camera: str, target: int) -> np.ndarray:
-        """(H, W) uint8 of `SEGMENTS`; `target` is the body of the object to be moved."""
-        flags = self._scene.flags
-        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
-        try:
-            self._draw(data, camera)
-        finally:
-            flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = False
-        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
-        drawn = self._pixels[::-1].astype(np.int32) @ [1, 256, 65536]  # 0 is nothing
-        segments = np.zeros(self._scene.ngeom + 1, dtype=np.uint8)
-        for i, geom in enumerate(self._scene.geoms[: self._scene.ngeom]):
-            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
-                segments[i + 1] = SEGMENTS[self._segment_of(geom.objid, target)]
-        return segments[drawn]
-
-    def _segment_of(self, geom: int, target: int) -> str:
-        body = self.model.body(self.model.geom_bodyid[geom])
-        if body.id == target:
-            return "object"
-        if body.name == "world":
-            return self.model.geom(geom).name
-        if body.name.startswith("object"):
-            return "distractor"
-        return "marker" if body.name == "place_marker" else "robot"
-
-    def close(self) -> None:
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
-        self._gl = None
-
-    def __del__(self) -> None:
-        # Freed by whoever collects it, MuJoCo's context would take another's textures with it.
-        if self._gl is not None:
-            with suppress(Exception):  # the interpreter may be on its way out
-                self.close()
-
-
-def _make_gl_context(size: int):
-    platform = os.environ.get("MUJOCO_GL", "egl" if sys.platform == "linux" else "")
-    if platform == "egl":
-        from mujoco.egl import GLContext
-    elif platform == "osmesa":
-        from mujoco.osmesa import GLContext
-    else:
-        from mujoco.gl_context import GLContext
-    return GLContext(size, size)
 
 
 def _slice(indices: list[int]) -> slice:

@@ -1,0 +1,1 @@
+"""SERVES: an HTTP interface, a live view and a page for collecting demonstrations."""

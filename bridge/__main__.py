@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import collect
+import collection
 from bridge import logs
 from bridge.board import MOST_VIEWERS, Board
 from bridge.messages import RefusalError
@@ -47,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
         status = serve(args, config, token)
     except (OSError, RuntimeError, ImportError) as error:
         _LOG.error("ended", extra={"reason": str(error)}, exc_info=error)
+    except KeyboardInterrupt:
+        _LOG.warning("ended at once")
+        status = 130
     finally:
         leave(status)
     return status
@@ -66,7 +70,7 @@ def serve(args: argparse.Namespace, config: PickPlaceConfig, token: str | None) 
         web = WebProcess(board, web_settings(args, token))
         _LOG.info("listening", extra={"address": f"http://{args.host}:{web.port}"})
         try:
-            env = collect.make_env(args, config)
+            env = collection.make_env(args, config)
             try:
                 env.reset(seed=0)  # draws: no OpenGL, no service
                 work(Service(args, config, env, board, web.commands, args.root), args.resume)

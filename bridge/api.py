@@ -31,7 +31,7 @@ _DEFAULT = collect.make_parser().get_default
 _BOUNDARY = "picture"
 _MJPEG = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self'; "
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; "
     "media-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 

@@ -20,18 +20,18 @@ class StatusCollector:
     def collect(self) -> Iterator[Metric]:
         """The metrics."""
         status = self._board.status()
-        totals = status["totals"]
+        request = status["request"] or {"num_episodes": 0}
         gauges = {
             "collecting": ("1 while a collection runs", status["state"] == "collecting"),
             "ready": ("1 once the simulator runs", status["state"] != "starting"),
-            "wanted_episodes": ("Of the newest collection", status["wanted"]),
-            "episodes": ("Finished, of the newest collection", status["episodes"]),
+            "wanted_episodes": ("Of the newest collection", request["num_episodes"]),
+            "finished_episodes": ("Of the newest collection", status["episodes"]),
             "frames_per_second": ("Of the collection", status["frames_per_second"] or 0.0),
             "viewers": ("Who watch the cameras", self._board.viewers),
             "silence_seconds": ("Since the simulator's last turn", self._board.silence()),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"pp_bridge_{name}", text, value)
-        for name, value in totals.items():
+        for name, value in status["totals"].items():
             text = f"Since the service has started: {name.replace('_', ' ')}"
             yield CounterMetricFamily(f"pp_bridge_{name}", text, value)

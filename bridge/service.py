@@ -13,7 +13,8 @@ import gymnasium as gym
 
 from bridge.board import Board
 from bridge.messages import Command, RefusalError, Reply
-from collect import Collection, StopRequest, make_expert
+from collect import StopRequest
+from collection import Collection, make_expert
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import keep_alive
 from recorder.dataset import DatasetError
@@ -91,14 +92,14 @@ class Run:
         self._frames_per_episode = expert.num_steps
         self._frame = 0
         self._times: deque[float] = deque()
-        self._finished = self.collection.tally.attempts
 
     def step(self) -> bool:
         """Drives one frame; False once the collection is complete."""
         going = self.collection.step()
-        ended = self.collection.tally.attempts != self._finished
-        self._finished = self.collection.tally.attempts
-        self._frame = 0 if ended else self._frame + 1
+        if self.collection.between_episodes:
+            self._frame = 0
+            return going
+        self._frame += 1
         now = time.monotonic()
         self._times.append(now)
         while self._times[0] < now - _RATE_OVER:

@@ -73,7 +73,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	@touch $@
 
 $(VENV)/.ready-dev: setup.cfg pyproject.toml deploy/bootstrap.py
-	$(PYTHON) deploy/bootstrap.py $(VENV) ".[dev]"
+	$(PYTHON) deploy/bootstrap.py $(VENV) ".[dev,bridge]"
 	@touch $@ $(VENV)/.ready
 
 $(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstrap.py

@@ -31,8 +31,9 @@ _DEFAULT = collect.make_parser().get_default
 _BOUNDARY = "picture"
 _MJPEG = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; "
-    "media-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
 )
 
 # Why the simulator's process may refuse, and the HTTP status for it.
@@ -160,7 +161,7 @@ def make_app(board: Board, token: str | None, local_only: bool) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.add_exception_handler(RequestValidationError, _explain)
+    app.exception_handler(RequestValidationError)(_explain)
     app.add_middleware(Guard, local_only=local_only)
     check = TokenCheck(token)
     _include(app, _open_routes(board, check))
@@ -181,12 +182,11 @@ def add_collection(app: FastAPI, board: Board, token: str | None, store: Store, 
     check = [Depends(TokenCheck(token))]
     _include(app, _collect_routes(board, store, ask), check)
     _include(app, _dataset_routes(store), check)
+    _include(app, _metrics_routes(board), check)
 
 
 def _open_routes(board: Board, check: TokenCheck) -> APIRouter:
     routes = APIRouter()
-    registry = CollectorRegistry()
-    registry.register(StatusCollector(board))
 
     @routes.get("/", include_in_schema=False)
     def page() -> FileResponse:
@@ -198,11 +198,6 @@ def _open_routes(board: Board, check: TokenCheck) -> APIRouter:
         if board.silence() > _HUNG_AFTER and board.status()["state"] != "starting":
             raise HTTPException(503, f"the simulator has not moved for {board.silence():.0f} s")
         return Health(state=board.status()["state"])
-
-    @routes.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(check)])
-    def metrics() -> str:
-        """The status for Prometheus."""
-        return generate_latest(registry).decode()
 
     @routes.post("/session", status_code=204, responses=_may(401))
     def begin_session(session: Session, response: Response) -> None:
@@ -303,11 +298,22 @@ def _dataset_routes(store: Store) -> APIRouter:
     return routes
 
 
+def _metrics_routes(board: Board) -> APIRouter:
+    routes = APIRouter()
+    registry = CollectorRegistry()
+    registry.register(StatusCollector(board))
+
+    @routes.get("/metrics", response_class=PlainTextResponse)
+    def metrics() -> str:
+        """The status for Prometheus."""
+        return generate_latest(registry).decode()
+
+    return routes
+
+
 def _include(app: FastAPI, routes: APIRouter, dependencies: Sequence[Any] = ()) -> None:
     """Adds routes under both of their names; one is enough in the documentation."""
-    refusals = {403: {"model": Problem}, 413: {"model": Problem}, 422: {"model": Problem}}
-    if dependencies:
-        refusals |= _may(401)
+    refusals = _may(*([401] if dependencies else []), 403, 413, 422)
     app.include_router(routes, dependencies=dependencies, responses=refusals)
     app.include_router(routes, prefix=ALIAS, dependencies=dependencies, include_in_schema=False)
 
@@ -322,12 +328,12 @@ def _settled(reply: Reply) -> Status:
     return Status(**reply.status)
 
 
-def _explain(request: Request, error: RequestValidationError) -> JSONResponse:
+def _explain(_: Request, error: RequestValidationError) -> JSONResponse:
     """Every refusal has one sentence, not FastAPI's tree."""
     reasons = []
     for reason in error.errors():
         where = ".".join(str(part) for part in reason["loc"] if part != "body")
-        got = "" if reason["type"] in _WITHOUT_INPUT else f", got {str(reason['input'])[:100]!r}"
+        got = "" if reason["type"] in _WITHOUT_INPUT else f", got {repr(reason['input'])[:100]}"
         reasons.append(f"{where}: {reason['msg']}{got}".removeprefix(": "))
     return JSONResponse({"detail": "; ".join(reasons)}, 422)
 

@@ -74,14 +74,18 @@ class Board:
             copies = self._view().copy()
         return dict(zip(self.cameras, copies, strict=True))
 
-    def post(self, status: dict[str, Any]) -> bool:
+    def post(self, status: dict[str, Any], wait: float = 0.0) -> bool:
         """Replaces the status.
+
+        Args:
+            status: The new one.
+            wait: How long to wait at most for a reader, s.
 
         Returns:
             Whether it did: not while a reader copies the one before.
         """
         text = json.dumps(status).encode()
-        if not self._text_lock.acquire(block=False):
+        if not self._text_lock.acquire(timeout=wait):
             return False
         try:
             self._text.value = text

@@ -1,9 +1,10 @@
 """Who may come in: tokens, other sites' pages, and bodies that are too large."""
 
 import hmac
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
@@ -15,9 +16,12 @@ LARGEST_BODY = 128 * 1024  # bytes
 
 _COOKIE = "bridge_token"
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_Bearer = Annotated[
+    HTTPAuthorizationCredentials | None, Depends(HTTPBearer(scheme_name="token", auto_error=False))
+]
 
 
-class TokenCheck(HTTPBearer):
+class TokenCheck:
     """A dependency that lets nobody pass without the token, in the header or in the cookie.
 
     Args:
@@ -25,20 +29,16 @@ class TokenCheck(HTTPBearer):
     """
 
     def __init__(self, token: str | None) -> None:
-        super().__init__(scheme_name="token", auto_error=False)
         self._token = token
 
-    async def __call__(self, request: Request) -> HTTPAuthorizationCredentials | None:
+    def __call__(self, request: Request, bearer: _Bearer) -> None:
         """Checks a request."""
-        credentials = await super().__call__(request)
-        given = credentials.credentials if credentials else request.cookies.get(_COOKIE, "")
-        if not self._matches(given):
+        if not self._matches(bearer.credentials if bearer else request.cookies.get(_COOKIE, "")):
             raise HTTPException(
                 401,
                 "this needs the service's token, as 'Authorization: Bearer ...'",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        return credentials
 
     def keep(self, given: str, response: Response) -> None:
         """Puts the right token into a cookie that scripts and other sites can't use."""

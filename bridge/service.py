@@ -13,48 +13,21 @@ import gymnasium as gym
 
 from bridge.board import Board
 from bridge.messages import Command, RefusalError, Reply
+from bridge.spectator import Spectator
 from collect import StopRequest
 from collection import Collection, make_expert
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import keep_alive
 from recorder.dataset import DatasetError
-from recorder.rollout import Episode, Step
 from recorder.status import StatusFile
 
 _IDLE_TURN = 0.05  # s
 _IDLE_PICTURES = 2.0  # per s, while somebody watches
 _RATE_OVER = 10.0  # s over which frames per second are counted
+_PATIENCE = 1.0  # s
 _LONGEST_ERROR = 4000  # characters
 _RUN_FILE = ".bridge.json"
 _LOG = logging.getLogger("bridge")
-
-
-class Spectator:
-    """A sink that shows the pictures that were taken for the dataset, if somebody watches.
-
-    Args:
-        board: Where.
-    """
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-
-    def begin(self, seed: int) -> None:
-        """Nothing to do."""
-
-    def add(self, step: Step) -> None:
-        """Shows the observation's pictures."""
-        if self._board.viewers:
-            self._board.show(step.observation["pixels"])
-
-    def end(self, episode: Episode) -> None:
-        """Nothing to do."""
-
-    def abort(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 class Run:
@@ -208,16 +181,18 @@ class Service:
         if not self._commands.poll(timeout):
             return
         command: Command = self._commands.recv()
+        problem, detail = None, ""
         try:
             if command.name == "start":
                 self._start(command.arguments)
             else:
                 self._stop()
-            reply = Reply(None, "", self.status())
         except RefusalError as refusal:
-            _LOG.warning("refused", extra={"command": command.name, "reason": str(refusal)})
-            reply = Reply(refusal.problem, str(refusal), self.status())
-        self._commands.send(reply)
+            problem, detail = refusal.problem, str(refusal)
+            _LOG.warning("refused", extra={"command": command.name, "reason": detail})
+        status = self.status()
+        self._board.post(status, wait=_PATIENCE)  # who asks next must not see what was before
+        self._commands.send(Reply(problem, detail, status))
 
     def _start(self, request: dict[str, Any]) -> None:
         if self._run:

@@ -148,18 +148,23 @@ class MediaLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._ports = ports
 
-    async def create_datagram_endpoint(self, protocol_factory, local_addr=None, **options):
+    async def create_datagram_endpoint(
+        self, protocol_factory: Any, local_addr: Any = None, *args: Any, **options: Any
+    ) -> Any:
         """As always, but port 0 is the first free one of the range."""
         if local_addr is None or local_addr[1] != 0:
-            return await super().create_datagram_endpoint(protocol_factory, local_addr, **options)
+            return await super().create_datagram_endpoint(
+                protocol_factory, local_addr, *args, **options
+            )
+        host, reasons = local_addr[0], []
         for port in self._ports:
             try:
                 return await super().create_datagram_endpoint(
-                    protocol_factory, (local_addr[0], port), **options
+                    protocol_factory, (host, port), *args, **options
                 )
             except OSError as error:
-                reason = error
-        raise OSError(f"no UDP port of {self._ports} is free on {local_addr[0]}: {reason}")
+                reasons.append(error)
+        raise OSError(f"no UDP port of {self._ports} is free on {host}: {reasons[0]}")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,6 @@
 """The HTTP interface: what may be asked for, and what is answered."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,12 +11,11 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Str
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
-import collect
 import pp_env
 from bridge.board import Board
 from bridge.guard import Guard, TokenCheck
 from bridge.live import Live, OfferError
-from bridge.messages import Reply
+from bridge.messages import Command, Reply, StartRequest
 from bridge.metrics import StatusCollector
 from bridge.store import OutsideError, Store
 from recorder.dataset import DatasetError
@@ -26,7 +25,6 @@ ALIAS = "/v1/sim/bridge"  # every path is there a second time
 _PAGE = Path(__file__).with_name("page.html")
 _HUNG_AFTER = 600.0  # s without a turn of the simulator's loop
 _LARGEST_OFFER = 65_536  # characters
-_DEFAULT = collect.make_parser().get_default
 
 _BOUNDARY = "picture"
 _MJPEG = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
@@ -39,36 +37,13 @@ _POLICY = (
 # Why the simulator's process may refuse, and the HTTP status for it.
 _STATUS_OF = {"invalid": 422, "conflict": 409, "storage": 507, "unavailable": 503}
 
-Ask = Callable[[str, Mapping[str, Any]], Reply]
+Ask = Callable[[Command], Reply]
 
 
 class Problem(BaseModel):
     """Why a request was refused."""
 
     detail: str
-
-
-class StartRequest(BaseModel):
-    """A collection to start; what is left out is as in collect.py."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    num_episodes: int = Field(ge=1, le=1_000_000, description="Episodes in the dataset")
-    output_dir: str = Field(
-        min_length=1,
-        max_length=1000,
-        description="A folder directly below the service's root: its name or its whole path",
-    )
-    skill: Literal["pick_place"] = Field("pick_place", description="What is demonstrated")
-    seed: int = Field(_DEFAULT("seed"), ge=0, lt=2**63, description="Of the collection")
-    steps_per_segment: int = Field(
-        _DEFAULT("steps_per_segment"), ge=1, le=10_000, description="Per waypoint; nine segments"
-    )
-    noise_rad: float = Field(
-        _DEFAULT("noise_rad"), ge=0, le=1, description="On the waypoints' joints, rad"
-    )
-    keep: Literal["success", "all"] = Field(_DEFAULT("keep"), description="Which episodes")
-    resume: bool = Field(False, description="Go on with an interrupted collection")
 
 
 class Status(BaseModel):
@@ -252,12 +227,13 @@ def _collect_routes(board: Board, store: Store, ask: Ask) -> APIRouter:
             output = store.locate(request.output_dir)
         except OutsideError as error:
             raise HTTPException(422, str(error)) from None
-        return _settled(ask("start", {**request.model_dump(), "output_dir": output.name}))
+        request = request.model_copy(update={"output_dir": output.name})
+        return _settled(ask(Command("start", request)))
 
     @routes.post("/stop", responses=_may(409, 503))
     def stop() -> Status:
         """Stops the collection: the episode in hand is dropped, those before it are kept."""
-        return _settled(ask("stop", {}))
+        return _settled(ask(Command("stop")))
 
     return routes
 

@@ -2,19 +2,48 @@
 
 from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel, ConfigDict, Field
+
+import collect
+
 Problem = Literal["invalid", "conflict", "storage", "unavailable"]
+
+_DEFAULT = collect.make_parser().get_default
+
+
+class StartRequest(BaseModel):
+    """A collection to start; what is left out is as in collect.py."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    num_episodes: int = Field(ge=1, le=1_000_000, description="Episodes in the dataset")
+    output_dir: str = Field(
+        min_length=1,
+        max_length=1000,
+        description="A folder directly below the service's root: its name or its whole path",
+    )
+    skill: Literal["pick_place"] = Field("pick_place", description="What is demonstrated")
+    seed: int = Field(_DEFAULT("seed"), ge=0, lt=2**63, description="Of the collection")
+    steps_per_segment: int = Field(
+        _DEFAULT("steps_per_segment"), ge=1, le=10_000, description="Per waypoint; nine segments"
+    )
+    noise_rad: float = Field(
+        _DEFAULT("noise_rad"), ge=0, le=1, description="On the waypoints' joints, rad"
+    )
+    keep: Literal["success", "all"] = Field(_DEFAULT("keep"), description="Which episodes")
+    resume: bool = Field(False, description="Go on with an interrupted collection")
 
 
 class Command(NamedTuple):
     """A request that changes something.
 
     Attributes:
-        name: "start" or "stop".
-        arguments: Of `start`: what `bridge.api.StartRequest` has.
+        name: What to do.
+        request: The collection to start.
     """
 
     name: Literal["start", "stop"]
-    arguments: dict[str, Any]
+    request: StartRequest | None = None
 
 
 class Reply(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from bridge.board import Board
-from bridge.messages import Command, RefusalError, Reply
+from bridge.messages import Command, RefusalError, Reply, StartRequest
 from bridge.spectator import Spectator
 from collect import StopRequest
 from collection import Collection, make_expert
@@ -34,7 +34,7 @@ class Run:
     """One collection that was asked for.
 
     Args:
-        request: What `bridge.api.StartRequest` has.
+        request: What was asked for.
         args: As of collect.py.
         config: The environment's.
         env: The environment.
@@ -46,7 +46,7 @@ class Run:
 
     def __init__(
         self,
-        request: dict[str, Any],
+        request: StartRequest,
         args: argparse.Namespace,
         config: PickPlaceConfig,
         env: gym.Env,
@@ -84,7 +84,7 @@ class Run:
         writer, tally = self.collection.writer, self.collection.tally
         rate = self._frames_per_second()
         return {
-            "request": self.request,
+            "request": self.request.model_dump(),
             "episodes": writer.num_episodes,
             "frames": writer.num_frames,
             "frame": self._frame,
@@ -106,10 +106,10 @@ class Run:
     def _eta(self, rate: float | None) -> float | None:
         if not rate:
             return None
-        tally, missing = self.collection.tally, self.request["num_episodes"]
+        tally, missing = self.collection.tally, self.request.num_episodes
         missing -= self.collection.writer.num_episodes
         frames = missing * self._frames_per_episode - self._frame
-        if self.request["keep"] == "success" and tally.attempts:
+        if self.request.keep == "success" and tally.attempts:
             frames *= tally.attempts / max(tally.successes, 1)
         return max(frames, 0) / rate
 
@@ -145,7 +145,11 @@ class Service:
         self._status: dict[str, Any] = {**NO_RUN, "state": "idle"}
         self._totals = dict.fromkeys(NO_RUN["totals"], 0)
         self._pictured = 0.0
-        self._recall()
+        self._interrupted = self._recall()
+        if self._interrupted is not None:
+            request = self._interrupted.model_dump()
+            self._status |= {"outcome": "interrupted", "request": request}
+            _LOG.warning("interrupted before this start", extra=request)
 
     def work(self, stop: StopRequest) -> None:
         """Turns the loop until a stop is requested; then nothing is collected any more."""
@@ -174,8 +178,8 @@ class Service:
         Raises:
             RefusalError: It can't be.
         """
-        if self._status["outcome"] == "interrupted":
-            self._start({**self._status["request"], "resume": True})
+        if self._interrupted is not None:
+            self._start(self._interrupted.model_copy(update={"resume": True}))
 
     def _answer(self, timeout: float) -> None:
         if not self._commands.poll(timeout):
@@ -183,10 +187,10 @@ class Service:
         command: Command = self._commands.recv()
         problem, detail = None, ""
         try:
-            if command.name == "start":
-                self._start(command.arguments)
-            else:
+            if command.request is None:
                 self._stop()
+            else:
+                self._start(command.request)
         except RefusalError as refusal:
             problem, detail = refusal.problem, str(refusal)
             _LOG.warning("refused", extra={"command": command.name, "reason": detail})
@@ -194,18 +198,18 @@ class Service:
         self._board.post(status, wait=_PATIENCE)  # who asks next must not see what was before
         self._commands.send(Reply(problem, detail, status))
 
-    def _start(self, request: dict[str, Any]) -> None:
+    def _start(self, request: StartRequest) -> None:
         if self._run:
             raise RefusalError(
                 "conflict",
-                f"{self._run.request['output_dir']} is being collected; stop it, or wait",
+                f"{self._run.request.output_dir} is being collected; stop it, or wait",
             )
         if not self._root.is_dir():  # it would be made anew, perhaps where a disk is missing
             raise RefusalError("storage", f"the root {self._root} is gone; bring it back")
         self._run = Run(request, self._with(request), self._config, self._env, self._board)
         self._status = {**NO_RUN, "state": "collecting"}
-        self._remember("collecting")
-        _LOG.info("started", extra=request)
+        self._remember(request, "collecting")
+        _LOG.info("started", extra=request.model_dump())
 
     def _stop(self) -> None:
         if self._run is None:
@@ -218,7 +222,7 @@ class Service:
         try:
             going = run.step()
         except Exception as error:  # whatever it is, the service lives and says so
-            _LOG.exception("failed", extra=run.request)
+            _LOG.exception("failed", extra=run.request.model_dump())
             self._end("failed", f"{error or type(error).__name__}")
             return
         after = tally.attempts, tally.successes, writer.num_episodes, writer.num_frames
@@ -235,13 +239,14 @@ class Service:
         try:
             run.collection.close()
         except (OSError, RuntimeError) as trouble:  # such as a disk that has vanished
-            _LOG.exception("not tidied up", extra=run.request)
+            _LOG.exception("not tidied up", extra=run.request.model_dump())
             error = error or f"the dataset is intact, but not tidied up: {trouble}"
         self._status |= run.status()
         self._status |= {"state": "idle", "outcome": outcome, "frame": 0, "eta_seconds": None}
         self._status["last_error"] = error and error[:_LONGEST_ERROR]
-        self._remember(outcome)
-        _LOG.info(outcome, extra={**run.request, "episodes": self._status["episodes"]})
+        self._remember(run.request, outcome)
+        episodes = run.collection.writer.num_episodes
+        _LOG.info(outcome, extra={**run.request.model_dump(), "episodes": episodes})
 
     def _idle(self) -> None:
         keep_alive()
@@ -251,29 +256,27 @@ class Service:
             self._board.show(unwrapped.pictures())
             self._pictured = now
 
-    def _with(self, request: dict[str, Any]) -> argparse.Namespace:
+    def _with(self, request: StartRequest) -> argparse.Namespace:
         """The options of a collection: the scene's, and what was asked for."""
-        options = {**request, "output": self._root / request["output_dir"]}
+        options = {**request.model_dump(), "output": self._root / request.output_dir}
         return argparse.Namespace(**{**vars(self._args), **options})
 
-    def _remember(self, state: str) -> None:
+    def _remember(self, request: StartRequest, state: str) -> None:
         """For the next process, should this one be killed."""
-        assert self._status is not None
         try:
-            StatusFile(self._root / _RUN_FILE, request=self._status["request"]).update(state=state)
+            StatusFile(self._root / _RUN_FILE, request=request.model_dump()).update(state=state)
         except OSError as error:
             _LOG.error("not remembered", extra={"reason": str(error)})
 
-    def _recall(self) -> None:
-        """What the process before this one was doing when it ended."""
+    def _recall(self) -> StartRequest | None:
+        """What the process before this one was collecting when it ended."""
         try:
             found = json.loads((self._root / _RUN_FILE).read_text())
-            request, state = found["request"], found["state"]
-        except (OSError, ValueError, KeyError):
-            return
-        if state in ("collecting", "interrupted"):
-            self._status |= {"outcome": "interrupted", "request": request}
-            _LOG.warning("interrupted before this start", extra=request)
+            request = StartRequest.model_validate(found["request"])
+            interrupted = found["state"] in ("collecting", "interrupted")
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return request if interrupted else None
 
 
 NO_RUN: dict[str, Any] = {

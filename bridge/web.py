@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import socket
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -16,7 +15,6 @@ from typing import Any
 
 from bridge import logs
 from bridge.board import MOST_VIEWERS, Board
-from bridge.messages import Command, Reply
 
 TOKEN_VARIABLE = "PP_BRIDGE_TOKEN"
 
@@ -185,16 +183,17 @@ def _serve(
     import uvicorn
 
     from bridge import api
+    from bridge.messages import Command, Reply
     from bridge.store import Store
 
     lock = threading.Lock()
 
-    def ask(name: Any, arguments: Mapping[str, Any]) -> Reply:
+    def ask(command: Command) -> Reply:
         if board.status()["state"] == "starting":
             return Reply("unavailable", "the simulator is starting; try again later", {})
         try:
             with lock:  # one at a time: replies come in the order of requests
-                commands.send(Command(name, dict(arguments)))
+                commands.send(command)
                 return commands.recv()
         except (EOFError, OSError):
             return Reply("unavailable", "the service is ending", {})

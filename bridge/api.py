@@ -271,6 +271,16 @@ def _dataset_routes(store: Store) -> APIRouter:
         with _not_found():
             return FileResponse(store.video(name, episode, camera), media_type="video/mp4")
 
+    @routes.get(
+        "/{name}/episodes/{episode}/{camera}.jpg",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}}}, **_may(404)},
+    )
+    def thumbnail(name: str, episode: int, camera: str) -> Response:
+        """A picture from the middle of an episode."""
+        with _not_found():
+            return Response(store.thumbnail(name, episode, camera), media_type="image/jpeg")
+
     return routes
 
 

@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -19,18 +18,14 @@ from aiortc import (
     RTCRtpSender,
     RTCSessionDescription,
 )
-from av.video.codeccontext import VideoCodecContext
-from av.video.frame import PictureType
-from av.video.reformatter import VideoReformatter
 
 from bridge.board import MOST_VIEWERS, Board
+from bridge.encoder import Encoder
 
-_CLOCK = Fraction(1, 90000)  # what RTP counts in
 _POLL = 0.005  # s between two looks at the board while somebody watches
 _REPEAT = 0.5  # s after which a picture is sent again, for who has just come or has lost one
 _CONNECT_WITHIN = 20.0  # s
 _BACKLOG = 8  # pictures that may wait for a viewer before some are dropped
-_BITS_PER_SECOND = 1_500_000  # of a camera
 _CODECS = ("video/VP8", "video/rtx")  # what every browser decodes, and repairs
 
 
@@ -50,7 +45,7 @@ class Live:
         self._tracks: dict[str, set[_Track]] = {name: set() for name in board.cameras}
         self._jpegs: dict[str, set[asyncio.Queue[bytes]]] = {name: set() for name in board.cameras}
         self._peers: set[RTCPeerConnection] = set()
-        self._encoders: dict[str, _Encoder] = {}
+        self._encoders: dict[str, Encoder] = {}
         self._pump: asyncio.Task[None] | None = None
         self._timers: set[asyncio.Task[None]] = set()
 
@@ -149,10 +144,10 @@ class Live:
     async def _flow(self) -> None:
         """Encodes and hands out pictures until nobody watches any more."""
         seen, sent = -1, 0.0
-        self._encoders = {name: _Encoder() for name in self._board.cameras}
+        self._encoders = {name: Encoder() for name in self._board.cameras}
         while self._board.viewers:
             count = self._board.count
-            if count == seen and time.monotonic() - sent < _REPEAT:
+            if count == 0 or (count == seen and time.monotonic() - sent < _REPEAT):
                 await asyncio.sleep(_POLL)
                 continue
             seen, sent = count, time.monotonic()
@@ -209,51 +204,3 @@ class _Track(MediaStreamTrack):
         super().stop()
         self._group.discard(self)
         self._changed()
-
-
-class _Encoder:
-    """Compresses the pictures of one camera."""
-
-    def __init__(self) -> None:
-        self._convert = VideoReformatter().reformat
-        self._began = time.monotonic()
-        self._vp8: VideoCodecContext | None = None
-        self._mjpeg: VideoCodecContext | None = None
-
-    def video(self, picture: np.ndarray, whole: bool) -> list[av.Packet]:
-        """VP8 of a picture; `whole` makes one that stands alone."""
-        if self._vp8 is None:
-            self._vp8 = _codec("libvpx", "yuv420p", picture, _VP8)
-            self._vp8.bit_rate = _BITS_PER_SECOND
-            self._vp8.gop_size = 60  # how long a viewer who has lost a packet may have to wait
-            self._vp8.thread_count = 1
-        frame = self._frame(picture, "yuv420p")
-        if whole:
-            frame.pict_type = PictureType.I
-        return list(self._vp8.encode(frame))
-
-    def jpeg(self, picture: np.ndarray) -> bytes:
-        """A JPEG of a picture."""
-        if self._mjpeg is None:
-            self._mjpeg = _codec("mjpeg", "yuvj420p", picture, {"qmin": "3", "qmax": "6"})
-        return b"".join(bytes(p) for p in self._mjpeg.encode(self._frame(picture, "yuvj420p")))
-
-    def _frame(self, picture: np.ndarray, pixel_format: str) -> av.VideoFrame:
-        frame = self._convert(av.VideoFrame.from_ndarray(picture), format=pixel_format)
-        frame.time_base = _CLOCK
-        frame.pts = round((time.monotonic() - self._began) / _CLOCK)
-        return frame
-
-
-_VP8 = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0", "error-resilient": "1"}
-
-
-def _codec(
-    name: str, pixel_format: str, picture: np.ndarray, options: dict[str, str]
-) -> VideoCodecContext:
-    codec = av.CodecContext.create(name, "w")
-    assert isinstance(codec, VideoCodecContext)
-    codec.height, codec.width = picture.shape[:2]
-    codec.pix_fmt, codec.time_base = pixel_format, _CLOCK
-    codec.options = options
-    return codec

@@ -8,6 +8,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import av
+import av.error
+
+from bridge.encoder import Encoder
 from recorder.dataset import INFO_PATH, Dataset, DatasetError
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -105,6 +109,23 @@ class Store:
         if not path.is_relative_to(dataset.root) or not path.is_file():
             raise DatasetError(f"{name} lacks the video of episode {episode} by {key}")
         return path
+
+    def thumbnail(self, name: str, episode: int, camera: str) -> bytes:
+        """A JPEG of the middle of an episode.
+
+        Raises:
+            DatasetError: There is none.
+        """
+        path, entry = self.video(name, episode, camera), self.dataset(name).episodes[episode]
+        key = f"videos/{_CAMERA_PREFIX}{camera}"
+        middle = (entry[f"{key}/from_timestamp"] + entry[f"{key}/to_timestamp"]) / 2
+        try:
+            with av.open(str(path)) as container:
+                container.seek(round(middle * 1e6))  # to a key frame before it
+                frame = next(container.decode(video=0))
+        except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
+            raise DatasetError(f"{path} can't be decoded: {error}") from None
+        return Encoder().jpeg(frame.to_ndarray(format="rgb24"))
 
     def report(self, name: str) -> dict[str, Any]:
         """What `pp-inspect` says, in a process of its own: it decodes everything.

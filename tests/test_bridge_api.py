@@ -64,6 +64,9 @@ def test_last_episodes_and_their_videos(server, collected):
     part = server.client.get(path, headers={"Range": "bytes=4-7"})
     assert (part.status_code, part.content) == (206, b"ftyp")
     assert b"moov" in whole.content
+    thumbnail = server.client.get("/datasets/two/episodes/1/cam_high.jpg")
+    assert thumbnail.headers["content-type"] == "image/jpeg"
+    assert thumbnail.content.startswith(b"\xff\xd8\xff")
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,7 @@ def test_last_episodes_and_their_videos(server, collected):
         "/datasets/two/episodes/2/cam_high.mp4",
         "/datasets/two/episodes/-1/cam_high.mp4",
         "/datasets/two/episodes/0/cam_low.mp4",
+        "/datasets/two/episodes/2/cam_high.jpg",
         "/datasets/two/episodes/0/..%2f..%2fmeta.mp4",
         "/datasets/..%2f../episodes",
         "/live/cam_low.mjpeg",

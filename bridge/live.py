@@ -23,6 +23,7 @@ from bridge.board import MOST_VIEWERS, Board
 from bridge.encoder import Encoder
 
 _POLL = 0.005  # s between two looks at the board while somebody watches
+_SHORTEST = 1 / 31  # s between two pictures, however fast the collection is
 _REPEAT = 0.5  # s after which a picture is sent again, for who has just come or has lost one
 _CONNECT_WITHIN = 20.0  # s
 _BACKLOG = 8  # pictures that may wait for a viewer before some are dropped
@@ -147,7 +148,8 @@ class Live:
         self._encoders = {name: Encoder() for name in self._board.cameras}
         while self._board.viewers:
             count = self._board.count
-            if count == 0 or (count == seen and time.monotonic() - sent < _REPEAT):
+            wait = _REPEAT if count == seen else _SHORTEST
+            if count == 0 or time.monotonic() - sent < wait:
                 await asyncio.sleep(_POLL)
                 continue
             seen, sent = count, time.monotonic()

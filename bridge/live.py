@@ -27,6 +27,7 @@ _SHORTEST = 1 / 31  # s between two pictures, however fast the collection is
 _REPEAT = 0.5  # s after which a picture is sent again, for who has just come or has lost one
 _CONNECT_WITHIN = 20.0  # s
 _BACKLOG = 8  # pictures that may wait for a viewer before some are dropped
+_ADDRESSES = ("a=candidate", "a=end-of-candidates")
 _CODECS = ("video/VP8", "video/rtx")  # what every browser decodes, and repairs
 
 
@@ -87,8 +88,9 @@ class Live:
             await self._drop(peer)
 
     async def _negotiate(self, peer: RTCPeerConnection, sdp: str) -> str:
-        # The browser finds us. Its own addresses are of no use: most are mDNS names.
-        lines = [line for line in sdp.splitlines() if not line.startswith("a=candidate")]
+        # The browser finds us. Its own addresses are of no use: most are mDNS names. Nor must the
+        # list of them end, or it would count as tried in vain.
+        lines = [line for line in sdp.splitlines() if not line.startswith(_ADDRESSES)]
         await peer.setRemoteDescription(RTCSessionDescription("\r\n".join([*lines, ""]), "offer"))
         videos = [t for t in peer.getTransceivers() if t.kind == "video"]
         if len(videos) != len(self._board.cameras):

@@ -100,7 +100,7 @@ def _parse(options: dict[str, Any]) -> argparse.Namespace:
     """The options as collect.py reads them, which also checks them."""
     words = []
     for name, value in options.items():
-        if value not in (None, False):
+        if value is not None and value is not False:
             flag = f"--{name.replace('_', '-')}"
             words.append(flag if value is True else f"{flag}={value}")
     parser = collect.make_parser()

@@ -84,9 +84,11 @@ def test_bad_options_stop_before_any_work(env, tmp_path, options, message):
 
 
 def test_another_kind_of_observation_is_refused(tmp_path):
-    with gym.make(pp_env.ENV_ID, simulator=FakeSimulator, obs_type="pixels") as env:
-        with pytest.raises(ValueError, match="must have obs_type 'pixels_agent_pos'"):
-            make_collection(env, 1, tmp_path)
+    with (
+        gym.make(pp_env.ENV_ID, simulator=FakeSimulator, obs_type="pixels") as env,
+        pytest.raises(ValueError, match="must have obs_type 'pixels_agent_pos'"),
+    ):
+        make_collection(env, 1, tmp_path)
 
 
 def test_the_example_switches_between_its_jobs(tmp_path):
@@ -120,7 +122,7 @@ def test_collect_shows_its_cameras(tmp_path):
     command = [sys.executable, "collect.py", "--streaming", "--streaming-port", "49732"]
     command += ["--output", str(tmp_path / "set"), "--num-episodes", "1", "--resolution", "64"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        while not (line := process.stderr.readline()).startswith("live view: "):
+        while "live view: " not in (line := process.stderr.readline()):
             assert line, "it ended"
         address = line.split()[-1]
         drain = threading.Thread(target=process.stderr.read)

@@ -321,7 +321,9 @@ def _explain(_: Request, error: RequestValidationError) -> JSONResponse:
         where = ".".join(str(part) for part in reason["loc"] if part != "body")
         got = "" if reason["type"] in _WITHOUT_INPUT else f", got {repr(reason['input'])[:100]}"
         reasons.append(f"{where}: {reason['msg']}{got}".removeprefix(": "))
-    return JSONResponse({"detail": "; ".join(reasons)}, 422)
+    # A stranger's field name may hold what UTF-8 can't.
+    detail = "; ".join(reasons).encode(errors="backslashreplace").decode()
+    return JSONResponse({"detail": detail}, 422)
 
 
 _WITHOUT_INPUT = ("missing", "json_invalid")

@@ -44,10 +44,12 @@ class TokenCheck:
         """Puts the right token into a cookie that scripts and other sites can't use."""
         if not self._matches(given):
             raise HTTPException(401, "this is not the service's token")
-        response.set_cookie(_COOKIE, given, httponly=True, samesite="strict")
+        response.set_cookie(_COOKIE, self._token or "", httponly=True, samesite="strict")
 
     def _matches(self, given: str) -> bool:
-        return self._token is None or hmac.compare_digest(given.encode(), self._token.encode())
+        if self._token is None:
+            return True
+        return hmac.compare_digest(given.encode(errors="replace"), self._token.encode())
 
 
 class Guard:

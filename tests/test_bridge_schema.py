@@ -4,12 +4,18 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
+from bridge.web import TOKEN_VARIABLE
 from tests.bridge_server import SMALL, BridgeServer
+from tests.test_bridge_process import TOKEN
+
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with BridgeServer(tmp_path_factory.mktemp("root"), *SMALL) as running:
+    variables = {TOKEN_VARIABLE: TOKEN}
+    with BridgeServer(tmp_path_factory.mktemp("root"), *SMALL, variables=variables) as running:
+        running.client.headers.update(HEADERS)
         yield running
 
 
@@ -30,7 +36,7 @@ def test_answers_are_as_documented(server):
             suppress_health_check=list(HealthCheck),
         )
         def hold(case):
-            case.call_and_validate()
+            case.call_and_validate(headers=HEADERS)
             if server.status()["state"] == "collecting":
                 server.client.post("/collect/stop")
 

@@ -92,7 +92,7 @@ def make_collection(env: gym.Env, num_episodes: int, output: Path, **options: An
         )
     args = _parse({"num_episodes": num_episodes, "output": output, **options})
     args.cameras = unwrapped.obs_type == "pixels_agent_pos"
-    expert = make_expert(args.steps_per_segment, args.noise_rad, unwrapped.config)
+    expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, unwrapped.config)
     return Collection(args, unwrapped.config, expert, env)
 
 

@@ -54,7 +54,7 @@ class Run:
     ) -> None:
         self.request = request
         try:
-            expert = make_expert(args.steps_per_segment, args.noise_rad, config)
+            expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, config)
             self.collection = Collection(args, config, expert, env, [Spectator(board)])
         except (FileExistsError, DatasetError) as error:
             raise RefusalError("conflict", str(error)) from None
@@ -62,6 +62,9 @@ class Run:
             raise RefusalError("storage", f"the output can't be written: {error}") from None
         except ValueError as error:
             raise RefusalError("invalid", str(error)) from None
+        except Exception as error:  # such as a simulator that can't draw any more
+            _LOG.exception("not started", extra=request.model_dump())
+            raise RefusalError("unavailable", f"it can't be started: {error}") from None
         self._frames_per_episode = expert.num_steps
         self._frame = 0
         self._times: deque[float] = deque()
@@ -150,6 +153,7 @@ class Service:
             request = self._interrupted.model_dump()
             self._status |= {"outcome": "interrupted", "request": request}
             _LOG.warning("interrupted before this start", extra=request)
+        self._board.post(self.status(), wait=_PATIENCE)
 
     def work(self, stop: StopRequest) -> None:
         """Turns the loop until a stop is requested; then nothing is collected any more."""

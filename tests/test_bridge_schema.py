@@ -3,6 +3,7 @@
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from bridge.web import TOKEN_VARIABLE
 from tests.bridge_server import SMALL, BridgeServer
@@ -36,7 +37,8 @@ def test_answers_are_as_documented(server):
             suppress_health_check=list(HealthCheck),
         )
         def hold(case):
-            case.call_and_validate(headers=HEADERS)
+            # A schema can't say that a name leads outside the root, or that a text is no offer.
+            case.call_and_validate(headers=HEADERS, excluded_checks=[positive_data_acceptance])
             if server.status()["state"] == "collecting":
                 server.client.post("/collect/stop")
 

@@ -18,7 +18,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long lint check-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector crash-test clean
+.PHONY: collect test test-long lint check-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector bench-bridge crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -65,6 +65,10 @@ bench-vector: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.vector
 	$(RUN) -m benchmarks.report
 
+bench-bridge: $(VENV)/.ready-dev
+	$(RUN) -m benchmarks.bridge latency
+	$(RUN) -m benchmarks.bridge load
+
 clean:
 	rm -rf .venv .venv-lerobot .venv-newton .venv-isaac .venv-peers build *.egg-info
 
@@ -73,7 +77,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	@touch $@
 
 $(VENV)/.ready-dev: setup.cfg pyproject.toml deploy/bootstrap.py
-	$(PYTHON) deploy/bootstrap.py $(VENV) ".[dev]"
+	$(PYTHON) deploy/bootstrap.py $(VENV) ".[dev,bridge]"
 	@touch $@ $(VENV)/.ready
 
 $(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstrap.py

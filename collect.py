@@ -41,6 +41,7 @@ from recorder import hub
 from recorder.commit import UNFINISHED
 from recorder.dataset import DatasetError
 from recorder.lerobot_writer import LeRobotWriter, require_empty
+from recorder.rollout import EpisodeSink
 from recorder.sinks import Progress
 from recorder.status import StatusFile, free_memory, resident_memory
 from recorder.video import CODECS
@@ -184,6 +185,7 @@ def collect_here(
         run = Run(args, collection.writer, collection.tally, expert.num_steps, file)
         collection.watchers.append(run.progress)
         try:
+            collection.watchers += live_view(args, config)
             while not stop.requested and collection.step():
                 if collection.between_episodes:
                     run.update()
@@ -195,8 +197,20 @@ def collect_here(
             collection.close()
         finally:
             collection.release()
-            run.progress.close()
+            for watcher in collection.watchers:
+                watcher.close()
     return run
+
+
+def live_view(args: argparse.Namespace, config: PickPlaceConfig) -> list[EpisodeSink]:
+    """What shows the cameras to browsers, if asked for; Isaac Sim has its own livestream."""
+    if not args.streaming or args.simulator == "isaacsim":
+        return []
+    from bridge.spectator import LiveView  # needs the extra [bridge]
+
+    view = LiveView(args, config)
+    print(f"live view: {view.address}", file=sys.stderr)
+    return [view]
 
 
 def collect_with_workers(
@@ -377,11 +391,16 @@ def require_fitting(args: argparse.Namespace) -> None:
         raise ValueError(
             "--render-after saves pictures of failures: not with --keep all or --no-cameras"
         )
-    if args.simulator != "isaacsim" and (args.streaming or args.assets_root):
+    if args.simulator != "isaacsim" and args.assets_root:
         raise ValueError(
-            "--streaming and --assets-root are for --simulator isaacsim, got "
-            f"--simulator {args.simulator}"
+            f"--assets-root is for --simulator isaacsim, got --simulator {args.simulator}"
         )
+    if args.simulator != "isaacsim" and args.streaming:
+        if not args.cameras:
+            raise ValueError("--streaming shows what the cameras record: not with --no-cameras")
+        from bridge.spectator import require_live_view
+
+        require_live_view(args)
 
 
 def settle_workers(args: argparse.Namespace) -> None:
@@ -393,6 +412,7 @@ def settle_workers(args: argparse.Namespace) -> None:
     alone = {
         "--simulator isaacsim": args.simulator == "isaacsim" and args.workers is None,
         "--no-headless": not args.headless,
+        "--streaming": args.streaming,
         "--restart-every": args.restart_every is not None,
         "--restart-above": args.restart_above is not None,
     }
@@ -465,8 +485,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--restart-every", type=_positive, help="start the process anew after so many episodes")
     add("--restart-above", type=float, metavar="GB", help="or when it holds more memory than this")
     add("--assets-root", help="folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT")
-    add("--streaming", action="store_true", help="Isaac Sim's livestream")
-    add("--streaming-port", type=_positive, default=49102, help="its TCP port")
+    add("--streaming", action="store_true", help="show the cameras to browsers; needs [bridge]")
+    add(
+        "--streaming-port",
+        type=_positive,
+        default=49102,
+        help="TCP port of the page, first UDP port of the pictures; or of Isaac Sim's livestream",
+    )
+    add("--streaming-host", default="127.0.0.1", help="address of the page (docs/bridge.md)")
     add("--push-to-hub", metavar="USER/NAME", help="upload the complete dataset; needs [hub]")
     return parser
 

@@ -18,6 +18,7 @@ COPY setup.cfg pyproject.toml README.md LICENSE collect.py collection.py pp_eval
 COPY pp_env pp_env
 COPY experts experts
 COPY recorder recorder
+COPY bridge bridge
 RUN /isaac-sim/python.sh -m pip install --no-cache-dir --no-deps . \
     && /isaac-sim/python.sh collect.py --help
 

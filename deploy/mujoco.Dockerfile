@@ -18,9 +18,10 @@ COPY setup.cfg pyproject.toml README.md LICENSE collect.py collection.py pp_eval
 COPY pp_env pp_env
 COPY experts experts
 COPY recorder recorder
+COPY bridge bridge
 # The ranges are in setup.cfg. The working directory is everyone's, for docker run --user.
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir ".[hub]" \
+RUN pip install --no-cache-dir ".[hub,bridge]" \
     && mkdir -m 1777 /sim-service
 
 WORKDIR /sim-service

@@ -210,6 +210,14 @@ class PickPlaceEnv(gym.Env):
             return None
         return self._simulator.render(self.config.cameras[0].name)
 
+    def pictures(self, kind: str = "rgb") -> dict[str, np.ndarray]:
+        """What all cameras see of the current state, by name, each as `obs_type="pixels"` has it.
+
+        Args:
+            kind: One of `IMAGE_TYPES`.
+        """
+        return {c.name: self._simulator.render(c.name, kind) for c in self.config.cameras}
+
     def close(self) -> None:
         """Frees the simulator; a second call has no effect."""
         self._simulator.close()
@@ -246,9 +254,7 @@ class PickPlaceEnv(gym.Env):
         found: dict[str, Any] = {}
         if self.obs_type.startswith("pixels"):
             for kind in self.image_types:
-                found[_IMAGE_KEYS[kind]] = {
-                    c.name: self._simulator.render(c.name, kind) for c in self.config.cameras
-                }
+                found[_IMAGE_KEYS[kind]] = self.pictures(kind)
         if self.obs_type.startswith("environment_state"):
             found["environment_state"] = self._environment_state(state)
         if self.obs_type.endswith("agent_pos"):

@@ -194,7 +194,8 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--codec", "mpeg1"], "invalid choice"),
         (["--restart-every", "0"], "must be at least 1"),
         (["--assets-root", "/data"], "for --simulator isaacsim, got --simulator mujoco"),
-        (["--streaming"], "for --simulator isaacsim"),
+        (["--streaming", "--no-cameras"], "not with --no-cameras"),
+        (["--streaming", "--streaming-host", "0.0.0.0"], "PP_BRIDGE_TOKEN"),
     ],
 )
 def test_bad_options_stop_before_any_work(tmp_path, capsys, options, message):

@@ -17,6 +17,8 @@ from packaging.requirements import Requirement
 
 import collect
 import pp_env
+from bridge.__main__ import make_parser as bridge_parser
+from bridge.web import TOKEN_VARIABLE, require_token
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -42,8 +44,8 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 
 def pod(name: str) -> Pod:
-    (document,) = documents(name)
-    spec = document["spec"]["template"]["spec"] if document["kind"] == "Job" else document["spec"]
+    document = documents(name)[0]
+    spec = document["spec"].get("template", document)["spec"]
     (container,) = spec["containers"]
     return Pod(spec, container)
 
@@ -232,3 +234,30 @@ def read_setup() -> configparser.ConfigParser:
 def install_requires() -> list[str]:
     lines = read_setup()["options"]["install_requires"].splitlines()
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_the_bridge_is_started_with_options_that_exist_and_probed_where_it_listens():
+    deployment, service = documents("bridge.yaml")
+    container = pod("bridge.yaml").container
+    args = bridge_parser().parse_args(pod("bridge.yaml").argv[1:])
+    (port,) = container["ports"]
+    assert args.port == port["containerPort"]
+    assert args.root.is_relative_to(container["volumeMounts"][0]["mountPath"])
+    require_token("x" * 64, args.host)
+    assert TOKEN_VARIABLE in {entry["name"] for entry in container["env"]}
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
+    assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": port["name"]}
+
+
+def test_the_unit_starts_the_bridge_with_options_that_exist():
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str
+    unit.read(DEPLOY / "pp-bridge.service")
+    program, *words = shlex.split(unit["Service"]["ExecStart"])
+    assert Path(program).name == "pp-bridge"
+    args = bridge_parser().parse_args(words)
+    assert args.root.parent == Path("/var/lib") / unit["Service"]["StateDirectory"]
+    assert unit["Service"]["KillMode"] == "mixed"

@@ -72,6 +72,17 @@ def leave(status: int) -> int:
     return status
 
 
+def keep_alive() -> None:
+    """Lets a simulator's application handle its events; for a program that is not stepping.
+
+    It must be called from the main thread, some times a second. Without an application, nothing
+    happens.
+    """
+    isaac_app = sys.modules.get("pp_env.sim.isaac_app")
+    if isaac_app is not None:
+        isaac_app.keep_alive()
+
+
 def _backend(name: str) -> Backend:
     if name not in SIMULATORS:
         raise ValueError(f"simulator must be one of {sorted(SIMULATORS)}, got {name!r}")

@@ -110,6 +110,17 @@ def start(
     return _started
 
 
+def keep_alive() -> None:
+    """Lets the application, if it was started, draw and handle its events; physics stands still."""
+    if _started is None:
+        return
+    _started.set_setting("/app/player/playSimulations", False)  # as World.render() does
+    try:
+        _started.update()
+    finally:
+        _started.set_setting("/app/player/playSimulations", True)
+
+
 def leave(status: int) -> None:
     """Ends the process with `status` if it has started the application; else returns.
 

@@ -234,7 +234,7 @@ def collect_with_workers(
             first = args.first_attempt + tally.attempts
             indices = range(first, first + args.num_episodes - writer.num_episodes)
             results = run_all(
-                make, indices, args.workers, run.progress.write, lambda: stop.requested, gpu_of
+                make, indices, args.workers, run.progress.write, lambda: stop.requested, drawing_of
             )
             with closing(results):
                 for index, attempt in results:
@@ -269,12 +269,17 @@ def one_process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
-def gpu_of(number: int) -> dict[str, str]:
-    """What makes the worker of that number draw on its GPU, where there are several."""
+def drawing_of(number: int) -> dict[str, str]:
+    """Environment variables that make the worker of that number draw apart from the others.
+
+    On a GPU of its own, where there are several. In software (Mesa) with no threads of its own:
+    there is a worker for each core, and threads would wait for each other.
+    """
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    if gpus < 2 or "MUJOCO_EGL_DEVICE_ID" in os.environ:
-        return {}
-    return {"MUJOCO_EGL_DEVICE_ID": str(number % gpus)}
+    wanted = {"LP_NUM_THREADS": "0"}
+    if gpus > 1:
+        wanted["MUJOCO_EGL_DEVICE_ID"] = str(number % gpus)
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def restart_is_due(args: argparse.Namespace, finished: int) -> bool:

@@ -279,3 +279,30 @@ def test_it_renders_even_if_mujoco_was_imported_first():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "(512, 512, 3)"
+
+
+def test_a_picture_depends_on_its_state_alone():
+    """The shadow map is shared by both cameras, but never by two states."""
+    drawn_after_another, fresh = MujocoSimulator(SMALL), MujocoSimulator(SMALL)
+    drawn_after_another.reset(start(pick=(0.5, 0.2)))
+    for camera in ("cam_high", "cam_wrist"):
+        drawn_after_another.render(camera)
+    states = [s.reset(start(pick=(0.6, -0.1))) for s in (drawn_after_another, fresh)]
+    np.testing.assert_array_equal(*[state.object.position for state in states])
+    wrist = [s.render("cam_wrist") for s in (drawn_after_another, fresh)]
+    np.testing.assert_array_equal(*wrist)
+    high = [s.render("cam_high") for s in (drawn_after_another, fresh)]
+    np.testing.assert_array_equal(*high)
+    drawn_after_another.close()
+    fresh.close()
+
+
+def test_objects_and_arm_cast_shadows():
+    simulator = MujocoSimulator(PickPlaceConfig(render=RenderConfig(resolution=256)))
+    without = MujocoSimulator(PickPlaceConfig(render=RenderConfig(resolution=256, preset="fast")))
+    for s in (simulator, without):
+        s.reset(start(pick=(0.6, 0.2), place=(0.6, -0.2)))
+    shadowed = simulator.render("cam_high").sum(2) < 0.8 * without.render("cam_high").sum(2)
+    assert 0.02 < shadowed.mean() < 0.2
+    simulator.close()
+    without.close()

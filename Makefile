@@ -24,7 +24,7 @@ collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
 
 test: $(VENV)/.ready-dev
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 	$(VENV)/bin/lint-imports
 
 test-long: $(VENV)/.ready-dev

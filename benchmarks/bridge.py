@@ -120,6 +120,8 @@ def _watch(server: BridgeServer, seconds: float) -> tuple[float, int, float]:
     before = look()
     time.sleep(seconds)
     after = look()
+    if after[1] <= before[1]:
+        raise RuntimeError(f"no frame was collected in {seconds} s: {server.status()}")
     return after[0] - before[0], after[1] - before[1], after[2] - before[2]
 
 

@@ -18,7 +18,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long lint check-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector bench-bridge crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector bench-bridge crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -29,6 +29,11 @@ test: $(VENV)/.ready-dev
 
 test-long: $(VENV)/.ready-dev
 	$(RUN) -m pytest -q -m long
+
+# A cluster of three nodes on this machine, of which one is lost.
+test-ray: $(VENV)/.ready-dev
+	$(RUN) -m pip install --quiet -e ".[ray]"
+	$(RUN) -m pytest -q -m "long or not long" tests/test_cluster.py
 
 crash-test: $(VENV)/.ready-dev
 	$(RUN) -m tests.crash --kills 200

@@ -2,13 +2,11 @@
 
 import argparse
 import dataclasses
-import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,14 +36,15 @@ from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing, leave
 from pp_env.sim.meshes import ycb_mesh
 from recorder import hub
+from recorder.cluster import Cluster, require_library
 from recorder.commit import UNFINISHED
 from recorder.dataset import DatasetError
 from recorder.lerobot_writer import LeRobotWriter, require_empty
 from recorder.rollout import EpisodeSink
-from recorder.sinks import Progress
+from recorder.sinks import Progress, notice
 from recorder.status import StatusFile, free_memory, resident_memory
 from recorder.video import CODECS
-from recorder.workers import Died, run_all
+from recorder.workers import Died, Processes
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Bytes a process may need, most of it for pictures: more than was measured (docs/performance.md).
@@ -116,7 +115,7 @@ def collect(
 ) -> int:
     """Collects and reports; returns the exit status."""
     begin = time.perf_counter()
-    here = args.workers == 1
+    here = args.workers == 1 and args.ray_address is None
     run = (collect_here if here else collect_with_workers)(args, config, expert, stop, file)
     if run.restart and not stop.requested:
         file.update(state="restarting")
@@ -221,29 +220,43 @@ def collect_with_workers(
     file: StatusFile,
 ) -> Run:
     """Attempts episodes in several processes and writes them down in their order, here."""
-    with one_process() as process:  # so that this one needs no simulator
-        simulator = process.submit(describe_simulator, args, config).result()
-    writer = make_writer(args, config, simulator)
-    tally = Tally.of(writer.episodes, args.first_attempt)
-    run = Run(args, writer, tally, expert.num_steps, file)
-    scratch = writer.root / UNFINISHED
-    make = partial(AttemptWorker, args, config, expert, scratch)
+    team = make_team(args)
+    for number in _STOP_SIGNALS:
+        signal.signal(number, stop)  # Ray has its own
     try:
-        while writer.num_episodes < args.num_episodes and not stop.requested:
-            scratch.mkdir(exist_ok=True)
-            first = args.first_attempt + tally.attempts
-            indices = range(first, first + args.num_episodes - writer.num_episodes)
-            results = run_all(
-                make, indices, args.workers, run.progress.write, lambda: stop.requested, drawing_of
-            )
-            with closing(results):
-                for index, attempt in results:
-                    take(index, attempt, run, args)
-        writer.close()
+        simulator = team.ask(describe_simulator, args, config)  # so that this process needs none
+        writer = make_writer(args, config, simulator)
+        tally = Tally.of(writer.episodes, args.first_attempt)
+        run = Run(args, writer, tally, expert.num_steps, file)
+        scratch = writer.root / UNFINISHED
+        nearby = None if args.ray_address else scratch
+        make = partial(AttemptWorker, args, config, expert, nearby)
+        try:
+            while writer.num_episodes < args.num_episodes and not stop.requested:
+                scratch.mkdir(exist_ok=True)
+                first = args.first_attempt + tally.attempts
+                indices = range(first, first + args.num_episodes - writer.num_episodes)
+                with closing(team.run_all(make, indices, lambda: stop.requested)) as results:
+                    for index, attempt in results:
+                        take(index, attempt, run, args)
+            writer.close()
+        finally:
+            writer.release()
+            run.progress.close()
     finally:
-        writer.release()
-        run.progress.close()
+        team.close()
     return run
+
+
+def make_team(args: argparse.Namespace) -> Processes | Cluster:
+    """Who makes the attempts.
+
+    Raises:
+        WorkerError: There is no cluster at --ray-address.
+    """
+    if args.ray_address is not None:
+        return Cluster(args.ray_address, args.workers, args.gpu_share)
+    return Processes(args.workers, notice, drawing_of)
 
 
 def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace) -> None:
@@ -262,11 +275,6 @@ def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace
         run.writer.adopt(attempt.parcel.unpack(run.writer.root / UNFINISHED))
     run.update()
     run.tally.require_hope(args, run.writer.num_episodes)
-
-
-def one_process() -> ProcessPoolExecutor:
-    """A process for a single question."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
 def drawing_of(number: int) -> dict[str, str]:
@@ -413,7 +421,10 @@ def settle_workers(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: There is not enough memory, or something that allows only one.
+        ImportError: A cluster needs Ray, and that is not installed.
     """
+    if args.ray_address is None and args.gpu_share:
+        raise ValueError("--gpu-share is for --ray-address")
     alone = {
         "--simulator isaacsim": args.simulator == "isaacsim" and args.workers is None,
         "--no-headless": not args.headless,
@@ -424,6 +435,11 @@ def settle_workers(args: argparse.Namespace) -> None:
     reason = next((option for option, given in alone.items() if given), None)
     if reason is not None and args.workers not in (None, 1):
         raise ValueError(f"{reason} is for one worker, got --workers {args.workers}")
+    if args.ray_address is not None:
+        if reason is not None:
+            raise ValueError(f"{reason} is for one worker, not for --ray-address")
+        require_library()
+        return
     each = _WORKER_MEMORY if args.cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
     memory = free_memory()
     most = max(int(memory / each), 1)
@@ -481,6 +497,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
     add("--task", type=_text, help="text of every frame; default: what the environment says")
     add("--workers", type=_positive, help="processes; default one per processor, as memory allows")
+    add("--ray-address", help="or on a Ray cluster: auto, or host:port of its head; needs [ray]")
+    add("--gpu-share", type=_share, default=0.0, help="of a GPU, for each attempt on the cluster")
     add(
         "--render-after",
         action="store_true",
@@ -537,6 +555,13 @@ def _not_negative(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
     return number
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {share}")
+    return share
 
 
 def _text(text: str) -> str:

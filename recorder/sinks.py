@@ -40,6 +40,11 @@ class SuccessOnly:
         self._sink.close()
 
 
+def notice(text: str) -> None:
+    """Writes a line on stderr, above a progress bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
+
+
 class Progress:
     """A progress bar with the episode, the success rate so far, frames per second and ETA.
 
@@ -67,10 +72,6 @@ class Progress:
             self._bar.set_description(f"episode {kept + 1}/{self._num_episodes}", refresh=False)
         if attempts:
             self._bar.set_postfix(success=f"{successes / attempts:.0%}", refresh=False)
-
-    def write(self, text: str) -> None:
-        """Writes a line above the bar."""
-        self._bar.write(text, file=sys.stderr)
 
     def begin(self, seed: int) -> None:
         """Nothing to do."""

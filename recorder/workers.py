@@ -7,6 +7,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
@@ -41,6 +42,40 @@ class Died(NamedTuple):
     """
 
     how: str
+
+
+class Processes:
+    """Processes on this machine; `recorder.cluster.Cluster` is the same for many machines.
+
+    Args:
+        count: How many at once.
+        notice: Is told when one has died.
+        environment: Variables for the process of that number.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        notice: Callable[[str], None],
+        environment: Callable[[int], dict[str, str]] = lambda number: {},
+    ) -> None:
+        self._count = count
+        self._notice = notice
+        self._environment = environment
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function says in a process of its own."""
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            return process.submit(function, *args).result()
+
+    def run_all(
+        self, make: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
+    ) -> Generator[tuple[int, Any], None, None]:
+        """See `run_all`."""
+        return run_all(make, indices, self._count, self._notice, stop, self._environment)
+
+    def close(self) -> None:
+        """Nothing to do: processes live as long as the episodes of one `run_all`."""
 
 
 def run_all(

@@ -188,22 +188,23 @@ def test_results_come_in_order_and_none_runs_far_ahead():
     assert ended[7] < ended[0] < ended[8], "eight may be under way"
 
 
+class Deadly:
+    """In place of workers whose processes die."""
+
+    def ask(self, function, *args):
+        return function(*args)
+
+    def run_all(self, make, indices, stop):
+        yield from [(0, Died("SIGKILL"))]
+
+    def close(self):
+        """Nothing to do."""
+
+
 def test_an_attempt_that_kills_its_process_twice_ends_the_collection(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(collect, "run_all", lambda *args: iter([(0, Died("SIGKILL"))]))
-    monkeypatch.setattr(collect, "closing", _Open)
+    monkeypatch.setattr(collect, "make_team", lambda args: Deadly())
     assert run(tmp_path / "set", "--num-episodes", 2, "--workers", 2) == 1
     assert "attempt 0 ended its process twice (SIGKILL)" in capsys.readouterr().err
-
-
-class _Open:
-    def __init__(self, value):
-        self._value = value
-
-    def __enter__(self):
-        return self._value
-
-    def __exit__(self, *error):
-        return None
 
 
 def _command(output, episodes, *options):

@@ -1,0 +1,131 @@
+"""Episodes by number on a Ray cluster, which schedules them and repeats what a lost node leaves."""
+
+import os
+import socket
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+from recorder.workers import Died, Worker, WorkerError
+
+_MOMENT = 0.2  # s between two questions whether to stop
+_PATIENCE = 5.0  # s for an address to answer
+_TRIES = 4  # of an episode whose process or node is lost
+
+
+class Cluster:
+    """A connection to a running Ray cluster, whose nodes have this project installed.
+
+    Args:
+        address: "auto" for the one this machine belongs to, or host:port of its head.
+        at_once: Episodes under way at once; default twice the processors of the cluster.
+        gpu_share: Share of a GPU that an episode takes.
+
+    Raises:
+        ImportError: Ray is not installed.
+        WorkerError: There is no cluster.
+    """
+
+    def __init__(self, address: str, at_once: int | None = None, gpu_share: float = 0.0) -> None:
+        self._ray = require_library()
+        _require_listening(address)
+        try:
+            self._ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise WorkerError(
+                f"there is no Ray cluster at {address!r} ({error}); start one with "
+                "'ray start --head', or give the address that it prints"
+            ) from error
+        self._at_once = at_once
+        self._resources = {"num_cpus": 1, "num_gpus": gpu_share}
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function says on some node."""
+        return self._ray.get(self._task(function).remote(*args))
+
+    def run_all(
+        self, make: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
+    ) -> Generator[tuple[int, Any], None, None]:
+        """As `recorder.workers.run_all`, anywhere in the cluster."""
+        task, run = self._task(_run), uuid.uuid4().hex
+        shared = self._ray.put(make)
+        waiting: deque[tuple[int, Any]] = deque()
+        remaining = iter(indices)
+        try:
+            while not stop():
+                while (
+                    len(waiting) < self._capacity() and (index := next(remaining, None)) is not None
+                ):
+                    waiting.append((index, task.remote(run, shared, index)))
+                if not waiting:
+                    return
+                index, reference = waiting[0]
+                if self._ray.wait([reference], timeout=_MOMENT)[0]:
+                    waiting.popleft()
+                    yield index, self._result(reference)
+        finally:
+            for _, reference in waiting:
+                self._ray.cancel(reference, force=True)
+
+    def close(self) -> None:
+        """Leaves the cluster, which runs on."""
+        self._ray.shutdown()
+
+    def _task(self, function: Callable[..., Any]) -> Any:
+        return self._ray.remote(max_retries=_TRIES - 1, **self._resources)(function)
+
+    def _capacity(self) -> int:
+        """Twice what runs at once, so that no processor waits for the episode that is next."""
+        return self._at_once or max(2 * int(self._ray.cluster_resources().get("CPU", 1)), 1)
+
+    def _result(self, reference: Any) -> Any:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError as error:
+            return Died(f"{type(error).__name__}, {_TRIES} times")
+
+
+def require_library() -> Any:
+    """The module `ray`.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "--ray-address needs Ray; try: pip install 'franka-pick-place[ray]'"
+        ) from error
+    return ray
+
+
+def _require_listening(address: str) -> None:
+    """Fails at once where Ray would try for minutes and then end the program."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise WorkerError(
+            f"nothing answers at the Ray address {address} ({error}); 'ray status' on the head "
+            "node prints the right one"
+        ) from error
+
+
+_workers: dict[tuple[str, str], Worker] = {}  # at most one, of the newest run, per process
+
+
+def _run(run: str, make: Callable[[], Worker], index: int) -> Any:
+    """What a process of the cluster does: Ray uses it for one episode after another."""
+    key = run, os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if key not in _workers:
+        for worker in _workers.values():
+            worker.close()
+        _workers.clear()
+        _workers[key] = make()
+    return _workers[key].run(index)

@@ -1,0 +1,73 @@
+"""Collecting on a Ray cluster, whose three nodes are processes of this machine (make test-ray)."""
+
+import subprocess
+import sys
+
+import pytest
+
+import collect
+from recorder import cluster
+from recorder.workers import WorkerError
+from tests import crash
+from tests.test_workers import HASTY, ROOT, _num_episodes, _wait_for
+
+MANY = ["--num-episodes", "24", "--keep", "all"]
+
+
+def run(output, *options):
+    return collect.main([*HASTY, "--output", str(output), *map(str, options)])
+
+
+@pytest.mark.long
+def test_a_node_that_is_lost_changes_nothing(tmp_path):
+    pytest.importorskip("ray", reason="'make test-ray' installs it")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    victim = nodes.add_node(num_cpus=1)
+    nodes.add_node(num_cpus=1)
+    try:
+        command = [
+            sys.executable, "collect.py", *HASTY, *MANY, "--output", tmp_path / "set",
+            "--ray-address", nodes.address,
+        ]  # fmt: skip
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            _wait_for(lambda: _num_episodes(tmp_path / "set") >= 4, seconds=180)
+            nodes.remove_node(victim, allow_graceful=False)
+            before = _num_episodes(tmp_path / "set")
+            _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert before < 24, "the node was lost too late to matter"
+    finally:
+        nodes.shutdown()
+    assert run(tmp_path / "alone", *MANY, "--workers", 1) == 0
+    assert crash.differences(tmp_path / "alone", tmp_path / "set") == []
+
+
+def test_an_address_where_nothing_answers(monkeypatch):
+    monkeypatch.setattr(cluster, "require_library", lambda: None)
+    with pytest.raises(WorkerError, match="nothing answers at the Ray address 127.0.0.1:1"):
+        cluster.Cluster("127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ray-address", "auto", "--restart-every", "5"], "not for --ray-address"),
+        (["--gpu-share", "0.1"], "--gpu-share is for --ray-address"),
+        (["--ray-address", "auto", "--gpu-share", "2"], "must be from 0 to 1"),
+    ],
+)
+def test_bad_options_stop_before_any_work(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "set", *options)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "set", "--ray-address", "auto")
+    assert "pip install 'franka-pick-place[ray]'" in capsys.readouterr().err

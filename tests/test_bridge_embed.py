@@ -120,7 +120,7 @@ def test_the_example_switches_between_its_jobs(tmp_path):
 
 def test_collect_shows_its_cameras(tmp_path):
     command = [sys.executable, "collect.py", "--streaming", "--streaming-port", "49732"]
-    command += ["--output", str(tmp_path / "set"), "--num-episodes", "1", "--resolution", "64"]
+    command += ["--output", str(tmp_path / "set"), "--num-episodes", "500", "--resolution", "64"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while "live view: " not in (line := process.stderr.readline()):
             assert line, "it ended"
@@ -132,6 +132,7 @@ def test_collect_shows_its_cameras(tmp_path):
                 received = next(part for part in response.iter_raw() if b"\xff\xd8\xff" in part)
             assert len(received) > 500
             assert client.get("/collect/status").status_code == 404
-        assert process.wait(PATIENCE) == 0
+        process.terminate()
+        assert process.wait(PATIENCE) == 130
         drain.join()
-    assert Dataset(tmp_path / "set").num_episodes == 1
+    assert Dataset(tmp_path / "set").num_episodes < 500

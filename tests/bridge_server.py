@@ -54,6 +54,7 @@ class BridgeServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.client.close()
         if self.process.poll() is None:
             self.end(signal.SIGTERM)
 

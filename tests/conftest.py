@@ -7,7 +7,8 @@ import pytest
 if importlib.util.find_spec("mujoco") is None:  # as in Isaac Sim's Python
     collect_ignore_glob = ["test_bridge_*.py"]
     collect_ignore = [
-        "test_benchmarks.py", "test_collect.py", "test_deploy.py", "test_durability.py",
+        "test_benchmarks.py", "test_cluster.py", "test_collect.py", "test_deploy.py",
+        "test_durability.py", "test_workers.py",
         "test_evaluate.py", "test_hub.py", "test_inspect.py", "test_kinematics_peers.py",
         "test_merge.py", "test_mujoco_sim.py", "test_mujoco_variation.py", "test_replay.py",
         "test_scene_parity.py", "test_vector_env.py",

@@ -138,7 +138,7 @@ class VideoEncoder:
                     stream = self._add_stream(container, image.shape)
                 frame = av.VideoFrame.from_numpy_buffer(image, format="rgb24")
                 frame.pts, frame.time_base = self._count, Fraction(1, self._fps)
-                plain = converter.reformat(frame, format=PIXEL_FORMAT, threads=1)
+                plain = converter.reformat(frame, format=PIXEL_FORMAT)
                 container.mux(stream.encode(plain))
                 self._stats.add(image)
                 self._count += 1

@@ -40,6 +40,7 @@ from recorder.cluster import Cluster, require_library
 from recorder.commit import UNFINISHED
 from recorder.dataset import DatasetError
 from recorder.lerobot_writer import LeRobotWriter, require_empty
+from recorder.options import not_negative, positive, share
 from recorder.rollout import EpisodeSink
 from recorder.sinks import Progress, notice
 from recorder.status import StatusFile, free_memory, resident_memory
@@ -221,8 +222,6 @@ def collect_with_workers(
 ) -> Run:
     """Attempts episodes in several processes and writes them down in their order, here."""
     team = make_team(args)
-    for number in _STOP_SIGNALS:
-        signal.signal(number, stop)  # Ray has its own
     try:
         simulator = team.ask(describe_simulator, args, config)  # so that this process needs none
         writer = make_writer(args, config, simulator)
@@ -477,17 +476,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
-    add("--num-episodes", type=_positive, default=50, help="episodes in the dataset")
+    add("--num-episodes", type=positive, default=50, help="episodes in the dataset")
     add("--output", type=Path, default=Path("datasets/pick_place"), help="absent or empty folder")
     add("--resume", action="store_true", help="go on with an interrupted collection")
-    add("--seed", type=_not_negative, default=12345, help="episode k depends on this and k alone")
+    add("--seed", type=not_negative, default=12345, help="episode k depends on this and k alone")
     add(
         "--first-attempt",
-        type=_not_negative,
+        type=not_negative,
         default=0,
         help="number of the first attempt, for parts",
     )
-    add("--steps-per-segment", type=_positive, default=30, help="steps per waypoint; nine segments")
+    add("--steps-per-segment", type=positive, default=30, help="steps per waypoint; nine segments")
     add("--noise-rad", type=float, default=0.05, help="uniform noise on the waypoints' joints")
     add("--wander-rad", type=float, default=0.0, help="how far the arm wanders off its lines")
     add("--keep", choices=("success", "all"), default="success", help="which episodes to keep")
@@ -496,22 +495,22 @@ def make_parser() -> argparse.ArgumentParser:
     add("--cameras", action=switch, default=True, help="record both cameras")
     add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
     add("--task", type=_text, help="text of every frame; default: what the environment says")
-    add("--workers", type=_positive, help="processes; default one per processor, as memory allows")
+    add("--workers", type=positive, help="processes; default one per processor, as memory allows")
     add("--ray-address", help="or on a Ray cluster: auto, or host:port of its head; needs [ray]")
-    add("--gpu-share", type=_share, default=0.0, help="of a GPU, for each attempt on the cluster")
+    add("--gpu-share", type=share, default=0.0, help="of a GPU, for each attempt on the cluster")
     add(
         "--render-after",
         action="store_true",
         help="rehearse each attempt without pictures, draw only what is kept; the same dataset",
     )
     add("--status-file", type=Path, help="JSON file that tells how the run goes, and how it ended")
-    add("--restart-every", type=_positive, help="start the process anew after so many episodes")
+    add("--restart-every", type=positive, help="start the process anew after so many episodes")
     add("--restart-above", type=float, metavar="GB", help="or when it holds more memory than this")
     add("--assets-root", help="folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT")
     add("--streaming", action="store_true", help="show the cameras to browsers; needs [bridge]")
     add(
         "--streaming-port",
-        type=_positive,
+        type=positive,
         default=49102,
         help="TCP port of the page, first UDP port of the pictures; or of Isaac Sim's livestream",
     )
@@ -524,7 +523,7 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
     """The options that `make_config` and `reset_options` read."""
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
-    add("--fps", type=_positive, default=30, help="control and camera rate, Hz")
+    add("--fps", type=positive, default=30, help="control and camera rate, Hz")
     add("--simulator", choices=sorted(SIMULATORS), default="mujoco", help="physics and pictures")
     add("--grasp", choices=("fixed_joint", "friction"), default="fixed_joint", help="grasp mode")
     add(
@@ -533,35 +532,14 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="how much light, table, cameras, physics, sensors and delays vary",
     )
-    add("--resolution", type=_positive, default=512, help="width and height of pictures")
+    add("--resolution", type=positive, default=512, help="width and height of pictures")
     add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
     add("--use-ycb", action="store_true", help="household objects of the YCB set, not the cube")
-    add("--num-objects", type=_positive, default=1, help="on the table: the target and others")
+    add("--num-objects", type=positive, default=1, help="on the table: the target and others")
     add("--object", metavar="NAME", help="the only target, such as tomato_soup_can")
     add("--random-yaw", action="store_true", help="turn objects about the vertical")
     add("--ycb-meshes", type=Path, metavar="DIR", help="MuJoCo: show them by the set's meshes")
     add("--ycb-assets", action=switch, default=True, help="Isaac Sim: show them by its own files")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
-def _not_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
-    return number
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {share}")
-    return share
 
 
 def _text(text: str) -> str:

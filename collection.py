@@ -81,16 +81,12 @@ class Tally:
         successes: Those that succeeded.
         failures: How often each reason and phase ended a failed one.
         failed_in_a_row: The last ones.
-        seconds: Wall time of this run.
-        frames: Recorded by this run.
     """
 
     attempts: int = 0
     successes: int = 0
     failures: Counter = field(default_factory=Counter)
     failed_in_a_row: int = 0
-    seconds: float = 0.0
-    frames: int = 0
 
     @classmethod
     def of(cls, entries: list[dict[str, Any]], first_attempt: int) -> "Tally":

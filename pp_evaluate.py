@@ -37,6 +37,7 @@ from recorder.evaluate import (
     evaluate,
 )
 from recorder.lerobot_policy import ENVIRONMENT_STATE, Checkpoint, LeRobotPolicy
+from recorder.options import not_negative, positive, share
 from recorder.replay import RecordedActions
 from recorder.rollout import Policy, run_episode
 from recorder.scores import Grid, Row, Scores, score
@@ -336,41 +337,20 @@ def make_parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,  # or help would name one
         help="expert, random, module:callable, or the folder of a LeRobot checkpoint",
     )
-    add("--num-episodes", type=_count, default=50, help="how many")
-    add("--seed", type=_count_from_0, default=0, help="episode k depends on this and k alone")
-    add("--workers", type=_count, default=1, help="processes; the numbers are the same")
-    add("--max-steps", type=_count, default=_MAX_STEPS, help="an episode ends after so many")
+    add("--num-episodes", type=positive, default=50, help="how many")
+    add("--seed", type=not_negative, default=0, help="episode k depends on this and k alone")
+    add("--workers", type=positive, default=1, help="processes; the numbers are the same")
+    add("--max-steps", type=positive, default=_MAX_STEPS, help="an episode ends after so many")
     add("--obs-type", choices=OBS_TYPES, help="default: state, or what the checkpoint needs")
     add("--control-mode", choices=CONTROL_MODES, default="joint_pos", help="what actions mean")
     collect.add_scene_options(parser)
     parser.set_defaults(resolution=None)  # a checkpoint says it
     add("--videos", type=Path, metavar="DIR", help="write videos, both cameras side by side")
     add("--videos-of", choices=("failures", "all", "none"), default="failures", help="which ones")
-    add("--max-videos", type=_count, default=10, help="the first so many of them")
+    add("--max-videos", type=positive, default=10, help="the first so many of them")
     add("--json", type=Path, metavar="FILE", help="write everything, episode by episode")
-    add("--min-success", type=_share, help="exit with 1 if the rate, from 0 to 1, is below")
+    add("--min-success", type=share, help="exit with 1 if the rate, from 0 to 1, is below")
     return parser
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
-def _count_from_0(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
-    return number
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {share}")
-    return share
 
 
 if __name__ == "__main__":

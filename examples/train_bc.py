@@ -13,7 +13,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -175,18 +175,32 @@ def train(demonstrations: Demonstrations, settings: Settings) -> ChunkPolicy:
     policy.normalise(demonstrations)
     optimizer = torch.optim.AdamW(policy.parameters(), settings.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    total, every = 0.0, max(1, settings.steps // 10)
-    for step in range(1, settings.steps + 1):
-        loss = policy.loss(demonstrations, torch.randint(frames, (settings.batch,)))
+    descend(
+        lambda: policy.loss(demonstrations, torch.randint(frames, (settings.batch,))),
+        optimizer, schedule, settings.steps, every=max(1, settings.steps // 10),
+    )  # fmt: skip
+    return policy
+
+
+def descend(
+    next_loss: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    steps: int,
+    every: int,
+) -> None:
+    """Follows the gradient of one loss after another; prints their mean `every` so many steps."""
+    total = 0.0
+    for step in range(1, steps + 1):
+        loss = next_loss()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         total += loss.item()
         if step % every == 0:
-            print(f"step {step} of {settings.steps}: loss {total / every:.4f}", flush=True)
+            print(f"step {step} of {steps}: loss {total / every:.4f}", flush=True)
             total = 0.0
-    return policy
 
 
 class WithTruth(gym.Wrapper):

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 import collect
-from examples.train_bc import ChunkPolicy, Executor, Settings
+from examples.train_bc import ChunkPolicy, Executor, Settings, descend
 from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION
 from recorder.dataset import Dataset
 
@@ -163,18 +163,12 @@ def train(eyes: Eyes, views: Views, truth: Tensor, args: argparse.Namespace) -> 
     eyes.normalise(truth)
     optimizer = torch.optim.AdamW(eyes.parameters(), args.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps)
-    total, every = 0.0, max(1, args.steps // 20)
-    for step in range(1, args.steps + 1):
+
+    def next_loss() -> Tensor:
         rows = torch.randint(len(views), (args.batch,))
-        loss = eyes.loss(views[rows], truth[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        total += loss.item()
-        if step % every == 0:
-            print(f"step {step} of {args.steps}: loss {total / every:.4f}", flush=True)
-            total = 0.0
+        return eyes.loss(views[rows], truth[rows])
+
+    descend(next_loss, optimizer, schedule, args.steps, every=max(1, args.steps // 20))
     eyes.eval()
 
 

@@ -1,6 +1,7 @@
 """Episodes by number on a Ray cluster, which schedules them and repeats what a lost node leaves."""
 
 import os
+import signal
 import socket
 import uuid
 from collections import deque
@@ -30,6 +31,7 @@ class Cluster:
     def __init__(self, address: str, at_once: int | None = None, gpu_share: float = 0.0) -> None:
         self._ray = require_library()
         _require_listening(address)
+        ours = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -37,6 +39,9 @@ class Cluster:
                 f"there is no Ray cluster at {address!r} ({error}); start one with "
                 "'ray start --head', or give the address that it prints"
             ) from error
+        finally:
+            for number, handler in ours.items():  # Ray's would end the program at once
+                signal.signal(number, handler)
         self._at_once = at_once
         self._resources = {"num_cpus": 1, "num_gpus": gpu_share}
 

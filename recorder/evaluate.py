@@ -166,15 +166,14 @@ def evaluate(
         EvaluationError: The policy did something wrong in each of the first three episodes.
         Exception: What `make` raises, or the environment.
     """
-    attempts: dict[int, Attempt] = {}
+    attempts: list[Attempt] = []
     with closing(run_all(make, range(num_episodes), processes, notice)) as results:
         for index, result in results:
-            attempt = _dead(index, seed, result) if isinstance(result, Died) else result
-            attempts[index] = attempt
-            progress(attempt.row)
-            if num_episodes > _FIRST:
+            attempts.append(_dead(index, seed, result) if isinstance(result, Died) else result)
+            progress(attempts[-1].row)
+            if len(attempts) == _FIRST < num_episodes:
                 _require_one_without_error(attempts)
-    return [attempts[index] for index in range(num_episodes)]
+    return attempts
 
 
 def _dead(index: int, seed: int, died: Died) -> Attempt:
@@ -185,12 +184,12 @@ def _dead(index: int, seed: int, died: Died) -> Attempt:
     return Attempt(row, [])
 
 
-def _require_one_without_error(attempts: dict[int, Attempt]) -> None:
-    first = [attempts[k].row for k in range(_FIRST) if k in attempts]
-    if len(first) == _FIRST and all(row.error for row in first):
+def _require_one_without_error(attempts: list[Attempt]) -> None:
+    errors = [attempt.row.error for attempt in attempts]
+    if all(errors):
         raise EvaluationError(
-            f"the policy did something wrong in each of the first {_FIRST} episodes, so the rest "
-            f"was not run:\n{first[0].error.rstrip()}"
+            f"the policy did something wrong in each of the first {len(errors)} episodes, so the "
+            f"rest was not run:\n{errors[0].rstrip()}"
         )
 
 

@@ -30,7 +30,7 @@ def prepared(
     options = {"output": f"{folder}/set", "preset": preset, "num-episodes": episodes, "seed": seed}
     args = collect.make_parser().parse_args([f"--{key}={value}" for key, value in options.items()])
     config = collect.make_config(args)
-    expert = make_expert(args.steps_per_segment, args.noise_rad, config)
+    expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, config)
     with closing(make_env(args, config)) as env:
         collection = Collection(args, config, expert, env)
         with closing(collection):

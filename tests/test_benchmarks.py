@@ -11,6 +11,7 @@ import pytest
 import benchmarks
 from benchmarks import expert_success, peers, report
 from benchmarks.expert_success import Setting
+from benchmarks.prepared import prepared
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,6 +77,11 @@ def test_a_grid_is_tried_point_by_point():
     assert [option["pick"] for option in options] == [(0.3, -0.3), (0.7, -0.3)]
     outcomes = expert_success.run(Setting(grid="2x1"), seeds=0, processes=1)
     assert outcomes["successes"] == outcomes["episodes"] == 2
+
+
+def test_a_prepared_collection_is_ready_to_record(tmp_path):
+    with prepared(tmp_path, "fast") as ready:
+        assert ready.collection.step()
 
 
 def test_peer_measures_ours():

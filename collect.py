@@ -279,11 +279,13 @@ def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace
 def drawing_of(number: int) -> dict[str, str]:
     """Environment variables that make the worker of that number draw apart from the others.
 
-    On a GPU of its own, where there are several. In software (Mesa) with no threads of its own:
-    there is a worker for each core, and threads would wait for each other.
+    On a GPU of its own, where there are several; NVIDIA's driver sleeps until a picture is drawn,
+    instead of asking all the time, which takes the processors from the encoders. In software (Mesa)
+    with no threads of its own: there is a worker for each core, and threads would wait for each
+    other.
     """
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    wanted = {"LP_NUM_THREADS": "0"}
+    wanted = {"LP_NUM_THREADS": "0", "__GL_YIELD": "USLEEP"}
     if gpus > 1:
         wanted["MUJOCO_EGL_DEVICE_ID"] = str(number % gpus)
     return {name: value for name, value in wanted.items() if name not in os.environ}

@@ -32,6 +32,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "mujoco": mujoco.__version__,
+        "gpu": _gpu(),
         "load": os.getloadavg()[1],  # over five minutes
     }
 
@@ -41,6 +42,15 @@ def peak_memory_mb() -> float:
     # Not getrusage: its peak includes the parent's, from before exec.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def _gpu() -> str | None:
+    """The first NVIDIA GPU and how many there are; None without a driver."""
+    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    if not cards:
+        return None
+    name = cards[0].read_text().partition("Model:")[2].partition("\n")[0].strip()
+    return f"{len(cards)} x {name}"
 
 
 def _processor() -> str:

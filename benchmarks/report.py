@@ -55,6 +55,15 @@ _SPEED_ROWS = (
     Row("images per CPU s", ("images_per_cpu_s",), "{:.1f}"),
     Row("simulated s per CPU s", ("sim_s_per_cpu_s",), "{:,.1f}"),
 )
+_SCALING_ROWS = (
+    Row("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
+    Row("efficiency", ("efficiency",), "{:.0%}"),
+    Row("the same with start-up", ("with_start_up_per_h",), "{:,.0f}"),
+    Row("start-up, s", ("start_up_s",), "{:.1f}"),
+    Row("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
+    Row("success", ("success",), "{:.1%}"),
+    Row("episodes", ("episodes",), "{:,}"),
+)
 _PEER_ROWS = (
     Row("images per CPU s", ("pictures", "images_per_cpu_s"), "{:.1f}"),
     Row("ours is faster", ("pictures", "ratio"), "{:.1f} times"),
@@ -75,6 +84,18 @@ def speed(results: Results) -> str:
     columns = results["columns"]
     head = [f"{results['processes']} processes side by side", *columns]
     return _table(head, [row.cells(columns.values()) for row in _SPEED_ROWS])
+
+
+def scaling(results: Results) -> str:
+    """Good episodes per hour by number of workers, and the share of N times one worker's."""
+    runs = results["workers"]
+    fewest, slowest = next(iter(runs.items()))
+    alone = slowest["good_episodes_per_h"] / int(fewest)
+    for workers, run in runs.items():
+        run["efficiency"] = run["good_episodes_per_h"] / (int(workers) * alone)
+    text = f"Preset `{results['preset']}`. {results['machine']['gpu'] or 'No GPU'}"
+    table = _table(["workers", *runs], [row.cells(runs.values()) for row in _SCALING_ROWS])
+    return f"{table}\n\n{text}"
 
 
 def breakdown(results: Results) -> str:
@@ -191,6 +212,7 @@ class Section(NamedTuple):
 
 SECTIONS = {
     "speed": Section(speed, "speed", "performance.md"),
+    "scaling": Section(scaling, "scaling", "scaling.md"),
     "breakdown": Section(breakdown, "breakdown", "performance.md"),
     "vector": Section(vector, "vector", "performance.md"),
     "peers": Section(peers, "peers", "performance.md"),

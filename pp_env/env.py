@@ -216,7 +216,7 @@ class PickPlaceEnv(gym.Env):
         Args:
             kind: One of `IMAGE_TYPES`.
         """
-        return {c.name: self._simulator.render(c.name, kind) for c in self.config.cameras}
+        return self._simulator.render_all(kind)
 
     def close(self) -> None:
         """Frees the simulator; a second call has no effect."""

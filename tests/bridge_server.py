@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,17 @@ class BridgeServer:
         root: The folder for datasets.
         options: Of its command line.
         variables: Of its environment.
+        program: What runs, if not that; it takes the bridge's options after its own.
     """
 
     def __init__(
-        self, root: Path, *options: str, variables: Mapping[str, str] | None = None
+        self,
+        root: Path,
+        *options: str,
+        variables: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "bridge"),
     ) -> None:
-        command = [sys.executable, "-m", "bridge", "--root", str(root), "--port", "0", *options]
+        command = [sys.executable, *program, "--root", str(root), "--port", "0", *options]
         self.root = root
         self.process = subprocess.Popen(
             command,

@@ -71,6 +71,17 @@ class BridgeServer:
         self._reader.join()
         return status
 
+    @property
+    def web_process(self) -> int:
+        """The web's process id."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        (web,) = [
+            int(pid)
+            for pid in children.split()
+            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
+        return web
+
     def wait_for_log(self, message: str) -> dict[str, Any]:
         """The next line with this message."""
         while True:

@@ -125,6 +125,7 @@ def test_the_service_ends_when_its_web_process_does(tmp_path):
         server.start("set", num_episodes=1000)
         os.kill(server.web_process, signal.SIGKILL)
         assert server.process.wait(PATIENCE) == 1
+        assert server.wait_for_log("ended")["reason"].startswith("the web's process has ended")
         assert Dataset(tmp_path / "set").num_episodes >= 0
 
 

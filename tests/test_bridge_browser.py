@@ -117,6 +117,17 @@ def test_errors_are_words(server, page):
     expect(page.locator("#error")).to_have_text("")
 
 
+def test_a_wrong_number_that_is_folded_away_is_shown(server, page):
+    page.goto(server.address)
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_role("button", name="Collect data")).to_be_enabled()
+    page.get_by_label("Seed").fill("")
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_label("Seed")).to_be_hidden()
+    page.get_by_role("button", name="Collect data").click()
+    expect(page.get_by_label("Seed")).to_be_focused()
+
+
 def test_the_keyboard_is_enough(server, page):
     page.goto(server.address)
     expect(page.get_by_role("button", name="Collect data")).to_be_enabled()

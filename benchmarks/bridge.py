@@ -186,7 +186,7 @@ def table(results: dict[str, Any]) -> str:
         row("frames per second", "frames_per_second", "frames_per_second"),
         row(f"ms per frame, less {aside:.2f} of rendering", "ms_aside", "rendering_aside"),
         row("ms of CPU, simulator's process", "cpu_ms", "simulator_cpu"),
-        f"{'cores used by the web process':34}{without['web_cores']:>9.2f}{with_['web_cores']:>9.2f}",
+        f"{'cores used by the web':34}{without['web_cores']:>9.2f}{with_['web_cores']:>9.2f}",
         f"served: {results['answers_per_second']:.0f} answers/s of {asked[0]}, "
         f"{results['pictures_per_second']:.0f} pictures/s of {asked[1]:.0f}",
     ]

@@ -39,7 +39,7 @@ _RENDERS = 100
 
 
 class Cores(NamedTuple):
-    """Which processors whom; the same for all where there are too few."""
+    """Which processors are whose; the same ones for all where there are too few."""
 
     simulator: list[int]
     web: list[int]
@@ -261,6 +261,7 @@ def _rendering_ms(options: tuple[str, ...]) -> float:
     args = collect.make_parser().parse_args(options)
     with closing(make_env(args, collect.make_config(args))) as env:
         env.reset(seed=0)
+        env.action_space.seed(0)
         unwrapped: Any = env.unwrapped
         took = []
         for _ in range(_RENDERS):

@@ -1,128 +1,249 @@
 """What watching costs a collection, and how old a picture is when the browser shows it.
 
 Usage: python -m benchmarks.bridge load      # 50 pollers and 4 viewers, on and off in turns
-       python -m benchmarks.bridge latency   # needs chromium; a clock is drawn into the pictures
+       python -m benchmarks.bridge latency   # needs playwright and chromium
 
-Needs the extras [bridge] and [dev]. The load comes from this machine, at low priority, for
-pollers and viewers are elsewhere in reality; what they got is reported beside what they cost.
+`load` needs the extra [bridge] and httpx. With cores enough, the simulator's process, the web's
+process, and pollers and viewers have cores of their own, as they have where the load comes from
+other machines; what the load got is reported beside what it cost.
 """
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
-import shutil
-import socket
 import statistics
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
-import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
-from playwright.sync_api import Page, sync_playwright
 
-from benchmarks import RESULTS
-from bridge.board import Board
-from bridge.web import WebProcess, WebSettings
+import benchmarks
+import collect
+from collection import make_env
 from tests.bridge_server import BridgeServer
 
-POLLERS, VIEWERS = 50, 4
+POLLERS, VIEWERS, CAMERAS = 50, 4, 2
+_ENOUGH_CORES = 8
 _CONTEXT = multiprocessing.get_context("spawn")
-_SETTLE = 3.0  # s after the load changes
-_BITS, _BLOCK = 32, 16  # of the clock, and its squares in pixels
+_SETTLE = 1.0  # s after the load has come or gone
+_PATIENCE = 30.0  # s for it to come or go
+_RENDERS = 100
 
-_READ_CLOCK = """(seconds) => new Promise((done) => {
-  const source = document.querySelector("#cameras video, #cameras img"), ages = [];
-  const canvas = new OffscreenCanvas(512, 32).getContext("2d", { willReadFrequently: true });
-  const end = performance.now() + 1000 * seconds;
-  let last = 0;
-  const next = () => source.requestVideoFrameCallback
-    ? source.requestVideoFrameCallback(look) : requestAnimationFrame(look);
-  const look = () => {
-    const now = Date.now();
-    canvas.drawImage(source, 0, 0);
-    const data = canvas.getImageData(0, 0, 512, 16).data;
-    let clock = 0;
-    for (let x = 8; x < 512; x += 16) clock = 2 * clock + (data[4 * (8 * 512 + x)] > 127);
-    const age = (now - clock) % 4294967296;
-    if (clock !== last) ages.push((age + 4294967296) % 4294967296);
-    last = clock;
-    performance.now() < end ? next() : done(ages);
-  };
-  next();
-})"""
+
+class Cores(NamedTuple):
+    """Which processors are whose; the same ones for all where there are too few."""
+
+    simulator: list[int]
+    web: list[int]
+    load: list[int]
+
+    @property
+    def apart(self) -> bool:
+        """Whether each has its own."""
+        return self.simulator != self.load
+
+
+class Turn(NamedTuple):
+    """What was collected in a while.
+
+    Attributes:
+        seconds: Wall time.
+        frames: Collected.
+        simulator_cpu: CPU time of the simulator's process, s.
+        web_cpu: CPU time of the web's process, s.
+    """
+
+    seconds: float
+    frames: int
+    simulator_cpu: float
+    web_cpu: float
+
+    def __sub__(self, before: "Turn") -> "Turn":
+        return Turn(*(b - a for a, b in zip(before, self, strict=True)))
+
+    @property
+    def ms_per_frame(self) -> float:
+        """Wall time."""
+        return 1e3 * self.seconds / self.frames
+
+    @property
+    def cpu_ms_per_frame(self) -> float:
+        """CPU time of the simulator's process."""
+        return 1e3 * self.simulator_cpu / self.frames
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one of the two; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("load", "latency"))
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each turn")
-    parser.add_argument("--turns", type=int, default=6, help="with and without the load, each")
+    parser.add_argument("--seconds", type=float, default=4.5, help="of each turn")
+    parser.add_argument("--pairs", type=int, default=10, help="of turns without and with the load")
+    parser.add_argument("--within", type=float, default=140.0, help="s; fewer pairs if need be")
     parser.add_argument("--resolution", type=int, default=512)
     parser.add_argument("--preset", default="fast")
     args = parser.parse_args(argv)
-    results = measure_load(args) if args.what == "load" else measure_latency(args)
-    print(json.dumps(results, indent=2))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"bridge_{args.what}.json").write_text(json.dumps(results, indent=2))
+    if args.what == "load":
+        results = measure_load(args)
+        print(table(results))
+    else:
+        from benchmarks.bridge_latency import measure_latency  # or `load` would need a browser
+
+        results = measure_latency(args)
+        print(*(f"{name}: {ages}" for name, ages in results.items()), sep="\n")
+    benchmarks.save(f"bridge_{args.what}", results)
     return 0
 
 
 def measure_load(args: argparse.Namespace) -> dict[str, Any]:
-    """Frames per second, and CPU per frame of the simulator's process, with and without load."""
+    """How fast the collection is, and what it costs the simulator's process, with and without."""
+    until = time.monotonic() + args.within
+    cores = share_out(os.sched_getaffinity(0))
     options = ("--resolution", str(args.resolution), "--preset", args.preset)
-    wanted, got = _CONTEXT.Value("b", 0), _CONTEXT.Array("Q", 2)
-    measured: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
-    served: list[list[float]] = []
+    os.sched_setaffinity(0, cores.simulator)  # children inherit it
+    with _CONTEXT.Pool(1) as pool:
+        rendering_ms = pool.apply(_rendering_ms, (options,))
     with tempfile.TemporaryDirectory() as root, BridgeServer(Path(root), *options) as server:
-        load = _CONTEXT.Process(target=_load, args=(server.address, wanted, got), daemon=True)
-        load.start()
+        _pin(server.web_process, cores.web)
+        os.sched_setaffinity(0, cores.load)
         server.start("load", num_episodes=10**6, steps_per_segment=30)
-        for turn in range(2 * args.turns):
-            wanted.value = turn % 2
-            time.sleep(_SETTLE)
-            before = list(got)
-            seconds, frames, cpu = _watch(server, args.seconds)
-            measured["with" if wanted.value else "without"].append((frames / seconds, cpu / frames))
-            if wanted.value:
-                served.append([(a - b) / seconds for a, b in zip(got, before, strict=True)])
-        load.terminate()
+        with closing(Load(server, niceness=0 if cores.apart else 10)) as load:
+            pairs, served = _take_turns(server, load, args, until)
         server.client.post("/collect/stop")
-    rate = {key: statistics.median(r for r, _ in turns) for key, turns in measured.items()}
-    cpu = {key: statistics.median(c for _, c in turns) for key, turns in measured.items()}
+    os.sched_setaffinity(0, {*cores.simulator, *cores.web, *cores.load})
     return {
-        "frames_per_second": rate,
-        "cost_in_frames_per_second": 1 - rate["with"] / rate["without"],
-        "simulator_cpu_ms_per_frame": {key: 1e3 * value for key, value in cpu.items()},
-        "cost_in_simulator_cpu": cpu["with"] / cpu["without"] - 1,
+        "cores": cores._asdict(),
+        "cores_apart": cores.apart,
+        "rendering_ms": rendering_ms,
+        "cost": {
+            "frames_per_second": spread(1 - a.ms_per_frame / b.ms_per_frame for a, b in pairs),
+            "rendering_aside": spread(
+                1 - (a.ms_per_frame - rendering_ms) / (b.ms_per_frame - rendering_ms)
+                for a, b in pairs
+            ),
+            "simulator_cpu": spread(b.cpu_ms_per_frame / a.cpu_ms_per_frame - 1 for a, b in pairs),
+        },
+        "without": _summary([a for a, _ in pairs], rendering_ms),
+        "with": _summary([b for _, b in pairs], rendering_ms),
         "answers_per_second": statistics.median(answers for answers, _ in served),
         "pictures_per_second": statistics.median(pictures for _, pictures in served),
-        "turns": measured,
+        "pairs": [[a._asdict(), b._asdict()] for a, b in pairs],
     }
 
 
-def _watch(server: BridgeServer, seconds: float) -> tuple[float, int, float]:
-    """Wall time in s, frames, and CPU time in s of the simulator's process, of a while."""
+def share_out(available: Iterable[int]) -> Cores:
+    """A quarter to the simulator, a quarter to the web, the rest to the load."""
 
-    def look() -> tuple[float, int, float]:
-        status = server.status()
-        frames = status["attempts"] * status["frames_per_episode"] + status["frame"]
-        return time.monotonic(), frames, _cpu_seconds(server.process.pid)
+    def core(cpu: int) -> tuple[int, ...]:
+        """Where it is: two processors may be one core, which must not be shared."""
+        folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        with suppress(OSError):
+            return *(int((folder / name).read_text()) for name in _TOPOLOGY), cpu
+        return (cpu,)
 
-    before = look()
-    time.sleep(seconds)
-    after = look()
-    if after[1] <= before[1]:
-        raise RuntimeError(f"no frame was collected in {seconds} s: {server.status()}")
-    return after[0] - before[0], after[1] - before[1], after[2] - before[2]
+    cpus = sorted(available, key=core)
+    if len(cpus) < _ENOUGH_CORES:
+        return Cores(cpus, cpus, cpus)
+    quarter = len(cpus) // 8 * 2  # even, so that it is whole cores
+    return Cores(cpus[:quarter], cpus[quarter : 2 * quarter], cpus[2 * quarter :])
+
+
+_TOPOLOGY = ("physical_package_id", "core_id")
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """The median, and the second lowest and highest.
+
+    Of ten, those two have the true median between them with a probability of 98 %.
+    """
+    ordered = sorted(values)
+    trim = 1 if len(ordered) > 3 else 0
+    ends = {"low": ordered[trim], "high": ordered[-1 - trim]}
+    return {"median": statistics.median(ordered), **ends}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results in a form that can be read."""
+    without, with_, cost = results["without"], results["with"], results["cost"]
+    pairs = len(results["pairs"])
+
+    def row(name: str, key: str, change: str) -> str:
+        found = "{median:6.1%} ({low:.1%} to {high:.1%})".format(**cost[change])
+        return f"{name:34}{without[key]:>9.2f}{with_[key]:>9.2f}   {found}"
+
+    aside = results["rendering_ms"]
+    asked = POLLERS, VIEWERS * CAMERAS * min(31.0, with_["frames_per_second"])
+    lines = [
+        f"{POLLERS} pollers and {VIEWERS} viewers; pairs of turns: {pairs}",
+        f"{'':34}{'without':>9}{'with':>9}   cost: median (second lowest to second highest)",
+        row("frames per second", "frames_per_second", "frames_per_second"),
+        row(f"ms per frame, less {aside:.2f} of rendering", "ms_aside", "rendering_aside"),
+        row("ms of CPU, simulator's process", "cpu_ms", "simulator_cpu"),
+        f"{'cores used by the web':34}{without['web_cores']:>9.2f}{with_['web_cores']:>9.2f}",
+        f"served: {results['answers_per_second']:.0f} answers/s of {asked[0]}, "
+        f"{results['pictures_per_second']:.0f} pictures/s of {asked[1]:.0f}",
+    ]
+    cores = results["cores"]
+    if results["cores_apart"]:
+        lines.append("cores: " + ", ".join(f"{who} {cpus}" for who, cpus in cores.items()))
+    else:
+        lines.append(
+            f"Only {len(cores['load'])} cores, which simulator, web, pollers and viewers share: "
+            "frames per second tell how full the machine is, and not what watching costs; "
+            "the CPU of the simulator's process does."
+        )
+    return "\n".join(lines)
+
+
+def _take_turns(
+    server: BridgeServer, load: "Load", args: argparse.Namespace, until: float
+) -> tuple[list[tuple[Turn, Turn]], list[tuple[float, float]]]:
+    """Pairs without and with the load, and answers and pictures per second of each."""
+    pairs, served, longest = [], [], 0.0
+    while len(pairs) < args.pairs and (not pairs or time.monotonic() + longest < until):
+        began, turns = time.monotonic(), {}
+        for wanted in (False, True) if len(pairs) % 2 == 0 else (True, False):  # against drift
+            load.set(wanted)
+            before, got = _look(server), load.got()
+            time.sleep(args.seconds)
+            turns[wanted] = turn = _look(server) - before
+            if turn.frames <= 0:
+                raise RuntimeError(f"no frame in {args.seconds} s: {server.status()}")
+            if wanted:
+                now = load.got()
+                served.append(tuple((b - a) / turn.seconds for a, b in zip(got, now, strict=True)))
+        pairs.append((turns[False], turns[True]))
+        longest = max(longest, time.monotonic() - began)
+    return pairs, served
+
+
+def _look(server: BridgeServer) -> Turn:
+    """What was collected so far."""
+    status = server.status()
+    frames = status["attempts"] * status["frames_per_episode"] + status["frame"]
+    cpu = [_cpu_seconds(pid) for pid in (server.process.pid, server.web_process)]
+    return Turn(time.monotonic(), frames, *cpu)
+
+
+def _summary(turns: list[Turn], rendering_ms: float) -> dict[str, float]:
+    """Medians."""
+
+    def median(of: Callable[[Turn], float]) -> float:
+        return statistics.median(map(of, turns))
+
+    return {
+        "frames_per_second": median(lambda turn: turn.frames / turn.seconds),
+        "ms_aside": median(lambda turn: turn.ms_per_frame - rendering_ms),
+        "cpu_ms": median(lambda turn: turn.cpu_ms_per_frame),
+        "web_cores": median(lambda turn: turn.web_cpu / turn.seconds),
+    }
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -130,116 +251,130 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _load(address: str, wanted: Any, got: Any) -> None:
-    """The pollers and viewers, while they are wanted; counts answers and pictures."""
-    os.nice(10)
-    asyncio.run(_load_forever(address, wanted, got))
+def _pin(pid: int, cpus: list[int]) -> None:
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cpus)
 
 
-async def _load_forever(address: str, wanted: Any, got: Any) -> None:
-    limits = httpx.Limits(keepalive_expiry=3.0)  # before the server's 5 s: no race
-    async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as client:
-        while True:
-            if not wanted.value:
-                await asyncio.sleep(0.1)
-                continue
-            peers = [await _view(client, got) for _ in range(VIEWERS)]
-            await asyncio.gather(*(_poll(client, wanted, got) for _ in range(POLLERS)))
-            for peer in peers:
-                await peer.close()
+def _rendering_ms(options: tuple[str, ...]) -> float:
+    """What the pictures of a frame take."""
+    args = collect.make_parser().parse_args(options)
+    with closing(make_env(args, collect.make_config(args))) as env:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        unwrapped: Any = env.unwrapped
+        took = []
+        for _ in range(_RENDERS):
+            env.step(env.action_space.sample())
+            began = time.perf_counter()
+            unwrapped.pictures()
+            took.append(time.perf_counter() - began)
+    return 1e3 * statistics.median(took)
 
 
-async def _poll(client: httpx.AsyncClient, wanted: Any, got: Any) -> None:
-    """Asks for the status every second, as the page does."""
-    while wanted.value:
-        (await client.get("/collect/status")).raise_for_status()
-        got[0] += 1
-        await asyncio.sleep(1.0)
+class Load:
+    """Pollers and viewers in processes of their own, which come and go.
+
+    Args:
+        server: Whom they ask.
+        niceness: Theirs.
+    """
+
+    def __init__(self, server: BridgeServer, niceness: int) -> None:
+        self._server = server
+        self._wanted = _CONTEXT.Value("b", 0)
+        self._got = [_CONTEXT.Value("Q", 0) for _ in range(1 + VIEWERS)]
+        work = [_poll_all, *[_view] * VIEWERS]
+        self._processes = [
+            _CONTEXT.Process(
+                target=_attend, args=(do, server.address, self._wanted, got, niceness), daemon=True
+            )
+            for do, got in zip(work, self._got, strict=True)
+        ]
+        for process in self._processes:
+            process.start()
+
+    def set(self, wanted: bool) -> None:
+        """Has them come, until all are served, or go, until nobody watches."""
+        if wanted == bool(self._wanted.value):
+            return
+        self._wanted.value = wanted
+        before, deadline = [got.value for got in self._got], time.monotonic() + _PATIENCE
+        while self._here(before) < VIEWERS + 1 if wanted else self._viewers() > 0:
+            if time.monotonic() > deadline or not all(p.is_alive() for p in self._processes):
+                raise RuntimeError(f"the load did not {'come' if wanted else 'go'}")
+            time.sleep(0.1)
+        time.sleep(_SETTLE)
+
+    def got(self) -> tuple[int, int]:
+        """Answers and pictures so far."""
+        return self._got[0].value, sum(got.value for got in self._got[1:])
+
+    def close(self) -> None:
+        """Ends them."""
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+    def _here(self, before: list[int]) -> int:
+        """How many of the processes are being served."""
+        return sum(got.value > old for got, old in zip(self._got, before, strict=True))
+
+    def _viewers(self) -> float:
+        lines = self._server.client.get("/metrics").text.splitlines()
+        (found,) = [line for line in lines if line.startswith("pp_bridge_viewers ")]
+        return float(found.split()[1])
 
 
-async def _view(client: httpx.AsyncClient, got: Any) -> RTCPeerConnection:
+def _attend(work: Callable[..., Any], address: str, wanted: Any, got: Any, niceness: int) -> None:
+    """Does the work while it is wanted."""
+    os.nice(niceness)
+
+    async def forever() -> None:
+        limits = httpx.Limits(keepalive_expiry=3.0)  # before the server's 5 s: no race
+        async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as client:
+            while True:
+                if wanted.value:
+                    await work(client, wanted, got)
+                await asyncio.sleep(0.05)
+
+    asyncio.run(forever())
+
+
+async def _poll_all(client: httpx.AsyncClient, wanted: Any, got: Any) -> None:
+    async def poll(number: int) -> None:
+        """Asks for the status every second, as the page does."""
+        await asyncio.sleep(number / POLLERS)  # not all at once
+        while wanted.value:
+            (await client.get("/collect/status")).raise_for_status()
+            got.value += 1
+            await asyncio.sleep(1.0)
+
+    await asyncio.gather(*map(poll, range(POLLERS)))
+
+
+async def _view(client: httpx.AsyncClient, wanted: Any, got: Any) -> None:
+    """Watches both cameras."""
+    counting: list[asyncio.Task[None]] = []
+
+    async def count(track: Any) -> None:
+        with suppress(MediaStreamError):  # how a track ends
+            while True:
+                await track.recv()
+                got.value += 1
+
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    peer.on("track", lambda track: _keep(asyncio.ensure_future(_count(track, got))))
-    for _ in range(2):
+    peer.on("track", lambda track: counting.append(asyncio.ensure_future(count(track))))
+    for _ in range(CAMERAS):
         peer.addTransceiver("video", direction="recvonly")
     await peer.setLocalDescription(await peer.createOffer())
     offer = {"type": "offer", "sdp": peer.localDescription.sdp}
     answer = (await client.post("/live/offer", json=offer)).raise_for_status().json()
     await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))
-    return peer
-
-
-async def _count(track: Any, got: Any) -> None:
-    with suppress(MediaStreamError):  # how a track ends
-        while True:
-            await track.recv()
-            got[1] += 1
-
-
-_TASKS: set[asyncio.Task] = set()
-
-
-def _keep(task: asyncio.Task) -> None:
-    _TASKS.add(task)
-    task.add_done_callback(_TASKS.discard)
-
-
-def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
-    """Age in ms of pictures in the browser's canvas, counted from when the bridge gets them."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    board = Board(["cam_high", "cam_wrist"], args.resolution)
-    board.post({"state": "collecting"})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        media = min(probe.getsockname()[1], 60000)
-    web = WebProcess(board, WebSettings("127.0.0.1", 0, media, None, root=None))
-    feeder = _CONTEXT.Process(target=_feed, args=(board, args.resolution), daemon=True)
-    feeder.start()
-    results = {}
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser,
-    ):
-        for transport in ("WebRTC", "JPEG"):
-            page = browser.new_page()
-            if transport == "JPEG":
-                page.add_init_script("delete window.RTCPeerConnection")
-            results[transport] = _ages(page, f"http://127.0.0.1:{web.port}", args.seconds)
-            page.close()
-    feeder.terminate()
-    web.close()
-    return results
-
-
-def _ages(page: Page, address: str, seconds: float) -> dict[str, float]:
-    page.goto(address)
-    page.wait_for_function(
-        "() => document.getElementById('transport').textContent.startsWith('Live by')",
-        timeout=60_000,
-    )
-    page.wait_for_timeout(2000)
-    ages = sorted(page.evaluate(_READ_CLOCK, seconds))
-    return {
-        "pictures_per_second": len(ages) / seconds,
-        "median_ms": statistics.median(ages),
-        "p95_ms": ages[int(0.95 * len(ages))],
-        "max_ms": ages[-1],
-    }
-
-
-def _feed(board: Board, size: int) -> None:
-    """Shows 30 pictures per second that have the time in ms drawn into them, bit by bit."""
-    picture = np.random.default_rng(0).integers(60, 120, (size // 16, size // 16, 3), np.uint8)
-    picture = picture.repeat(16, 0).repeat(16, 1)
-    start = time.monotonic()
-    for tick in range(10**9):
-        time.sleep(max(start + tick / 30 - time.monotonic(), 0))
-        shown = np.roll(picture, tick, axis=1)
-        clock = round(1e3 * time.time()) % 2**_BITS
-        bits = [clock >> (_BITS - 1 - bit) & 1 for bit in range(_BITS)]
-        row = np.repeat(np.array(bits, np.uint8) * 255, _BLOCK)
-        shown[:_BLOCK, : row.size] = row[None, :, None]
-        board.show(dict.fromkeys(board.cameras, shown))
+    while wanted.value:
+        await asyncio.sleep(0.05)
+    await peer.close()
+    await asyncio.gather(*counting)
 
 
 if __name__ == "__main__":

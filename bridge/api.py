@@ -137,6 +137,7 @@ def make_app(board: Board, token: str | None, local_only: bool) -> FastAPI:
         lifespan=lifespan,
     )
     app.exception_handler(RequestValidationError)(_explain)
+    app.exception_handler(400)(_explain_unreadable)
     app.add_middleware(Guard, local_only=local_only)
     check = TokenCheck(token)
     _include(app, _open_routes(board, check))
@@ -318,15 +319,21 @@ def _explain(_: Request, error: RequestValidationError) -> JSONResponse:
     """Every refusal has one sentence, not FastAPI's tree."""
     reasons = []
     for reason in error.errors():
+        if reason["type"] == "json_invalid":
+            error_in_words, place = reason["ctx"]["error"], reason["loc"][-1]
+            reasons.append(f"the body must be JSON: {error_in_words} at character {place}")
+            continue
         where = ".".join(str(part) for part in reason["loc"] if part != "body")
-        got = "" if reason["type"] in _WITHOUT_INPUT else f", got {repr(reason['input'])[:100]}"
+        got = "" if reason["type"] == "missing" else f", got {repr(reason['input'])[:100]}"
         reasons.append(f"{where}: {reason['msg']}{got}".removeprefix(": "))
     # A stranger's field name may hold what UTF-8 can't.
     detail = "; ".join(reasons).encode(errors="backslashreplace").decode()
     return JSONResponse({"detail": detail}, 422)
 
 
-_WITHOUT_INPUT = ("missing", "json_invalid")
+def _explain_unreadable(_: Request, __: Exception) -> JSONResponse:
+    """FastAPI's answer to what makes its JSON parser fail otherwise."""
+    return JSONResponse({"detail": "the body must be JSON in UTF-8, and not nested as deeply"}, 422)
 
 
 @contextmanager

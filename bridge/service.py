@@ -156,7 +156,11 @@ class Service:
         self._board.post(self.status(), wait=_PATIENCE)
 
     def work(self, stop: StopRequest) -> None:
-        """Turns the loop until a stop is requested; then nothing is collected any more."""
+        """Turns the loop until a stop is requested; then nothing is collected any more.
+
+        Raises:
+            RuntimeError: The web's process has ended.
+        """
         while not stop.requested:
             self.turn()
         self._end("interrupted")
@@ -188,7 +192,10 @@ class Service:
     def _answer(self, timeout: float) -> None:
         if not self._commands.poll(timeout):
             return
-        command: Command = self._commands.recv()
+        try:
+            command: Command = self._commands.recv()
+        except (EOFError, ConnectionError):
+            raise RuntimeError("the web's process has ended; its log says why") from None
         problem, detail = None, ""
         try:
             if command.request is None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 
 from bridge.board import Board
 from bridge.web import (
@@ -15,6 +16,8 @@ from bridge.web import (
 from pp_env.config import PickPlaceConfig
 from recorder.rollout import Episode, Step
 
+_SHORTEST = 0.01  # s; viewers get 31 pictures a second, so more copies would be for nobody
+
 
 class Spectator:
     """Shows the pictures that were taken for the dataset, if somebody watches.
@@ -25,14 +28,17 @@ class Spectator:
 
     def __init__(self, board: Board) -> None:
         self._board = board
+        self._shown = -_SHORTEST
 
     def begin(self, seed: int) -> None:
         """Nothing to do."""
 
     def add(self, step: Step) -> None:
-        """Shows the observation's pictures."""
-        if self._board.viewers:
+        """Shows the observation's pictures, unless some were shown just before."""
+        now = time.monotonic()
+        if self._board.viewers and now - self._shown >= _SHORTEST:
             self._board.show(step.observation["pixels"])
+            self._shown = now
 
     def end(self, episode: Episode) -> None:
         """Nothing to do."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,17 @@ class BridgeServer:
         root: The folder for datasets.
         options: Of its command line.
         variables: Of its environment.
+        program: What runs, if not that; it takes the bridge's options after its own.
     """
 
     def __init__(
-        self, root: Path, *options: str, variables: Mapping[str, str] | None = None
+        self,
+        root: Path,
+        *options: str,
+        variables: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "bridge"),
     ) -> None:
-        command = [sys.executable, "-m", "bridge", "--root", str(root), "--port", "0", *options]
+        command = [sys.executable, *program, "--root", str(root), "--port", "0", *options]
         self.root = root
         self.process = subprocess.Popen(
             command,
@@ -65,6 +70,17 @@ class BridgeServer:
         status = self.process.wait(PATIENCE)
         self._reader.join()
         return status
+
+    @property
+    def web_process(self) -> int:
+        """The web's process id."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        (web,) = [
+            int(pid)
+            for pid in children.split()
+            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
+        return web
 
     def wait_for_log(self, message: str) -> dict[str, Any]:
         """The next line with this message."""

@@ -109,3 +109,38 @@ def test_the_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     report.draw({"images per second": {"ours": 60.0, "theirs": 30.0}}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("available", "simulator", "web", "load"),
+    [(2, 2, 2, 2), (8, 2, 2, 4), (11, 2, 2, 7), (16, 4, 4, 8), (64, 16, 16, 32)],
+)
+def test_the_load_has_processors_of_its_own_where_there_are_enough(available, simulator, web, load):
+    bridge = pytest.importorskip("benchmarks.bridge")
+    # Processors that this machine lacks have no topology here, so their numbers decide.
+    cores = bridge.share_out(range(1000, 1000 + available))
+    assert tuple(map(len, cores)) == (simulator, web, load)
+    assert cores.apart == (available >= 8)
+    assert len({cpu for part in cores for cpu in part}) == available
+
+
+def test_an_outlier_at_each_end_does_not_count():
+    bridge = pytest.importorskip("benchmarks.bridge")
+    assert bridge.spread([9.0, 0.02, 0.01, 0.03, -9.0]) == {
+        "median": 0.02, "low": 0.01, "high": 0.03,
+    }  # fmt: skip
+
+
+def test_what_watching_costs_is_measured_without_a_browser(results):
+    pytest.importorskip("aiortc")
+    command = "import sys; sys.modules['playwright'] = None; import benchmarks as b, pathlib as p; "
+    command += f"b.RESULTS = p.Path({str(results)!r}); from benchmarks.bridge import main; "
+    command += "main(['load', '--pairs', '1', '--seconds', '2', '--resolution', '64'])"
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "50 pollers and 4 viewers; pairs of turns: 1" in done.stdout
+    found = benchmarks.load("bridge_load")
+    assert found["answers_per_second"] + found["pictures_per_second"] > 0
+    assert found["with"]["frames_per_second"] > 0

@@ -143,7 +143,15 @@ def test_malformed_json_is_explained(server):
         "/collect/start", content=b'{"num', headers={"content-type": "application/json"}
     )
     assert response.status_code == 422
-    assert "JSON decode error" in detail(response)
+    assert "the body must be JSON: Unterminated string" in detail(response)
+
+
+@pytest.mark.parametrize("body", [b"\x00\xff\xfe", b"[" * 100_000], ids=["bytes", "nested"])
+def test_a_body_that_no_parser_can_read_is_explained(server, body):
+    headers = {"content-type": "application/json"}
+    response = server.client.post("/collect/start", content=body, headers=headers)
+    assert response.status_code == 422
+    assert detail(response) == "the body must be JSON in UTF-8, and not nested as deeply"
 
 
 @pytest.mark.parametrize("chunked", [False, True])

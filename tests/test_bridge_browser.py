@@ -117,6 +117,17 @@ def test_errors_are_words(server, page):
     expect(page.locator("#error")).to_have_text("")
 
 
+def test_a_wrong_number_that_is_folded_away_is_shown(server, page):
+    page.goto(server.address)
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_role("button", name="Collect data")).to_be_enabled()
+    page.get_by_label("Seed").fill("")
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_label("Seed")).to_be_hidden()
+    page.get_by_role("button", name="Collect data").click()
+    expect(page.get_by_label("Seed")).to_be_focused()
+
+
 def test_the_keyboard_is_enough(server, page):
     page.goto(server.address)
     expect(page.get_by_role("button", name="Collect data")).to_be_enabled()
@@ -138,8 +149,14 @@ def test_the_keyboard_is_enough(server, page):
 def test_nothing_is_wider_than_the_screen(server, page, width):
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(server.address)
+    collect(page, "a-dataset-with-a-rather-long-name", 1)
+    button = page.get_by_role("button", name="Inspect a-dataset-with-a-rather-long-name")
+    expect(button).to_be_visible()
     expect(page.locator("#transport")).to_contain_text("Live by")
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    spilling = """() => [...document.querySelectorAll("section")]
+        .filter((section) => section.scrollWidth > section.clientWidth).map(({ id }) => id)"""
+    assert page.evaluate(spilling) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -147,8 +164,11 @@ def test_axe_finds_nothing_that_shuts_somebody_out(server, page, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.emulate_media(color_scheme=scheme)
     page.goto(server.address)
-    expect(page.get_by_role("button", name="Collect data")).to_be_enabled()
-    page.get_by_text("More", exact=True).click()
+    collect(page, f"axe-{scheme}", 1)  # opens the folded part of the form too
+    expect(page.locator("#state")).to_contain_text("is complete")
+    expect(page.get_by_role("button", name="Play episode 0")).to_be_visible()
+    collect(page, f"axe-{scheme}", 1)  # once more, for an error to show
+    expect(page.locator("#error")).to_contain_text("exists and is not an empty directory")
     results = axe.run(page)
     assert results.violations_count == 0, results.generate_report()
 

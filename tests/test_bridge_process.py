@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
@@ -124,16 +123,10 @@ def test_two_services_do_not_share_a_root(tmp_path):
 def test_the_service_ends_when_its_web_process_does(tmp_path):
     with BridgeServer(tmp_path, *SMALL) as server:
         server.start("set", num_episodes=1000)
-        children = f"/proc/{server.process.pid}/task/{server.process.pid}/children"
-        names = {pid: text_of(f"/proc/{pid}/cmdline") for pid in text_of(children).split()}
-        (web,) = [pid for pid, name in names.items() if "spawn_main" in name]
-        os.kill(int(web), signal.SIGKILL)
+        os.kill(server.web_process, signal.SIGKILL)
         assert server.process.wait(PATIENCE) == 1
+        assert server.wait_for_log("ended")["reason"].startswith("the web's process has ended")
         assert Dataset(tmp_path / "set").num_episodes >= 0
-
-
-def text_of(path: str) -> str:
-    return Path(path).read_text()
 
 
 def is_silent(address: str) -> bool:

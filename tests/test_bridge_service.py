@@ -3,12 +3,14 @@
 import json
 import multiprocessing
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import collect
 import collection
+from bridge import spectator
 from bridge.board import Board
 from bridge.messages import Command, StartRequest
 from bridge.service import Service
@@ -142,8 +144,21 @@ def test_viewers_see_the_recorded_pictures(desk):
     desk.board.viewers = 1
     desk.ask("start")
     seen = desk.env.unwrapped.pictures()["cam_high"]
+    time.sleep(0.02)  # or the turn would be too soon after the one before
     desk.service.turn()
     assert (desk.board.pictures()["cam_high"] == seen).all()
+
+
+def test_no_more_pictures_are_copied_than_viewers_can_get(monkeypatch):
+    clock = iter(np.arange(0.0, 1.0, 0.001))
+    monkeypatch.setattr(spectator, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    board = Board(["a"], 4)
+    board.viewers = 1
+    watcher = spectator.Spectator(board)
+    step = SimpleNamespace(observation={"pixels": {"a": np.zeros((4, 4, 3), np.uint8)}})
+    for _ in range(1000):
+        watcher.add(step)
+    assert 90 <= board.count <= 100
 
 
 def test_idling_costs_next_to_nothing(desk):

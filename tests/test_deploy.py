@@ -5,6 +5,7 @@ import copy
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -261,3 +262,17 @@ def test_the_unit_starts_the_bridge_with_options_that_exist():
     args = bridge_parser().parse_args(words)
     assert args.root.parent == Path("/var/lib") / unit["Service"]["StateDirectory"]
     assert unit["Service"]["KillMode"] == "mixed"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="apt-get install systemd")
+@pytest.mark.parametrize("misspelt", [False, True])
+def test_systemd_knows_every_key_of_the_unit(tmp_path, misspelt):
+    text = (DEPLOY / "pp-bridge.service").read_text()
+    program = re.search(r"^ExecStart=(\S+)", text, re.MULTILINE)[1]
+    text = text.replace(program, sys.executable)  # it must exist
+    unit = tmp_path / "pp-bridge.service"
+    unit.write_text(text.replace("KillMode", "KilMode") if misspelt else text)
+    command = ["systemd-analyze", "verify", unit]
+    done = subprocess.run(command, capture_output=True, text=True)
+    complaints = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert bool(complaints) == misspelt, complaints

@@ -1,0 +1,100 @@
+"""How old a picture is when the browser shows it; run by `python -m benchmarks.bridge latency`.
+
+Needs playwright and chromium. A clock is drawn into the pictures.
+"""
+
+import argparse
+import multiprocessing
+import shutil
+import socket
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+
+from bridge.board import Board
+from bridge.web import WebProcess, WebSettings
+
+_CONTEXT = multiprocessing.get_context("spawn")
+_BITS, _BLOCK = 32, 16  # of the clock, and its squares in pixels
+
+_READ_CLOCK = """(seconds) => new Promise((done) => {
+  const source = document.querySelector("#cameras video, #cameras img"), ages = [];
+  const canvas = new OffscreenCanvas(512, 32).getContext("2d", { willReadFrequently: true });
+  const end = performance.now() + 1000 * seconds;
+  let last = 0;
+  const next = () => source.requestVideoFrameCallback
+    ? source.requestVideoFrameCallback(look) : requestAnimationFrame(look);
+  const look = () => {
+    const now = Date.now();
+    canvas.drawImage(source, 0, 0);
+    const data = canvas.getImageData(0, 0, 512, 16).data;
+    let clock = 0;
+    for (let x = 8; x < 512; x += 16) clock = 2 * clock + (data[4 * (8 * 512 + x)] > 127);
+    const age = (now - clock) % 4294967296;
+    if (clock !== last) ages.push((age + 4294967296) % 4294967296);
+    last = clock;
+    performance.now() < end ? next() : done(ages);
+  };
+  next();
+})"""
+
+
+def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
+    """Age in ms of pictures in the browser's canvas, counted from when the bridge gets them."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    board = Board(["cam_high", "cam_wrist"], args.resolution)
+    board.post({"state": "collecting"})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        media = min(probe.getsockname()[1], 60000)
+    web = WebProcess(board, WebSettings("127.0.0.1", 0, media, None, root=None))
+    feeder = _CONTEXT.Process(target=_feed, args=(board, args.resolution), daemon=True)
+    feeder.start()
+    results = {}
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser,
+    ):
+        for transport in ("WebRTC", "JPEG"):
+            page = browser.new_page()
+            if transport == "JPEG":
+                page.add_init_script("delete window.RTCPeerConnection")
+            results[transport] = _ages(page, f"http://127.0.0.1:{web.port}", args.seconds)
+            page.close()
+    feeder.terminate()
+    web.close()
+    return results
+
+
+def _ages(page: Page, address: str, seconds: float) -> dict[str, float]:
+    page.goto(address)
+    page.wait_for_function(
+        "() => document.getElementById('transport').textContent.startsWith('Live by')",
+        timeout=60_000,
+    )
+    page.wait_for_timeout(2000)
+    ages = sorted(page.evaluate(_READ_CLOCK, seconds))
+    return {
+        "pictures_per_second": len(ages) / seconds,
+        "median_ms": statistics.median(ages),
+        "p95_ms": ages[int(0.95 * len(ages))],
+        "max_ms": ages[-1],
+    }
+
+
+def _feed(board: Board, size: int) -> None:
+    """Shows 30 pictures per second that have the time in ms drawn into them, bit by bit."""
+    picture = np.random.default_rng(0).integers(60, 120, (size // 16, size // 16, 3), np.uint8)
+    picture = picture.repeat(16, 0).repeat(16, 1)
+    start = time.monotonic()
+    for tick in range(10**9):
+        time.sleep(max(start + tick / 30 - time.monotonic(), 0))
+        shown = np.roll(picture, tick, axis=1)
+        clock = round(1e3 * time.time()) % 2**_BITS
+        bits = [clock >> (_BITS - 1 - bit) & 1 for bit in range(_BITS)]
+        row = np.repeat(np.array(bits, np.uint8) * 255, _BLOCK)
+        shown[:_BLOCK, : row.size] = row[None, :, None]
+        board.show(dict.fromkeys(board.cameras, shown))

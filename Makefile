@@ -18,7 +18,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector bench-bridge crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector bench-bridge bench-scaling crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -68,6 +68,11 @@ bench-success: $(VENV)/.ready-dev
 
 bench-vector: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.vector
+	$(RUN) -m benchmarks.report
+
+# As many workers as there are processors, and fewer; on a GPU where there is one.
+bench-scaling: $(VENV)/.ready-dev
+	$(RUN) -m benchmarks.scaling
 	$(RUN) -m benchmarks.report
 
 bench-bridge: $(VENV)/.ready-dev

@@ -31,7 +31,7 @@ def breakdown(preset: str) -> dict[str, float]:
         simulator = env.unwrapped._simulator
         for target, method, label in (
             (simulator, "step", "physics"),
-            (simulator, "render_all", "rendering"),
+            (simulator, "render", "rendering"),
             (writer, "add", "waiting for the encoders"),
             (writer, "end", "commit"),
         ):

@@ -40,7 +40,7 @@ _LEAST_SPREAD = 0.03  # m: what hardly varies must not weigh as much as what is 
 _BACKBONE_STRIDE = 32  # pixels
 _GRADIENT_NORM = 10.0  # lerobot-train's
 _WARM_UP = 0.02  # share of the training in which the learning rate rises
-_ADAPT_NORM = 0.15  # share of the training in which a new backbone's normalisation adapts
+_ADAPT_NORM = 0.8  # share of the training in which a new backbone's normalisation adapts
 _LOG_EVERY, _MEASURE_EVERY = 100, 1000  # steps
 
 
@@ -169,7 +169,7 @@ def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolic
         use_vae=False,  # of no use with scripted demonstrations, says ACT's paper
         pretrained_backbone_weights=args.backbone_weights,
         optimizer_lr=args.learning_rate,
-        optimizer_lr_backbone=args.learning_rate,
+        optimizer_lr_backbone=args.backbone_learning_rate,
         push_to_hub=False,
     )
     return make_policy(config, ds_meta=meta)
@@ -297,11 +297,12 @@ def train(
         weight_decay=policy.config.optimizer_weight_decay,
         fused=args.device == "cuda",
     )
+    highest = [group["lr"] for group in optimizer.param_groups]
     begin, step, seconds, log = time.perf_counter(), 0, 0.0, {}
     while (progress := max(step / args.steps, seconds / (60 * args.minutes))) < 1:
         set_mode(policy, training=True, adapt_norm=progress < _ADAPT_NORM)
-        for group in optimizer.param_groups:
-            group["lr"] = args.learning_rate * learning_rate_share(progress)
+        for group, rate in zip(optimizer.param_groups, highest, strict=True):
+            group["lr"] = rate * learning_rate_share(progress)
         picks = torch.randint(len(frames), (args.batch_size,), device=args.device)
         batch = preprocess(frames.batch(picks, args.chunk_size, args.shift))
         with autocast(args):
@@ -367,8 +368,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("outputs/act"), help="folder of the checkpoint")
     add("--steps", type=int, default=15000, help="optimizer steps")
     add("--minutes", type=float, default=math.inf, help="stop after so long, if that is sooner")
-    add("--batch-size", type=int, default=256, help="frames per step")
+    add("--batch-size", type=int, default=128, help="frames per step")
     add("--learning-rate", type=float, default=2e-4, help="at its highest")
+    add("--backbone-learning-rate", type=float, default=1e-3, help="of what sees the pictures")
     add("--chunk-size", type=int, default=50, help="actions predicted at once")
     add("--action-steps", type=int, default=25, help="of these, carried out before looking again")
     add("--state", nargs="*", default=["gripper_pos"], help="what it sees of the state; see docs")

@@ -216,7 +216,7 @@ class PickPlaceEnv(gym.Env):
         Args:
             kind: One of `IMAGE_TYPES`.
         """
-        return self._simulator.render_all(kind)
+        return {c.name: self._simulator.render(c.name, kind) for c in self.config.cameras}
 
     def close(self) -> None:
         """Frees the simulator; a second call has no effect."""

@@ -54,9 +54,6 @@ class FakeSimulator:
         tint = len(camera) * 10
         return np.broadcast_to(row, (size, size, 3)) // 4 + np.uint8(shade + tint)
 
-    def render_all(self, kind: str = "rgb") -> dict[str, np.ndarray]:
-        return {camera.name: self.render(camera.name, kind) for camera in self.config.cameras}
-
     def close(self) -> None:
         self.closed = True
 

@@ -96,7 +96,6 @@ class SimulatorContract:
             assert image.shape[2] == 3
             assert image.dtype == np.uint8
             assert image.std() > 2
-            np.testing.assert_array_equal(simulator.render_all()[camera.name], image)
 
     def test_state_fits_the_observation(self, simulator):
         state = simulator.reset(start())

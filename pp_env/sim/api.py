@@ -136,10 +136,6 @@ class Simulator(Protocol):
         """
         ...
 
-    def render_all(self, kind: str = "rgb") -> dict[str, np.ndarray]:
-        """What `render` gives for each of the configuration's cameras, by name."""
-        ...
-
     def close(self) -> None:
         """Frees everything; a second call has no effect."""
         ...

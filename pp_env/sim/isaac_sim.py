@@ -157,19 +157,10 @@ class IsaacSimulator:
             IsaacSimError: A camera gave no picture.
             ValueError: There is no such camera, or another kind is asked for.
         """
-        self._config.camera(camera)
-        return self.render_all(kind)[camera]
-
-    def render_all(self, kind: str = "rgb") -> dict[str, np.ndarray]:
-        """What `render` gives for each camera, by name.
-
-        Raises:
-            IsaacSimError: A camera gave no picture.
-            ValueError: Another kind than "rgb" is asked for.
-        """
         if kind != "rgb":
             raise ValueError(f"on Isaac Sim image_types must be ['rgb'], got {kind!r}")
-        return {name: picture.copy() for name, picture in self._draw().items()}
+        self._config.camera(camera)
+        return self._draw()[camera].copy()
 
     def read_gains(self) -> tuple[np.ndarray, np.ndarray]:
         """The servos' stiffness and damping as the engine has them, (9,) each, in its order."""

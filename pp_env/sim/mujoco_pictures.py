@@ -5,7 +5,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -27,19 +26,14 @@ class Pictures:
         self._renderer: _Renderer | None = None
 
     def draw(
-        self,
-        model: mujoco.MjModel,
-        data: mujoco.MjData,
-        cameras: Sequence[str],
-        kind: str,
-        target: int,
-    ) -> list[np.ndarray]:
-        """A picture by each camera; every model must have the first one's meshes and textures.
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, kind: str, target: int
+    ) -> np.ndarray:
+        """A picture; every model must have the first one's meshes and textures.
 
         Args:
             model: What is drawn.
             data: Its state.
-            cameras: Whose pictures, at most as many as the configuration has.
+            camera: Which camera's.
             kind: One of `IMAGE_TYPES`.
             target: The body of the object that is to be moved.
         """
@@ -47,10 +41,10 @@ class Pictures:
             self._renderer = _Renderer(model, self._config)
         self._renderer.model = model
         if kind == "depth":
-            return [self._renderer.depth(data, camera) for camera in cameras]
+            return self._renderer.depth(data, camera)
         if kind == "segmentation":
-            return [self._renderer.segmentation(data, camera, target) for camera in cameras]
-        return self._renderer.render(data, cameras)
+            return self._renderer.segmentation(data, camera, target)
+        return self._renderer.render(data, camera)
 
     def close(self) -> None:
         """Frees the renderer; a second call has no effect."""
@@ -60,7 +54,7 @@ class Pictures:
 
 
 class _Renderer:
-    """All cameras through one OpenGL context.
+    """Both cameras through one OpenGL context.
 
     Not `mujoco.Renderer`, because that takes its OpenGL platform from the environment at the
     moment when mujoco is first imported, which may be long before this package is.
@@ -73,17 +67,15 @@ class _Renderer:
             self._gl = _make_gl_context(size)
             self._gl.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-            # With several samples per pixel MuJoCo's own, of which there is one.
-            count = 0 if preset.samples else len(config.cameras)
-            own = [_make_framebuffer(size) for _ in range(count)]
-            self._framebuffers = own or [self._context.offFBO]
+            if not preset.samples:
+                self._context.offFBO = _make_framebuffer(size)
             self._shadows = _Shadows(model, self._context, preset) if preset.shadow_map else None
         except Exception as error:  # each platform of mujoco raises its own
             raise RuntimeError(
                 f"pictures need OpenGL without a screen, which failed with '{error}'; on Debian or "
                 "Ubuntu try 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0'"
             ) from error
-        self._draw_into(self._framebuffers[0])
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self.model = model
         self._scene = _make_scene(model)
         self._option = _option(SEEN_GROUPS)
@@ -92,31 +84,14 @@ class _Renderer:
         self._rect = mujoco.MjrRect(0, 0, size, size)
         self._pixels = np.empty((size, size, 3), dtype=np.uint8)
 
-    def render(self, data: mujoco.MjData, cameras: Sequence[str]) -> list[np.ndarray]:
-        """(H, W, 3) uint8 by each camera.
-
-        As many as there are framebuffers for are drawn before the first is read: a GPU that
-        processes share lets each of them wait for its turn once, not for every picture.
-        """
-        pictures = []
-        for first in range(0, len(cameras), len(self._framebuffers)):
-            pairs = list(zip(cameras[first:], self._framebuffers, strict=False))
-            for camera, framebuffer in pairs:
-                self._aim(camera)
-                self._draw_into(framebuffer)
-                if self._shadows is not None:
-                    self._shadows.draw(self.model, data, self._camera)
-                self._draw(data, shadows=self._shadows is not None)
-            for _, framebuffer in pairs:
-                self._draw_into(framebuffer)
-                mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
-                pictures.append(self._pixels[::-1].copy())  # OpenGL counts rows from the bottom
-        return pictures
-
-    def _draw_into(self, framebuffer: int) -> None:
-        """Makes it the one that is drawn into and read from."""
-        self._context.offFBO = framebuffer
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        self._aim(camera)
+        if self._shadows is not None:
+            self._shadows.draw(self.model, data, self._camera)
+        self._draw(data, shadows=self._shadows is not None)
+        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
+        return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
 
     def _aim(self, camera: str) -> None:
         self._gl.make_current()

@@ -106,16 +106,9 @@ class MujocoSimulator:
             ValueError: There is no such camera.
         """
         self._config.camera(camera)
-        return self._draw([camera], kind)[0]
-
-    def render_all(self, kind: str = "rgb") -> dict[str, np.ndarray]:
-        """What `render` gives for each camera, by name.
-
-        Raises:
-            RuntimeError: OpenGL is not available.
-        """
-        names = [camera.name for camera in self._config.cameras]
-        return dict(zip(names, self._draw(names, kind), strict=True))
+        mujoco.mj_camlight(self._model, self._data)  # as `_observe`: where they are now
+        target = self._bodies[self._target].id
+        return self._pictures.draw(self._model, self._data, camera, kind, target)
 
     def close(self) -> None:
         """Frees the renderer and the viewer; a second call has no effect."""
@@ -123,11 +116,6 @@ class MujocoSimulator:
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None
-
-    def _draw(self, cameras: list[str], kind: str) -> list[np.ndarray]:
-        mujoco.mj_camlight(self._model, self._data)  # as `_observe`: where they are now
-        target = self._bodies[self._target].id
-        return self._pictures.draw(self._model, self._data, cameras, kind, target)
 
     def _index(self) -> None:
         model = self._model

@@ -1,0 +1,404 @@
+"""Collecting into object storage: a real S3 protocol server on loopback, and other file systems."""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+import collect
+from recorder import claim, lerobot_writer, recovery
+from recorder.claim import Claim
+from recorder.store import Store, StoreError
+from tests import crash
+from tests.test_workers import ROOT, _wait_for
+
+QUICK = ["--steps-per-segment", "2", "--keep", "all", "--seed", "3"]
+STATE = [*QUICK, "--no-cameras", "--workers", "1"]
+INFO = "meta/info.json"
+PICTURES = [*QUICK, "--resolution", "32", "--preset", "fast"]
+
+
+class Bucket:
+    """A bucket as others see it."""
+
+    name = "data"
+
+    def __init__(self, endpoint):
+        self._endpoint = endpoint
+        self._s3 = boto3.client("s3", endpoint_url=endpoint)
+        self._s3.create_bucket(Bucket=self.name)
+
+    def contents(self, prefix):
+        """What is in it under a prefix, by name; not the empty objects that stand for folders."""
+        listed = self._s3.list_objects_v2(Bucket=self.name, Prefix=f"{prefix}/").get("Contents", [])
+        keys = [entry["Key"] for entry in listed if not entry["Key"].endswith("/")]
+        return {key.removeprefix(f"{prefix}/"): self.get(key) for key in keys}
+
+    def get(self, key):
+        return self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+    def put(self, key, content=b""):
+        self._s3.put_object(Bucket=self.name, Key=key, Body=content)
+
+    def delete(self, key):
+        self._s3.delete_object(Bucket=self.name, Key=key)
+
+    def copy_to(self, folder, prefix):
+        for name, content in self.contents(prefix).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder
+
+    def accept(self, requests):
+        """Answers as many requests and takes the credentials of all others for wrong."""
+        address = f"{self._endpoint}/moto-api/reset-auth"
+        plain = {"Content-Type": "text/plain"}
+        body = str(requests).encode()
+        urllib.request.urlopen(urllib.request.Request(address, body, plain)).close()
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with pytest.MonkeyPatch.context() as patch:
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not every request
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield Bucket(endpoint)
+        server.stop()
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Runs that give signs of life, and take others for dead, in fractions of a second."""
+    monkeypatch.setattr(claim, "_BEAT", 0.1)
+    monkeypatch.setattr(claim, "_LEASE", 0.5)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Three episodes without pictures, in a folder."""
+    root = tmp_path_factory.mktemp("sets") / "alone"
+    assert collect.main([*STATE, "--num-episodes", "3", "--output", str(root)]) == 0
+    return files(root)
+
+
+@pytest.fixture
+def prefix(request):
+    return request.node.name.replace("[", "-").rstrip("]")
+
+
+def run(prefix, staging, *options, episodes=3, base=STATE):
+    output = ["--output", f"s3://data/{prefix}", "--staging", str(staging)]
+    return collect.main([*base, "--num-episodes", str(episodes), *output, *map(str, options)])
+
+
+def files(root):
+    names = [p for p in root.rglob("*") if p.is_file() and not p.match("episode_*.mp4")]
+    return {str(p.relative_to(root)): p.read_bytes() for p in names}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_store_holds_what_a_folder_would(bucket, prefix, tmp_path, capsys, workers):
+    assert run(prefix, tmp_path / "staging", "--workers", workers, base=PICTURES) == 0
+    out = capsys.readouterr().out
+    assert f"path       s3://data/{prefix}" in out
+    options = [*PICTURES, "--num-episodes", "3", "--workers", "1"]
+    assert collect.main([*options, "--output", str(tmp_path / "alone")]) == 0
+    assert bucket.contents(prefix) == files(tmp_path / "alone")
+    size = next(line for line in out.splitlines() if line.startswith("size"))
+    assert size in capsys.readouterr().out
+    assert not (tmp_path / "staging").exists()
+
+
+def test_it_can_be_gone_on_with_on_another_machine(bucket, prefix, tmp_path):
+    for machine, episodes, workers in (("one", 1, 1), ("two", 2, 2), ("three", 3, 1)):
+        options = ["--workers", workers, "--resume"]
+        assert run(prefix, tmp_path / machine, *options, episodes=episodes, base=PICTURES) == 0
+    options = [*PICTURES, "--num-episodes", "3", "--workers", "1"]
+    assert collect.main([*options, "--output", str(tmp_path / "alone")]) == 0
+    assert bucket.contents(prefix) == files(tmp_path / "alone")
+
+
+def test_chunks_are_joined_there_as_well(bucket, prefix, tmp_path, monkeypatch):
+    for module in (lerobot_writer, recovery):
+        monkeypatch.setattr(module, "CHUNK_SIZE", 3)
+    assert run(prefix, tmp_path / "staging", episodes=5) == 0
+    assert run(prefix, tmp_path / "staging", "--resume", episodes=7) == 0
+    options = [*STATE, "--num-episodes", "7", "--output", str(tmp_path / "alone")]
+    assert collect.main(options) == 0
+    assert bucket.contents(prefix) == files(tmp_path / "alone")
+    assert len(list((tmp_path / "alone").glob("data/*/*.parquet"))) == 3
+
+
+def test_it_is_a_valid_dataset_after_every_request(bucket, prefix, tmp_path, monkeypatch):
+    seen, one_by_one = [], threading.Lock()
+
+    def observed(operation):
+        def request(self, name, *content):
+            with one_by_one:
+                operation(self, name, *content)
+                if INFO in bucket.contents(prefix):
+                    copy = bucket.copy_to(tmp_path / f"copy-{len(seen)}", prefix)
+                    seen.append(crash.finished(copy))
+
+        return request
+
+    for name in ("write", "delete"):
+        monkeypatch.setattr(Store, name, observed(getattr(Store, name)))
+    assert run(prefix, tmp_path / "staging") == 0
+    assert sorted(set(seen)) == [0, 1, 2, 3]
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize(
+    ("writes", "machine"),
+    [(1, "same"), (3, "other"), (5, "same"), (6, "other"), (7, "same"), (9, "other"), (17, "same")],
+)
+def test_dying_between_any_two_files_loses_nothing(
+    bucket, prefix, tmp_path, monkeypatch, hasty, alone, writes, machine
+):
+    """Four files begin a dataset, four make an episode, and two join those of all."""
+    real, done = Store.write, []
+
+    def dying(self, name, content):
+        if not name.startswith("."):
+            done.append(name)
+            if len(done) > writes:
+                raise SystemExit("killed")
+        real(self, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", dying)
+        patch.setattr(Claim, "release", lambda self: self._ended.set())
+        with pytest.raises(SystemExit):
+            run(prefix, tmp_path / "same")
+    before = crash.finished(bucket.copy_to(tmp_path / "before", prefix))
+    assert before >= (writes - 4) // 4
+    assert run(prefix, tmp_path / machine, "--resume") == 0
+    assert bucket.contents(prefix) == alone
+    assert not (tmp_path / machine).exists()
+
+
+def test_a_killed_run_is_gone_on_with_elsewhere(bucket, prefix, tmp_path, hasty, capsys):
+    command = [
+        sys.executable, "collect.py", *STATE, "--num-episodes", "5000", "--output",
+        f"s3://data/{prefix}", "--staging", tmp_path / "staging",
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        _wait_for(lambda: b'"total_episodes": 2' in bucket.contents(prefix).get(INFO, b""))
+        process.kill()
+    kept = crash.finished(bucket.copy_to(tmp_path / "kept", prefix))
+    assert kept >= 2
+    assert run(prefix, tmp_path / "elsewhere", "--resume", episodes=kept + 1) == 0
+    assert f"is claimed by process {process.pid} on" in capsys.readouterr().err
+    options = [*STATE, "--num-episodes", str(kept + 1), "--output", str(tmp_path / "alone")]
+    assert collect.main(options) == 0
+    assert bucket.contents(prefix) == files(tmp_path / "alone")
+
+
+def test_a_signal_ends_it_cleanly(bucket, prefix, tmp_path):
+    command = [
+        sys.executable, "collect.py", *STATE, "--num-episodes", "5000", "--output",
+        f"s3://data/{prefix}", "--staging", tmp_path / "staging",
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        _wait_for(lambda: b'"total_episodes": 2' in bucket.contents(prefix).get(INFO, b""))
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    kept = crash.finished(bucket.copy_to(tmp_path / "kept", prefix))
+    assert f"s3://data/{prefix} is a valid dataset of {kept} of the 5000 episodes" in out
+    assert not (tmp_path / "staging").exists()
+    assert not any(name.startswith(".") for name in bucket.contents(prefix))
+
+
+def test_what_cannot_be_uploaded_is_kept_and_uploaded_later(
+    bucket, prefix, tmp_path, monkeypatch, alone, capsys
+):
+    """The credentials expire before the last file of the second episode."""
+    real, infos = Store.write, []
+
+    def expiring(self, name, content):
+        if name == INFO:
+            infos.append(name)
+            if len(infos) == 3:
+                bucket.accept(0)
+        real(self, name, content)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "write", expiring)
+            assert run(prefix, tmp_path / "staging") == 1
+    finally:
+        bucket.accept("inf")
+    err = capsys.readouterr().err
+    assert "INVALID_ACCESS_KEY_ID" in err
+    assert f"what could not be uploaded is in {tmp_path / 'staging'}, and --resume" in err
+    assert crash.finished(bucket.copy_to(tmp_path / "before", prefix)) == 1
+    # The second episode is not made again: it is there when the third is wanted.
+    assert run(prefix, tmp_path / "staging", "--resume", episodes=2) == 0
+    assert "0.0 per second" in capsys.readouterr().out
+    assert run(prefix, tmp_path / "staging", "--resume") == 0
+    assert bucket.contents(prefix) == alone
+
+
+def test_what_was_not_uploaded_is_dropped_where_another_has_gone_on(
+    bucket, prefix, tmp_path, monkeypatch, alone, capsys
+):
+    real = Store.write
+
+    def failing(self, name, content):
+        if name == INFO and b'"total_episodes": 2' in content:
+            raise StoreError("out of reach")
+        real(self, name, content)
+
+    assert run(prefix, tmp_path / "one", episodes=1) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", failing)
+        assert run(prefix, tmp_path / "one", "--resume", episodes=2) == 1
+    assert run(prefix, tmp_path / "two", "--resume") == 0
+    assert run(prefix, tmp_path / "one", "--resume") == 0
+    assert "has changed, so what was still to be uploaded is dropped" in capsys.readouterr().err
+    assert bucket.contents(prefix) == alone
+
+
+class TestTwoRuns:
+    def test_the_second_one_is_refused(self, bucket, prefix, tmp_path, hasty, capsys):
+        store = Store(f"s3://data/{prefix}")
+        first = Claim(store, "first", print)
+        try:
+            assert run(prefix, tmp_path / "staging") == 1
+            first.require()
+        finally:
+            first.release()
+        assert f"another run is writing into s3://data/{prefix} (process" in capsys.readouterr().err
+        assert bucket.contents(prefix) == {}
+
+    def test_one_that_was_taken_for_dead_stops(
+        self, bucket, prefix, tmp_path, monkeypatch, alone, capsys
+    ):
+        real = Store.write
+
+        def paused(self, name, content):
+            real(self, name, content)
+            if name == INFO and b'"total_episodes": 1' in content:
+                for note in [n for n in self.sizes() if n.startswith(".lock-")]:
+                    self.delete(note)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "write", paused)
+            assert run(prefix, tmp_path / "staging") == 1
+        assert "another run has taken over" in capsys.readouterr().err
+        assert crash.finished(bucket.copy_to(tmp_path / "copy", prefix)) == 1
+        assert run(prefix, tmp_path / "staging", "--resume") == 0
+        assert bucket.contents(prefix) == alone
+
+
+def refused(prefix, staging, *options):
+    """What is said by a run that is refused before it begins."""
+    with pytest.raises(SystemExit) as stopped:
+        run(prefix, staging, *options)
+    assert stopped.value.code == 2
+    assert not staging.exists()
+
+
+def test_a_used_prefix_is_refused_and_left_alone(bucket, prefix, tmp_path, capsys):
+    bucket.put(f"{prefix}/thesis.txt", b"precious")
+    refused(prefix, tmp_path / "staging")
+    assert "is not empty; nothing was written" in capsys.readouterr().err
+    assert run(prefix, tmp_path / "staging", "--resume") == 1
+    assert f"s3://data/{prefix} is no dataset of ours" in capsys.readouterr().err
+    assert bucket.contents(prefix) == {"thesis.txt": b"precious"}
+
+
+def test_another_configuration_is_refused_and_changes_nothing(bucket, prefix, tmp_path, capsys):
+    assert run(prefix, tmp_path / "staging", episodes=1) == 0
+    before = bucket.contents(prefix)
+    assert run(prefix, tmp_path / "staging", "--resume", "--seed", "4") == 1
+    assert f"s3://data/{prefix} was collected otherwise" in capsys.readouterr().err
+    assert bucket.contents(prefix) == before
+
+
+def test_damage_is_cut_back_to_the_longest_valid_prefix(bucket, prefix, tmp_path, capsys):
+    assert run(prefix, tmp_path / "staging", "--workers", "1", base=PICTURES) == 0
+    before = bucket.contents(prefix)
+    bucket.delete(f"{prefix}/videos/observation.images.cam_high/chunk-000/file-001.mp4")
+    options = ["--workers", "1", "--resume"]
+    assert run(prefix, tmp_path / "staging", *options, base=PICTURES) == 0
+    assert "resume: dropped episodes 1 to 2, because" in capsys.readouterr().err
+    assert bucket.contents(prefix) == before
+
+
+def test_a_wrong_bucket_is_refused(bucket, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        collect.main([*STATE, "--output", "s3://date/set", "--staging", str(tmp_path / "staging")])
+    assert "s3://date/set cannot be written: " in (err := capsys.readouterr().err)
+    assert "NO_SUCH_BUCKET" in err
+
+
+def test_wrong_credentials_are_refused(bucket, prefix, tmp_path, capsys):
+    bucket.accept(0)
+    try:
+        refused(prefix, tmp_path / "staging")
+    finally:
+        bucket.accept("inf")
+    assert "INVALID_ACCESS_KEY_ID" in (err := capsys.readouterr().err)
+    assert "check the address, the credentials, and that the store answers" in err
+
+
+def test_a_store_that_does_not_answer_is_noticed_within_seconds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    begin = time.monotonic()
+    refused("set", tmp_path / "staging")
+    assert time.monotonic() - begin < 20
+    assert "cannot be listed: " in (err := capsys.readouterr().err)
+    assert "Could not connect to server" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "s3://name:secret@data/set"], "must not hold a password"),
+        (["--output", "nowhere://data/set"], "Protocol not known: nowhere"),
+        (["--output", "s3://data/set?colour=red"], "Unexpected query parameter in S3 URI: 'colour'"),
+        (["--output", "s3://data/set", "--push-to-hub", "me/set"], "copy it first"),
+        (["--output", "datasets/set", "--staging", "x"], "--staging is for an --output with a URL"),
+    ],
+)
+def test_bad_options_stop_before_any_work(options, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        collect.main([*STATE, *options])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_other_stores(scheme, tmp_path, alone):
+    """One that pyarrow knows, and one that only fsspec does."""
+    url = f"{scheme}://{tmp_path}/set"
+    options = [*STATE, "--output", url, "--staging", str(tmp_path / "staging")]
+    assert collect.main([*options, "--num-episodes", "1"]) == 0
+    assert collect.main([*options, "--num-episodes", "3", "--resume"]) == 0
+    store = Store(url)
+    assert {name: store.read(name) for name in store.sizes()} == alone
+
+
+def test_without_fsspec_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(SystemExit):
+        collect.main([*STATE, "--output", "memory://data/set"])
+    assert "pip install 'franka-pick-place[fsspec]'" in capsys.readouterr().err

@@ -268,7 +268,7 @@ def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace
     if isinstance(attempt, Died):
         raise CollectionError(
             f"attempt {index} ended its process twice ({attempt.how}); {run.writer.place} holds "
-            f"the {run.writer.num_episodes} episodes before; if memory is short, try fewer --workers"
+            f"{run.writer.num_episodes} episodes; if memory is short, try fewer --workers"
         )
     run.tally.count(attempt.outcome)
     if attempt.parcel is not None:

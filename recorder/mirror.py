@@ -11,15 +11,17 @@ import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from recorder.claim import Claim
-from recorder.commit import lock, unlock
+from recorder.commit import LOCK, lock, unlock
 from recorder.dataset import DatasetError
 from recorder.store import Store, StoreError, dataset_names, require_empty
 
 _AT_ONCE = 16  # transfers
 _INFO = "meta/info.json"
+_IDENTITY = "identity"
 
 
 class Mirror:
@@ -27,7 +29,8 @@ class Mirror:
 
     Args:
         url: Where the dataset is kept.
-        staging: A folder for this purpose alone; it goes when everything is in the store.
+        staging: An absent or empty folder, or what another run has left of it; it goes when
+            everything is in the store.
         resume: Go on with what is in the store.
         notice: Is told what is worth knowing.
 
@@ -36,7 +39,8 @@ class Mirror:
         root: The dataset's folder.
 
     Raises:
-        FileExistsError: Another run writes there, or there is something and it is not to be resumed.
+        FileExistsError: Another run writes there, or something is there that is not to be resumed;
+            or the folder holds something else.
         StoreError: The store cannot be used.
     """
 
@@ -51,6 +55,7 @@ class Mirror:
         self._claim: Claim | None = None
         self._info: str | None = None  # in the store
         staging.mkdir(parents=True, exist_ok=True)
+        _require_ours(staging)
         self._lock: int | None = lock(staging)
         try:
             self._claim = Claim(self._store, _identity(staging), notice)
@@ -58,6 +63,8 @@ class Mirror:
                 self._catch_up(notice)
             else:
                 require_empty(self._store)
+                if self._pending.exists():
+                    notice(f"what an earlier run could not upload from {staging} is dropped")
             self._pending.unlink(missing_ok=True)
             shutil.rmtree(self.root, ignore_errors=True)
             self._download()
@@ -108,12 +115,15 @@ class Mirror:
             self._claim = None
         if self._lock is None:
             return
-        if self._pending.exists():
-            unlock(self._staging, self._lock)
-        else:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            os.close(self._lock)
+        finished = not self._pending.exists()
+        if finished:
+            shutil.rmtree(self.root, ignore_errors=True)
+            (self._staging / _IDENTITY).unlink(missing_ok=True)
+        unlock(self._staging, self._lock)
         self._lock = None
+        if finished:
+            with suppress(OSError):  # another run has begun
+                self._staging.rmdir()
 
     def _upload(self, files: Sequence[tuple[Path, str]], removed: Sequence[str]) -> None:
         def write(file: tuple[Path, str]) -> None:
@@ -141,7 +151,7 @@ class Mirror:
             notice(f"resume: {self.url} has changed, so what was still to be uploaded is dropped")
 
     def _download(self) -> None:
-        """Makes the folder a copy of the store, with empty files for videos and what is not ours."""
+        """Copies the store into the folder; videos and what is not ours become empty files."""
         self._info = self._stored_info()
         names = dataset_names(self._store)
         if strange := [name for name in names if ".." in PurePosixPath(name).parts]:
@@ -169,9 +179,23 @@ def default_staging(url: str) -> Path:
     return Path.home() / ".cache" / "franka-pick-place" / f"{name}-{digest}"
 
 
+def _require_ours(staging: Path) -> None:
+    """Checks that nothing else is in the folder, of which parts will be deleted.
+
+    Raises:
+        FileExistsError: There is.
+    """
+    found = {path.name for path in staging.iterdir()}
+    if _IDENTITY not in found and found - {LOCK}:
+        raise FileExistsError(
+            f"{staging} must be an absent or empty folder, or one that an earlier run has left, "
+            f"got {sorted(found)}; choose another --staging"
+        )
+
+
 def _identity(staging: Path) -> str:
     """What tells runs on this folder, of which there is one at a time, from all others."""
-    file = staging / "identity"
+    file = staging / _IDENTITY
     if not file.exists():
         file.write_text(uuid.uuid4().hex)
     return file.read_text()

@@ -25,6 +25,15 @@ def place(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
+def folder(text: str) -> Path:
+    """A folder, for what cannot read from a store."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"must be a folder, got {text}; copy it to one first (docs/dataset.md)"
+        )
+    return Path(text)
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     number = float(text)

@@ -9,7 +9,7 @@ from pyarrow import fs
 
 # Where a file that is written anew is replaced as a whole when its writing ends.
 _WHOLE = {"s3", "gcs", "abfs"}
-# Spares two of three requests per file; pyarrow before 21 does not know it.
+# Spares two of three requests per file; older versions of pyarrow do not know it.
 _S3_OPTION = "allow_delayed_open=true"
 # s; Google's library would go on for a quarter of an hour.
 _GCS_OPTION = "retry_limit_seconds=10"

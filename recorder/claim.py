@@ -50,10 +50,11 @@ class Claim:
         """Checks that the note still stands.
 
         Raises:
-            StoreError: Another run has taken this one for dead.
+            FileExistsError: Another run has taken this one for dead.
+            StoreError: The store cannot be used.
         """
         if self._store.read(self._name) is None:
-            raise StoreError(
+            raise FileExistsError(
                 f"another run has taken over {self._store.url}, because this one gave no sign for "
                 f"{_LEASE:.0f} s"
             )
@@ -87,7 +88,7 @@ class Claim:
         notice(f"{self._store.url} is claimed by {who}; waiting {_LEASE:.0f} s whether it is alive")
         end = time.monotonic() + _LEASE
         while time.monotonic() < end:
-            time.sleep(_BEAT / 10)
+            time.sleep(_BEAT / 2)
             now = self._store.read(name)
             if now is None:
                 return

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from recorder.dataset import DatasetError
 from recorder.store import Store, StoreError, dataset_names, require_empty
 
 _AT_ONCE = 16  # transfers
+_PAUSES = (5.0, 15.0, 40.0)  # s before an upload is tried again
 _INFO = "meta/info.json"
 _IDENTITY = "identity"
 
@@ -50,6 +52,7 @@ class Mirror:
         self.url = url
         self.root = staging / "dataset"
         self._store = Store(url)
+        self._notice = notice
         self._staging = staging
         self._pending = staging / "pending.json"
         self._claim: Claim | None = None
@@ -60,7 +63,7 @@ class Mirror:
         try:
             self._claim = Claim(self._store, _identity(staging), notice)
             if resume:
-                self._catch_up(notice)
+                self._catch_up()
             else:
                 require_empty(self._store)
                 if self._pending.exists():
@@ -81,6 +84,7 @@ class Mirror:
 
         Raises:
             StoreError: It did not work out. A `Mirror` of this folder makes up for it.
+            FileExistsError: Another run has taken over.
         """
         record = {
             "before": self._info,
@@ -90,15 +94,20 @@ class Mirror:
         aside = self._pending.with_suffix(".part")
         aside.write_text(json.dumps(record))
         os.replace(aside, self._pending)
-        try:
-            if self._claim is not None:
-                self._claim.require()
-            self._upload(files, removed)
-        except StoreError as error:
-            raise StoreError(
-                f"{error}. What is there is a valid dataset; what could not be uploaded is in "
-                f"{self._staging}, and --resume on this machine goes on with it"
-            ) from error
+        for pause in (*_PAUSES, None):
+            try:
+                if self._claim is not None:
+                    self._claim.require()
+                self._upload(files, removed)
+                break
+            except StoreError as error:
+                if pause is None:
+                    raise StoreError(
+                        f"{error}. What is there is a valid dataset; what could not be uploaded is "
+                        f"in {self._staging}, and --resume on this machine goes on with it"
+                    ) from error
+                self._notice(f"{error}; trying again in {pause:.0f} s")
+                time.sleep(pause)
         self._pending.unlink()
         for path, name in files:
             if _is_video(name):
@@ -138,7 +147,7 @@ class Mirror:
             if name == _INFO:
                 self._info = path.read_text()
 
-    def _catch_up(self, notice: Callable[[str], None]) -> None:
+    def _catch_up(self) -> None:
         """Uploads what an earlier run of this machine could not, if nobody has gone on since."""
         if not self._pending.exists():
             return
@@ -148,7 +157,9 @@ class Mirror:
         if info == record["before"]:
             self._upload(files, record["removed"])
         elif info not in [path.read_text() for path, name in files if name == _INFO]:
-            notice(f"resume: {self.url} has changed, so what was still to be uploaded is dropped")
+            self._notice(
+                f"resume: {self.url} has changed; what was still to be uploaded is dropped"
+            )
 
     def _download(self) -> None:
         """Copies the store into the folder; videos and what is not ours become empty files."""

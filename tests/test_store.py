@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 import collect
 import replay
 from pp_env.sim import meshes
-from recorder import claim, hub, inspect, lerobot_writer, merge, recovery
+from recorder import claim, hub, inspect, lerobot_writer, merge, mirror, recovery
 from recorder.claim import Claim
 from recorder.store import Store, StoreError
 from tests import crash
@@ -93,9 +93,10 @@ def bucket():
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Runs that give signs of life, and take others for dead, in fractions of a second."""
+    """Runs that take others for dead within two seconds, and give up at the first error."""
     monkeypatch.setattr(claim, "_BEAT", 0.1)
-    monkeypatch.setattr(claim, "_LEASE", 0.5)
+    monkeypatch.setattr(claim, "_LEASE", 1.5)
+    monkeypatch.setattr(mirror, "_PAUSES", ())
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +167,8 @@ def test_it_is_a_valid_dataset_after_every_request(bucket, prefix, tmp_path, mon
 
     for name in ("write", "delete"):
         monkeypatch.setattr(Store, name, observed(getattr(Store, name)))
-    assert run(prefix, tmp_path / "staging") == 0
-    assert sorted(set(seen)) == [0, 1, 2, 3]
+    assert run(prefix, tmp_path / "staging", episodes=2, base=PICTURES) == 0
+    assert sorted(set(seen)) == [0, 1, 2]
     assert seen == sorted(seen)
 
 
@@ -233,8 +234,23 @@ def test_a_signal_ends_it_cleanly(bucket, prefix, tmp_path):
     assert not any(name.startswith(".") for name in bucket.contents(prefix))
 
 
+def test_an_outage_is_waited_out(bucket, prefix, tmp_path, monkeypatch, alone, capsys):
+    real, failures = Store.write, iter(range(2))
+
+    def failing(self, name, content):
+        if name == INFO and b'"total_episodes": 2' in content and next(failures, None) is not None:
+            raise StoreError("out of reach")
+        real(self, name, content)
+
+    monkeypatch.setattr(Store, "write", failing)
+    monkeypatch.setattr(mirror, "_PAUSES", (0.0, 0.1))
+    assert run(prefix, tmp_path / "staging") == 0
+    assert capsys.readouterr().err.count("out of reach; trying again in") == 2
+    assert bucket.contents(prefix) == alone
+
+
 def test_what_cannot_be_uploaded_is_kept_and_uploaded_later(
-    bucket, prefix, tmp_path, monkeypatch, alone, capsys
+    bucket, prefix, tmp_path, monkeypatch, hasty, alone, capsys
 ):
     """The credentials expire before the last file of the second episode."""
     real, infos = Store.write, []
@@ -264,7 +280,7 @@ def test_what_cannot_be_uploaded_is_kept_and_uploaded_later(
 
 
 def test_what_was_not_uploaded_is_dropped_where_another_has_gone_on(
-    bucket, prefix, tmp_path, monkeypatch, alone, capsys
+    bucket, prefix, tmp_path, monkeypatch, hasty, alone, capsys
 ):
     real = Store.write
 
@@ -279,7 +295,7 @@ def test_what_was_not_uploaded_is_dropped_where_another_has_gone_on(
         assert run(prefix, tmp_path / "one", resume=True, episodes=2) == 1
     assert run(prefix, tmp_path / "two", resume=True) == 0
     assert run(prefix, tmp_path / "one", resume=True) == 0
-    assert "has changed, so what was still to be uploaded is dropped" in capsys.readouterr().err
+    assert "has changed; what was still to be uploaded is dropped" in capsys.readouterr().err
     assert bucket.contents(prefix) == alone
 
 

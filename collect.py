@@ -40,10 +40,11 @@ from recorder.cluster import Cluster, require_library
 from recorder.commit import UNFINISHED
 from recorder.dataset import DatasetError
 from recorder.lerobot_writer import LeRobotWriter, require_empty
-from recorder.options import not_negative, positive, share
+from recorder.options import not_negative, place, positive, share
 from recorder.rollout import EpisodeSink
 from recorder.sinks import Progress, notice
 from recorder.status import StatusFile, free_memory, resident_memory
+from recorder.store import Store
 from recorder.video import CODECS
 from recorder.workers import Died, Processes
 
@@ -127,7 +128,7 @@ def collect(
         print(f"uploaded   {hub.push(writer.root, args.push_to_hub)}")
     if stop.requested:
         print(
-            f"stopped: the episode in hand was dropped; {writer.root} is a valid dataset of "
+            f"stopped: the episode in hand was dropped; {writer.place} is a valid dataset of "
             f"{writer.num_episodes} of the {args.num_episodes} episodes; --resume goes on"
         )
         return 130
@@ -266,8 +267,8 @@ def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace
     """
     if isinstance(attempt, Died):
         raise CollectionError(
-            f"attempt {index} ended its process twice ({attempt.how}); {run.writer.root} holds the "
-            f"{run.writer.num_episodes} episodes before; if memory is short, try fewer --workers"
+            f"attempt {index} ended its process twice ({attempt.how}); {run.writer.place} holds "
+            f"{run.writer.num_episodes} episodes; if memory is short, try fewer --workers"
         )
     run.tally.count(attempt.outcome)
     if attempt.parcel is not None:
@@ -319,20 +320,23 @@ def start_anew(args: argparse.Namespace) -> None:
 def report(run: Run, seconds: float) -> str:
     """The closing lines."""
     writer, tally = run.writer, run.tally
-    size = sum(f.stat().st_size for f in writer.root.rglob("*") if f.is_file())
-    size -= sum(f.stat().st_size for f in writer.root.rglob("episode_*.mp4"))  # the same files
     rate = tally.successes / tally.attempts if tally.attempts else 0.0
     frames_per_second = (writer.num_frames - run.frames_before) / seconds
     lines = [
         f"episodes   {writer.num_episodes}",
         f"success    {tally.successes} of {tally.attempts} attempts ({rate:.1%})",
         f"frames     {writer.num_frames} ({frames_per_second:.1f} per second)",
-        f"size       {size / 1e6:.1f} MB",
-        f"path       {writer.root.resolve()}",
-        "load it    from lerobot.datasets.lerobot_dataset import LeRobotDataset",
-        f'           LeRobotDataset("local/{writer.root.name}", root="{writer.root}", '
-        'video_backend="pyav")',
+        f"size       {writer.size() / 1e6:.1f} MB",
     ]
+    if writer.mirrored:
+        lines += [f"path       {writer.place}"]
+    else:
+        lines += [
+            f"path       {writer.root.resolve()}",
+            "load it    from lerobot.datasets.lerobot_dataset import LeRobotDataset",
+            f'           LeRobotDataset("local/{writer.root.name}", root="{writer.root}", '
+            'video_backend="pyav")',
+        ]
     lines += [f"failed     {n} x {what}" for what, n in sorted(tally.failures.items())]
     return "\n".join(lines)
 
@@ -405,6 +409,11 @@ def require_fitting(args: argparse.Namespace) -> None:
         raise ValueError(
             "--render-after saves pictures of failures: not with --keep all or --no-cameras"
         )
+    in_store = not isinstance(args.output, Path)
+    if in_store and args.push_to_hub:
+        raise ValueError("--push-to-hub uploads a folder, not what is in a store; copy it first")
+    if args.staging is not None and not in_store:
+        raise ValueError(f"--staging is for an --output with a URL, got {args.output}")
     if args.simulator != "isaacsim" and args.assets_root:
         raise ValueError(
             f"--assets-root is for --simulator isaacsim, got --simulator {args.simulator}"
@@ -454,12 +463,17 @@ def settle_workers(args: argparse.Namespace) -> None:
         )
 
 
-def require_writable(output: Path, resume: bool) -> None:
+def require_writable(output: Path | str, resume: bool) -> None:
     """Checks that a dataset can be written at `output`.
 
     Raises:
         OSError: It cannot.
+        ValueError: It is no URL of a store.
+        ImportError: Its store needs what is not installed.
     """
+    if isinstance(output, str):
+        Store(output).require_writable(resume)
+        return
     if not resume:
         require_empty(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -479,7 +493,13 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     switch = argparse.BooleanOptionalAction
     add("--num-episodes", type=positive, default=50, help="episodes in the dataset")
-    add("--output", type=Path, default=Path("datasets/pick_place"), help="absent or empty folder")
+    add(
+        "--output",
+        type=place,
+        default=Path("datasets/pick_place"),
+        help="absent or empty folder, or one in a store: s3://bucket/path, gs://...",
+    )
+    add("--staging", type=Path, metavar="DIR", help="for a store: where files come about")
     add("--resume", action="store_true", help="go on with an interrupted collection")
     add("--seed", type=not_negative, default=12345, help="episode k depends on this and k alone")
     add(

@@ -28,9 +28,10 @@ from pp_env.config import RENDER_PRESETS, PickPlaceConfig
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from recorder.features import Feature, picture
 from recorder.lerobot_writer import LeRobotWriter
+from recorder.mirror import Mirror, default_staging
 from recorder.recording import EpisodeRecorder, Parcel, Recording
 from recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
-from recorder.sinks import SuccessOnly
+from recorder.sinks import SuccessOnly, notice
 
 _GIVE_UP_AFTER = 20  # failed attempts in a row
 _PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
@@ -355,7 +356,12 @@ def make_writer(
 ) -> LeRobotWriter:
     """The dataset writer, with this environment's features and the simulator's description."""
     collected = {**describe_collection(args, config), "simulator_details": simulator}
-    return LeRobotWriter(args.output, make_recording(args, config, collected), args.resume)
+    recording = make_recording(args, config, collected)
+    if isinstance(args.output, Path):
+        return LeRobotWriter(args.output, recording, args.resume)
+    staging = args.staging or default_staging(args.output)
+    mirror = Mirror(args.output, staging, args.resume, notice)
+    return LeRobotWriter(mirror.root, recording, args.resume, mirror)
 
 
 def make_recording(

@@ -17,6 +17,7 @@ from pp_env.config import PickPlaceConfig, RenderConfig, from_dict
 from pp_env.sim import leave
 from recorder.dataset import Dataset, DatasetError
 from recorder.lerobot_writer import LeRobotWriter
+from recorder.options import folder
 from recorder.replay import Compare, Comparison, RecordedActions, compare_episodes
 from recorder.rollout import run_episode
 
@@ -31,7 +32,7 @@ def replay_main(argv: list[str] | None = None) -> int:
         "Example: pp-replay datasets/pick_place --episode 3 --render /tmp/sharp --preset pretty",
     )
     parser.add_argument(
-        "--render", type=Path, metavar="OUT", help="write a dataset with new pictures"
+        "--render", type=folder, metavar="OUT", help="write a dataset with new pictures"
     )
     parser.add_argument("--resolution", type=int, help="of the new pictures; default: as recorded")
     parser.add_argument("--preset", help="of the new pictures; default: as recorded")
@@ -160,7 +161,7 @@ def tolerance(stored: dict[str, Any]) -> float:
 
 def _parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=description, epilog=example)
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("dataset", type=folder)
     parser.add_argument("--episode", type=int, help="which one; default: all")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser

@@ -19,9 +19,11 @@ COPY pp_env pp_env
 COPY experts experts
 COPY recorder recorder
 COPY bridge bridge
+# For deploy/kubernetes/ray-job.yaml: --build-arg EXTRAS=hub,bridge,ray and the tag 0.1.0-mujoco-ray
+ARG EXTRAS=hub,bridge
 # The ranges are in setup.cfg. The working directory is everyone's, for docker run --user.
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir ".[hub,bridge]" \
+RUN pip install --no-cache-dir ".[${EXTRAS}]" \
     && mkdir -m 1777 /sim-service
 
 WORKDIR /sim-service

@@ -4,14 +4,23 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 UNFINISHED = ".unfinished"
 LOCK = ".lock"
+
+
+class Elsewhere(Protocol):
+    """Where the dataset is kept, if its directory is only where it comes about."""
+
+    def publish(self, files: Sequence[tuple[Path, str]], removed: Sequence[str]) -> None:
+        """Takes files, each with its name, in this order, and then removes others."""
+        ...
 
 
 class Commit:
@@ -21,16 +30,19 @@ class Commit:
 
     Args:
         root: The dataset's directory.
+        elsewhere: Takes everything before it is renamed here.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, elsewhere: Elsewhere | None = None) -> None:
         self._root = root
-        self._files: list[tuple[Path, Path]] = []
+        self._elsewhere = elsewhere
+        self._files: list[tuple[Path, str]] = []
+        self._removed: list[str] = []
 
     def add_file(self, name: str, aside: Path) -> None:
         """Takes a finished file, which must lie on the dataset's file system."""
         _flush(aside)
-        self._files.append((aside, self._root / name))
+        self._files.append((aside, name))
 
     def add_link(self, name: str, aside: Path) -> None:
         """Takes a finished file a second time, without its content where that can be."""
@@ -40,7 +52,7 @@ class Commit:
             os.link(aside, link)
         except OSError:  # a file system without hard links
             shutil.copyfile(aside, link)
-        self._files.append((link, self._root / name))
+        self._files.append((link, name))
 
     def add_json(self, name: str, content: Any) -> None:
         """Writes a JSON file."""
@@ -58,13 +70,22 @@ class Commit:
         pq.write_table(table, aside)
         self.add_file(name, aside)
 
+    def remove(self, path: Path) -> None:
+        """Deletes a file of the dataset once the others have their place."""
+        self._removed.append(str(path.relative_to(self._root)))
+
     def publish(self) -> None:
         """Gives every file its place."""
-        folders = {target.parent for _, target in self._files}
+        if self._elsewhere is not None:
+            self._elsewhere.publish(self._files, self._removed)
+        targets = [(aside, self._root / name) for aside, name in self._files]
+        folders = {target.parent for _, target in targets}
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        for aside, target in self._files:
+        for aside, target in targets:
             os.replace(aside, target)
+        for name in self._removed:
+            (self._root / name).unlink()
         for folder in folders:
             _flush(folder)
 

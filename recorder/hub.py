@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recorder.dataset import FORMAT_VERSION, Dataset, DatasetError
+from recorder.options import folder
 
 # The older names are hard links to the same videos; a copy of each would double the upload.
 IGNORED = ["videos/**/episode_*.mp4", ".lock", ".unfinished/**"]
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Uploads a dataset to the Hugging Face Hub.",
         epilog="Example: pp-push datasets/pick_place me/franka-pick-place",
     )
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("dataset", type=folder)
     parser.add_argument("repo_id", help="user/name")
     parser.add_argument("--private", action="store_true")
     args = parser.parse_args(argv)

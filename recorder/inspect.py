@@ -10,6 +10,7 @@ from typing import Any
 from recorder.checks import Evidence, Finding, Result, run_checks
 from recorder.dataset import DatasetError
 from recorder.html_report import render
+from recorder.options import folder
 
 _SHOWN_PER_CHECK = 10
 
@@ -99,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Checks a LeRobot v3.0 dataset. Exit status: 0 sound, 1 unsound, 2 no dataset.",
         epilog="Example: pp-inspect datasets/demo --html report.html",
     )
-    parser.add_argument("dataset", type=Path, help="the directory that holds meta/ and data/")
+    parser.add_argument("dataset", type=folder, help="the directory that holds meta/ and data/")
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for stdout")
     parser.add_argument("--html", metavar="FILE", help="write the report as one page")
     return parser

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from recorder import recovery, stats
 from recorder.commit import LOCK, UNFINISHED, Commit, aside, lock, unlock
 from recorder.dataset import CHUNK_SIZE, COLLECTION_PATH, FORMAT_VERSION, DatasetError
+from recorder.mirror import Mirror
 from recorder.recording import EpisodeRecorder, RecordedEpisode, Recording
 from recorder.rollout import Episode, Step
 
@@ -49,8 +50,11 @@ class LeRobotWriter:
         root: The directory, absent or empty, or with `resume` one that this class wrote before.
         recording: What is recorded.
         resume: Go on with what is there, after cutting it back to its longest valid prefix.
+        mirror: Keeps the dataset in a store; `root` is its folder. It is released with the writer.
 
     Attributes:
+        place: Where the dataset is, to be told.
+        mirrored: Whether that is a store.
         episodes: The rows of `meta/episodes` that were there when it was resumed.
         dropped: What resuming has removed, in words.
 
@@ -59,8 +63,18 @@ class LeRobotWriter:
         DatasetError: What is to be resumed was collected otherwise, or cannot be repaired.
     """
 
-    def __init__(self, root: Path, recording: Recording, resume: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        recording: Recording,
+        resume: bool = False,
+        mirror: Mirror | None = None,
+    ) -> None:
         self.root = root
+        self.place = str(root) if mirror is None else mirror.url
+        self.mirrored = mirror is not None
+        self._mirror = mirror
+        self._lock: int | None = None
         self.num_episodes = 0
         self.num_frames = 0
         self.episodes: list[dict[str, Any]] = []
@@ -73,11 +87,11 @@ class LeRobotWriter:
         self._recorder = EpisodeRecorder(root / UNFINISHED, recording)
         self._totals: dict[str, stats.Stats] = {}
         resume = resume and not is_empty(root)
-        if not resume:
-            require_empty(root)
-        root.mkdir(parents=True, exist_ok=True)
-        self._lock: int | None = lock(root)
         try:
+            if not resume:
+                require_empty(root)
+            root.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(root)
             self._resume() if resume else self._create()
         except BaseException:
             self.release()
@@ -118,13 +132,14 @@ class LeRobotWriter:
         totals = {k: stats.fold(self._totals.get(k), episode_stats[k]) for k in self._features}
         entry = {**self._episode_entry(length, episode_stats, task), **episode.extra}
         where = _where(self.num_episodes)
-        commit = Commit(self.root)
+        commit = self._commit()
         if tasks != self._tasks:  # before whatever counts on them
             add_tasks(commit, tasks)
         for key, (path, _) in episode.videos.items():
             name = VIDEO_PATH.format(video_key=key, **where)
-            alias = Path(name).with_name(f"episode_{self.num_episodes:05d}.mp4")
-            commit.add_link(str(alias), path)
+            if self._mirror is None:  # a store has no links
+                alias = Path(name).with_name(f"episode_{self.num_episodes:05d}.mp4")
+                commit.add_link(str(alias), path)
             commit.add_file(name, path)
         commit.add_table(DATA_PATH.format(**where), self._data_table(columns))
         commit.add_table(EPISODES_PATH.format(**where), pa.Table.from_pylist([entry]))
@@ -159,9 +174,21 @@ class LeRobotWriter:
         if self._lock is not None:
             unlock(self.root, self._lock)
             self._lock = None
+        if self._mirror is not None:
+            self._mirror.release()
+
+    def size(self) -> int:
+        """Bytes of the dataset; what has two names counts once."""
+        if self._mirror is not None:
+            return self._mirror.size()
+        files = [path for path in self.root.rglob("*") if path.is_file()]
+        return sum(p.stat().st_size for p in files if not p.match("episode_*.mp4"))
+
+    def _commit(self) -> Commit:
+        return Commit(self.root, self._mirror)
 
     def _create(self) -> None:
-        commit = Commit(self.root)
+        commit = self._commit()
         commit.add_json(COLLECTION_PATH, self._recording.collection)
         add_tasks(commit, self._tasks)
         commit.add_json("meta/info.json", self._info(0, 0, self._tasks))
@@ -172,8 +199,8 @@ class LeRobotWriter:
             self._require_ours()
             self._create()
             return
-        require_same(self.root, self._recording.collection)
-        prefix = recovery.find_prefix(self.root, self._cameras)
+        require_same(self.root, self._recording.collection, self.place)
+        prefix = recovery.find_prefix(self.root, self._cameras, self.mirrored)
         self.dropped = prefix.dropped
         self.episodes = [_without_stats(entry) for entry in prefix.episodes]
         for entry in prefix.episodes:
@@ -184,8 +211,8 @@ class LeRobotWriter:
         for entry in prefix.episodes:
             self._tasks += [task for task in entry["tasks"] if task not in self._tasks]
         info = self._info(self.num_episodes, self.num_frames, self._tasks)
-        recovery.cut_back(self.root, prefix, info, _to_lists(self._totals))
-        commit = Commit(self.root)
+        recovery.cut_back(self.root, prefix, info, _to_lists(self._totals), self._mirror)
+        commit = self._commit()
         add_tasks(commit, self._tasks)
         commit.publish()
         shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
@@ -194,7 +221,7 @@ class LeRobotWriter:
         ours = {"meta", LOCK, UNFINISHED}
         if strangers := sorted(p.name for p in self.root.iterdir() if p.name not in ours):
             raise DatasetError(
-                f"{self.root} is no dataset of ours: it has no meta/info.json but {strangers}; "
+                f"{self.place} is no dataset of ours: it has no meta/info.json but {strangers}; "
                 "nothing was changed, choose another output"
             )
 
@@ -282,11 +309,11 @@ class LeRobotWriter:
                 continue
             grown = aside(self.root, "joined.parquet")
             _join(parts, grown)
-            commit = Commit(self.root)
+            commit = self._commit()
             commit.add_file(target, grown)
-            commit.publish()
             for part in parts[1:]:
-                part.unlink()
+                commit.remove(part)
+            commit.publish()
         shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
 
 
@@ -318,8 +345,13 @@ def require_empty(root: Path) -> None:
         )
 
 
-def require_same(root: Path, collection: dict[str, Any]) -> None:
+def require_same(root: Path, collection: dict[str, Any], place: str) -> None:
     """Checks that a dataset was collected as `collection` says; other versions are a warning.
+
+    Args:
+        root: The dataset's directory.
+        collection: How the dataset is to come about.
+        place: Where it is, to be told.
 
     Raises:
         DatasetError: It was not, or it was not collected by us.
@@ -328,7 +360,7 @@ def require_same(root: Path, collection: dict[str, Any]) -> None:
         stored = json.loads((root / COLLECTION_PATH).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         raise DatasetError(
-            f"{root} was not recorded by this project: it has no {COLLECTION_PATH}; nothing was "
+            f"{place} was not recorded by this project: it has no {COLLECTION_PATH}; nothing was "
             "changed, choose another output"
         ) from None
     wanted = json.loads(json.dumps(collection))
@@ -336,11 +368,11 @@ def require_same(root: Path, collection: dict[str, Any]) -> None:
     changed = [line for line in differing if not line.startswith(_MAY_DIFFER)]
     if changed:
         raise DatasetError(
-            f"{root} was collected otherwise, so it cannot be continued: {'; '.join(changed)}; "
+            f"{place} was collected otherwise, so it cannot be continued: {'; '.join(changed)}; "
             "give the same options or another output"
         )
     if differing:
-        warnings.warn(f"{root} goes on with {'; '.join(differing)}", stacklevel=2)
+        warnings.warn(f"{place} goes on with {'; '.join(differing)}", stacklevel=2)
 
 
 def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:

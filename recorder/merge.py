@@ -14,6 +14,7 @@ from recorder.commit import aside
 from recorder.dataset import Dataset, DatasetError
 from recorder.features import BOOKKEEPING, Feature
 from recorder.lerobot_writer import LeRobotWriter, stored_stats
+from recorder.options import folder
 from recorder.recording import RecordedEpisode, Recording
 
 # What the parts of one dataset may differ in; and in what parts of one collection do not.
@@ -130,8 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         description="Joins several of our datasets into one, without encoding anything again.",
         epilog="Example: pp-merge datasets/part_0 datasets/part_1 --output datasets/whole",
     )
-    parser.add_argument("sources", nargs="+", type=Path, help="datasets, in order")
-    parser.add_argument("--output", type=Path, required=True, help="absent or empty folder")
+    parser.add_argument("sources", nargs="+", type=folder, help="datasets, in order")
+    parser.add_argument("--output", type=folder, required=True, help="absent or empty folder")
     args = parser.parse_args(argv)
     try:
         episodes = merge(args.sources, args.output)

@@ -1,6 +1,7 @@
 """Types of command-line options; each says what it expected."""
 
 import argparse
+from pathlib import Path
 
 
 def positive(text: str) -> int:
@@ -17,6 +18,20 @@ def not_negative(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
     return number
+
+
+def place(text: str) -> Path | str:
+    """A folder, or the URL of one in a store."""
+    return text if "://" in text else Path(text)
+
+
+def folder(text: str) -> Path:
+    """A folder, for what cannot read from a store."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"must be a folder, got {text}; copy it to one first (docs/dataset.md)"
+        )
+    return Path(text)
 
 
 def share(text: str) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recorder.commit import UNFINISHED, Commit
+from recorder.commit import UNFINISHED, Commit, Elsewhere
 from recorder.dataset import CHUNK_SIZE, Dataset, DatasetError
 
 
@@ -28,11 +28,16 @@ class Prefix:
     dropped: list[str]
 
 
-def find_prefix(root: Path, cameras: list[str]) -> Prefix:
+def find_prefix(root: Path, cameras: list[str], videos_elsewhere: bool = False) -> Prefix:
     """Looks how many episodes from the first on are complete; changes nothing.
 
     An episode is complete if `info.json` counts it, its row in `meta/episodes` and its rows of
     data are there, and each of its videos can be opened and has a packet per frame.
+
+    Args:
+        root: The dataset's directory.
+        cameras: The features that are videos.
+        videos_elsewhere: Videos are empty files, and that they are there is enough.
 
     Raises:
         DatasetError: `info.json` cannot be read.
@@ -48,7 +53,7 @@ def find_prefix(root: Path, cameras: list[str]) -> Prefix:
             raise DatasetError(f"{root} cannot be repaired: {error}") from error
     rows = _rows_by_episode(root)
     for k, entry in enumerate(entries):
-        reason = _damage(root, cameras, k, entry, rows)
+        reason = _damage(root, cameras, k, entry, rows, videos_elsewhere)
         if reason:
             dropped = f"episodes {k} to {len(entries) - 1}, because {reason}"
             return Prefix(entries[:k], [dropped])
@@ -57,7 +62,13 @@ def find_prefix(root: Path, cameras: list[str]) -> Prefix:
     return Prefix(entries, _leftovers(root, entries, rows))
 
 
-def cut_back(root: Path, prefix: Prefix, info: dict[str, Any], stats: dict[str, Any]) -> None:
+def cut_back(
+    root: Path,
+    prefix: Prefix,
+    info: dict[str, Any],
+    stats: dict[str, Any],
+    elsewhere: Elsewhere | None = None,
+) -> None:
     """Makes the directory hold the prefix and nothing else.
 
     The counts in `info.json` come first, so that the dataset is valid throughout.
@@ -67,20 +78,23 @@ def cut_back(root: Path, prefix: Prefix, info: dict[str, Any], stats: dict[str, 
         prefix: What `find_prefix` found.
         info: The contents of `info.json` for it.
         stats: The contents of `stats.json` for it.
+        elsewhere: Where the dataset is kept, if not there.
     """
     shutil.rmtree(root / UNFINISHED, ignore_errors=True)
-    commit = Commit(root)
+    commit = Commit(root, elsewhere)
     commit.add_json("meta/stats.json", stats)
     commit.add_json("meta/info.json", info)
     commit.publish()
     count = len(prefix.episodes)
+    commit = Commit(root, elsewhere)
     for folder in ("data", "meta/episodes"):
         seen: set[int] = set()
         for path in sorted((root / folder).glob("*/*.parquet")):
-            seen |= _keep_rows(root, path, set(range(count)) - seen)
+            seen |= _keep_rows(commit, root, path, set(range(count)) - seen)
     for path in root.glob("videos/*/chunk-*/*.mp4"):
         if _episode_of(path) >= count:
-            path.unlink()
+            commit.remove(path)
+    commit.publish()
     shutil.rmtree(root / UNFINISHED, ignore_errors=True)
 
 
@@ -124,6 +138,7 @@ def _damage(
     episode: int,
     entry: dict[str, Any],
     rows: dict[int, tuple[int, int]],
+    videos_elsewhere: bool,
 ) -> str:
     """What is wrong with an episode, or nothing."""
     expected = (entry["dataset_from_index"], entry["length"])
@@ -132,6 +147,8 @@ def _damage(
     for camera in cameras:
         chunk, file = (entry[f"videos/{camera}/{part}_index"] for part in ("chunk", "file"))
         path = root / "videos" / camera / f"chunk-{chunk:03d}" / f"file-{file:03d}.mp4"
+        if videos_elsewhere and path.exists():
+            continue
         packets = count_packets(path)
         if packets != entry["length"]:
             what = "cannot be opened" if packets < 0 else f"has {packets} frames"
@@ -148,7 +165,7 @@ def _leftovers(root: Path, entries: list[dict[str, Any]], rows: dict[int, Any]) 
     return ["the unfinished episode"] if beyond or unfinished else []
 
 
-def _keep_rows(root: Path, path: Path, wanted: set[int]) -> set[int]:
+def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> set[int]:
     """Leaves only the rows of the wanted episodes in a parquet file; returns which there are.
 
     A join that was cut short leaves episodes in two files: the first one's are kept.
@@ -158,14 +175,12 @@ def _keep_rows(root: Path, path: Path, wanted: set[int]) -> set[int]:
         mask = np.isin(table.column("episode_index").to_numpy(), sorted(wanted))
         kept = table.filter(pa.array(mask))
     except (pa.ArrowInvalid, OSError):
-        path.unlink()
+        commit.remove(path)
         return set()
     if kept.num_rows == 0:
-        path.unlink()
+        commit.remove(path)
     elif kept.num_rows < table.num_rows:
-        commit = Commit(root)
         commit.add_table(str(path.relative_to(root)), kept)
-        commit.publish()
     return set(kept.column("episode_index").to_pylist())
 
 

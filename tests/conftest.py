@@ -11,7 +11,7 @@ if importlib.util.find_spec("mujoco") is None:  # as in Isaac Sim's Python
         "test_durability.py", "test_workers.py",
         "test_evaluate.py", "test_hub.py", "test_inspect.py", "test_kinematics_peers.py",
         "test_merge.py", "test_mujoco_sim.py", "test_mujoco_variation.py", "test_replay.py",
-        "test_scene_parity.py", "test_vector_env.py",
+        "test_scene_parity.py", "test_store.py", "test_vector_env.py",
     ]  # fmt: skip
 
 if importlib.util.find_spec("fastapi") is None:  # the extra [bridge]

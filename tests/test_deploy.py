@@ -61,6 +61,20 @@ def options(name: str, index: int = 0) -> Any:
     return args
 
 
+def ray_job(name: str) -> dict[str, Any]:
+    (document,) = documents(name)
+    return document["spec"]
+
+
+def ray_pods(name: str) -> dict[str, Pod]:
+    """The pods of a Ray cluster, by the name of their group."""
+    cluster = ray_job(name)["rayClusterSpec"]
+    groups = {"head": cluster["headGroupSpec"]}
+    groups |= {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    specs = {key: group["template"]["spec"] for key, group in groups.items()}
+    return {key: Pod(spec, *spec["containers"]) for key, spec in specs.items()}
+
+
 def instructions(image: str) -> list[tuple[str, str]]:
     text = re.sub(r"^\s*#.*\n", "", DOCKERFILES[image].read_text(), flags=re.MULTILINE)
     lines = text.replace("\\\n", " ").splitlines()
@@ -80,13 +94,14 @@ def requirements(path: Path) -> dict[str, Requirement]:
     return {(found := Requirement(line)).name: found for line in lines}
 
 
-PODS = [name for name in MANIFESTS if name != "pvc.yaml"]
+RAY_JOBS = [name for name in MANIFESTS if name.startswith("ray")]
+PODS = [name for name in MANIFESTS if name != "pvc.yaml" and name not in RAY_JOBS]
 COLLECTING = [name for name in PODS if "job" in name and name != "merge-job.yaml"]
 INDEXED = [name for name in COLLECTING if name.startswith("indexed")]
 
 
 @pytest.mark.parametrize("version", [OLDEST_KUBERNETES, kubernetes_validate.latest_version()])
-@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("name", [name for name in MANIFESTS if name not in RAY_JOBS])
 def test_a_manifest_is_what_kubernetes_takes(name, version):
     for document in documents(name):
         kubernetes_validate.validate(document, version, strict=True)
@@ -124,7 +139,8 @@ def test_every_image_is_named_after_the_project_and_its_base():
     name, isaac = base.split(":")
     assert name == ISAAC_IMAGE
     assert CONSTRAINTS.name.split("-")[2] == isaac.rpartition(".")[0]
-    tags = {f"{pp_env.__version__}-mujoco", f"{pp_env.__version__}-isaac-sim-{isaac}"}
+    kinds = ("mujoco", "mujoco-ray", f"isaac-sim-{isaac}")
+    tags = {f"{pp_env.__version__}-{kind}" for kind in kinds}
     files = [*DOCKERFILES.values(), *MANIFESTS.values(), ROOT / "docs" / "deploy.md"]
     text = "".join(path.read_text() for path in files)
     assert set(re.findall(r"franka-pick-place:([\w.-]*\w)", text)) == tags
@@ -224,6 +240,80 @@ def test_constraints_keep_numpy_1_and_lie_within_the_requirements():
         assert pin.operator == "=="
         assert name not in isaac or isaac[name].specifier.contains(pin.version)
     assert constraints["numpy"].specifier.contains("1.26.0")
+
+
+# The fields of ray.io/v1 that a RayJob may have (KubeRay 1.7, without those of its add-ons); the
+# schema itself has a megabyte, most of which is that of pods.
+RAY_JOB_FIELDS = {
+    "entrypoint", "runtimeEnvYAML", "submissionMode", "submitterPodTemplate", "submitterConfig",
+    "backoffLimit", "activeDeadlineSeconds", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
+    "suspend", "clusterSelector", "rayClusterSpec",
+}  # fmt: skip
+RAY_CLUSTER_FIELDS = {
+    "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec",
+    "workerGroupSpecs",
+}  # fmt: skip
+RAY_HEAD_FIELDS = {"rayStartParams", "serviceType", "template"}
+RAY_WORKER_FIELDS = {
+    "groupName", "replicas", "minReplicas", "maxReplicas", "idleTimeoutSeconds", "rayStartParams",
+    "template",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAY_JOBS)
+def test_a_ray_job_is_made_of_known_fields_and_of_pods_that_kubernetes_takes(name):
+    (document,) = documents(name)
+    assert (document["apiVersion"], document["kind"]) == ("ray.io/v1", "RayJob")
+    job, cluster = document["spec"], document["spec"]["rayClusterSpec"]
+    assert job.keys() <= RAY_JOB_FIELDS
+    assert cluster.keys() <= RAY_CLUSTER_FIELDS
+    assert cluster["headGroupSpec"].keys() <= RAY_HEAD_FIELDS
+    assert all(group.keys() <= RAY_WORKER_FIELDS for group in cluster["workerGroupSpecs"])
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **group["template"]}
+        for version in (OLDEST_KUBERNETES, kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(pod, version, strict=True)
+    for group in cluster["workerGroupSpecs"]:
+        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize("name", RAY_JOBS)
+def test_a_ray_job_collects_with_options_that_exist(name):
+    program, *words = shlex.split(ray_job(name)["entrypoint"])
+    assert [program] == entrypoint("mujoco")
+    args = collect.make_parser().parse_args(words)
+    collect.make_config(args)
+    collect.require_fitting(args)
+    assert args.resume
+    assert args.ray_address == "auto"
+    head, *workers = ray_pods(name).values()
+    mounts = [Path(mount["mountPath"]) for mount in head.container["volumeMounts"]]
+    kept_here = args.output if isinstance(args.output, Path) else args.staging
+    assert any(kept_here.is_relative_to(mount) for mount in mounts)
+    assert ray_job(name)["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for worker in workers:
+        limits = worker.container["resources"]["limits"]
+        gpus = limits.get("nvidia.com/gpu", 0)
+        assert limits["cpu"] * args.gpu_share == pytest.approx(gpus), "each core has its attempt"
+        memory = int(limits["memory"].removesuffix("Gi")) * 2**30
+        assert memory > limits["cpu"] * collect._WORKER_MEMORY
+
+
+@pytest.mark.parametrize("name", RAY_JOBS)
+def test_a_ray_cluster_has_one_image_with_ray_and_probes_it_without_wget(name):
+    pods = ray_pods(name).values()
+    (image,) = {pod.container["image"] for pod in pods}
+    assert image.endswith(f":{pp_env.__version__}-mujoco-ray")
+    assert values("mujoco", "ARG") == ["EXTRAS=hub,bridge"]
+    assert "EXTRAS=hub,bridge,ray" in DOCKERFILES["mujoco"].read_text()
+    extras = read_setup()["options.extras_require"]
+    assert {"hub", "bridge", "ray"} <= extras.keys()
+    for pod in pods:
+        for probe in ("readinessProbe", "livenessProbe"):
+            assert pod.container[probe]["httpGet"]["path"] == "/api/local_raylet_healthz"
+        volumes = {volume["name"] for volume in pod.spec.get("volumes", [])}
+        assert {mount["name"] for mount in pod.container.get("volumeMounts", [])} == volumes
 
 
 def read_setup() -> configparser.ConfigParser:

@@ -236,7 +236,7 @@ class PickPlaceVectorEnv(VectorEnv):
         if starting.any() and array.shape == self.action_space.shape:
             array = np.where(starting[:, None], layout.low, array)  # whatever they are: unused
         wanted = checked_actions(array, layout, (self.num_envs, layout.size))
-        return wanted, np.clip(wanted, layout.low, layout.high)
+        return wanted, layout.clip(wanted)
 
     def _is_too_long(self) -> np.ndarray:
         if self._max_episode_steps is None:

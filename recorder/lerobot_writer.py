@@ -53,6 +53,7 @@ class LeRobotWriter:
     Attributes:
         episodes: The rows of `meta/episodes` that were there when it was resumed.
         dropped: What resuming has removed, in words.
+        scratch: Folder for what is not part of the dataset yet.
 
     Raises:
         FileExistsError: The directory is in use, or not empty and not to be resumed.
@@ -61,6 +62,7 @@ class LeRobotWriter:
 
     def __init__(self, root: Path, recording: Recording, resume: bool = False) -> None:
         self.root = root
+        self.scratch = root / UNFINISHED
         self.num_episodes = 0
         self.num_frames = 0
         self.episodes: list[dict[str, Any]] = []
@@ -70,7 +72,7 @@ class LeRobotWriter:
         self._recording = recording
         self._features = recording.all_features
         self._cameras = recording.cameras
-        self._recorder = EpisodeRecorder(root / UNFINISHED, recording)
+        self._recorder = EpisodeRecorder(self.scratch, recording)
         self._totals: dict[str, stats.Stats] = {}
         resume = resume and not is_empty(root)
         if not resume:
@@ -85,7 +87,7 @@ class LeRobotWriter:
 
     def begin(self, seed: int) -> None:
         """Starts an episode; its frames stay aside until `end`."""
-        (self.root / UNFINISHED).mkdir(exist_ok=True)
+        self.scratch.mkdir(exist_ok=True)
         self._recorder.begin(seed)
 
     def add(self, step: Step) -> None:
@@ -149,7 +151,7 @@ class LeRobotWriter:
         if self._lock is None:
             return
         self.abort()
-        shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         if self.num_episodes:
             self._join_chunk((self.num_episodes - 1) // CHUNK_SIZE)
         self.release()
@@ -188,7 +190,7 @@ class LeRobotWriter:
         commit = Commit(self.root)
         add_tasks(commit, self._tasks)
         commit.publish()
-        shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _require_ours(self) -> None:
         ours = {"meta", LOCK, UNFINISHED}
@@ -287,7 +289,7 @@ class LeRobotWriter:
             commit.publish()
             for part in parts[1:]:
                 part.unlink()
-        shutil.rmtree(self.root / UNFINISHED, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def add_tasks(commit: Commit, tasks: list[str]) -> None:

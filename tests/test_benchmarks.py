@@ -11,6 +11,7 @@ import pytest
 import benchmarks
 from benchmarks import expert_success, peers, report
 from benchmarks.expert_success import Setting
+from benchmarks.prepared import prepared
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,6 +77,12 @@ def test_a_grid_is_tried_point_by_point():
     assert [option["pick"] for option in options] == [(0.3, -0.3), (0.7, -0.3)]
     outcomes = expert_success.run(Setting(grid="2x1"), seeds=0, processes=1)
     assert outcomes["successes"] == outcomes["episodes"] == 2
+
+
+def test_a_prepared_collection_records(tmp_path):
+    with prepared(tmp_path, "fast", resolution=32) as ready:
+        assert ready.collection.step()
+        assert not ready.collection.between_episodes
 
 
 def test_peer_measures_ours():

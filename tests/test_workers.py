@@ -45,6 +45,11 @@ def test_rendering_after_a_rehearsal_gives_the_same(alone, tmp_path, workers):
     assert crash.differences(alone, tmp_path / "set") == []
 
 
+def test_worker_processes_leave_out_what_only_the_parent_needs():
+    code = "import sys, collect, collection; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=crash.ROOT).returncode == 0
+
+
 def test_failures_are_kept_in_order(tmp_path):
     options = ["--num-episodes", 6, "--keep", "all", "--no-cameras"]
     assert run(tmp_path / "one", *options, "--workers", 1) == 0

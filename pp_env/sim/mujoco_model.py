@@ -103,8 +103,10 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
 
 
 def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
-    """A slab to see: only closed shapes are free of artefacts in the shadow map. A plane to touch:
-    whether something is near it is found out faster.
+    """A slab to see and a plane to touch.
+
+    Only closed shapes are free of artefacts in the shadow map, and it is found out faster whether
+    something is near a plane.
     """
     spec.worldbody.add_geom(
         name="floor",

@@ -1,4 +1,4 @@
-"""The physics of many MuJoCo simulators in one call, on several threads.
+"""The physics of many MuJoCo simulators, on several threads.
 
 What a simulator does around its physics stays with it, so the results are those of one simulator
 after the other, bit for bit, at any number of threads.

@@ -195,7 +195,7 @@ class MujocoSimulator:
 
 
 def _stop_the_clock() -> None:
-    """Has MuJoCo not look at the clock 26 times in a physics step, a fourteenth of its time.
+    """Has MuJoCo not look at the clock 26 times in a physics step, a tenth of its time.
 
     The C library measures itself only if a program asks for it, but since MuJoCo 4.0 the Python
     package always asks. Other users of MuJoCo in this process get no durations in `data.timer`,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collection import (
     Attempt,
@@ -35,18 +36,18 @@ from pp_env.config import (
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing, leave
 from pp_env.sim.meshes import ycb_mesh
-from recorder import hub
 from recorder.cluster import Cluster, require_library
-from recorder.commit import UNFINISHED
-from recorder.dataset import DatasetError
-from recorder.lerobot_writer import LeRobotWriter, require_empty
 from recorder.options import not_negative, place, positive, share
 from recorder.rollout import EpisodeSink
 from recorder.sinks import Progress, notice
 from recorder.status import StatusFile, free_memory, resident_memory
-from recorder.store import Store
 from recorder.video import CODECS
 from recorder.workers import Died, Processes
+
+# Worker processes import this module, too, and write no dataset: without what comes with pyarrow
+# each is 40 MB smaller.
+if TYPE_CHECKING:
+    from recorder.lerobot_writer import LeRobotWriter
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Bytes a process may need, most of it for pictures: more than was measured (docs/performance.md).
@@ -78,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
         settle_workers(args)
         require_writable(args.output, args.resume)
         if args.push_to_hub:
+            from recorder import hub
+
             hub.require_library()
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
@@ -91,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, config: PickPlaceConfig, expert: PickPlaceExpert) -> int:
     """Collects, and says how it went in words and in the status file; returns the exit status."""
+    from recorder.dataset import DatasetError
+
     file = StatusFile(args.status_file, output=str(args.output), wanted=args.num_episodes)
     file.update(state="starting")
     state, error_text = "failed", None
@@ -125,6 +130,8 @@ def collect(
     writer = run.writer
     print(report(run, time.perf_counter() - begin))
     if args.push_to_hub and not stop.requested:
+        from recorder import hub
+
         print(f"uploaded   {hub.push(writer.root, args.push_to_hub)}")
     if stop.requested:
         print(
@@ -145,7 +152,7 @@ class Run:
     def __init__(
         self,
         args: argparse.Namespace,
-        writer: LeRobotWriter,
+        writer: "LeRobotWriter",
         tally: Tally,
         frames_per_episode: int,
         file: StatusFile,
@@ -228,12 +235,11 @@ def collect_with_workers(
         writer = make_writer(args, config, simulator)
         tally = Tally.of(writer.episodes, args.first_attempt)
         run = Run(args, writer, tally, expert.num_steps, file)
-        scratch = writer.root / UNFINISHED
-        nearby = None if args.ray_address else scratch
+        nearby = None if args.ray_address else writer.scratch
         make = partial(AttemptWorker, args, config, expert, nearby)
         try:
             while writer.num_episodes < args.num_episodes and not stop.requested:
-                scratch.mkdir(exist_ok=True)
+                writer.scratch.mkdir(exist_ok=True)
                 first = args.first_attempt + tally.attempts
                 indices = range(first, first + args.num_episodes - writer.num_episodes)
                 with closing(team.run_all(make, indices, lambda: stop.requested)) as results:
@@ -272,7 +278,7 @@ def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace
         )
     run.tally.count(attempt.outcome)
     if attempt.parcel is not None:
-        run.writer.adopt(attempt.parcel.unpack(run.writer.root / UNFINISHED))
+        run.writer.adopt(attempt.parcel.unpack(run.writer.scratch))
     run.update()
     run.tally.require_hope(args, run.writer.num_episodes)
 
@@ -472,8 +478,12 @@ def require_writable(output: Path | str, resume: bool) -> None:
         ImportError: Its store needs what is not installed.
     """
     if isinstance(output, str):
+        from recorder.store import Store
+
         Store(output).require_writable(resume)
         return
+    from recorder.lerobot_writer import require_empty
+
     if not resume:
         require_empty(output)
     output.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -27,11 +27,12 @@ from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from recorder.features import Feature, picture
-from recorder.lerobot_writer import LeRobotWriter
-from recorder.mirror import Mirror, default_staging
 from recorder.recording import EpisodeRecorder, Parcel, Recording
 from recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
 from recorder.sinks import SuccessOnly, notice
+
+if TYPE_CHECKING:  # see collect.py
+    from recorder.lerobot_writer import LeRobotWriter
 
 _GIVE_UP_AFTER = 20  # failed attempts in a row
 _PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
@@ -353,8 +354,11 @@ def simulator_description(env: gym.Env) -> dict[str, Any]:
 
 def make_writer(
     args: argparse.Namespace, config: PickPlaceConfig, simulator: dict[str, Any]
-) -> LeRobotWriter:
+) -> "LeRobotWriter":
     """The dataset writer, with this environment's features and the simulator's description."""
+    from recorder.lerobot_writer import LeRobotWriter
+    from recorder.mirror import Mirror, default_staging
+
     collected = {**describe_collection(args, config), "simulator_details": simulator}
     recording = make_recording(args, config, collected)
     if isinstance(args.output, Path):

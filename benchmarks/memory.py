@@ -1,6 +1,6 @@
 """The memory of a recording process over many episodes.
 
-Usage: python -m benchmarks.memory [--episodes 200] [--preset fast]
+Usage: python -m benchmarks.memory [--episodes 200] [--preset fast] [--resolution 512]
 
 Prints and writes JSON to benchmarks/results/memory.json.
 """
@@ -16,10 +16,13 @@ from benchmarks.prepared import prepared
 from pp_env.config import RENDER_PRESETS
 
 
-def memory(episodes: int, preset: str) -> dict[int, float]:
+def memory(episodes: int, preset: str, resolution: int) -> dict[int, float]:
     """MB after every tenth episode."""
     samples: dict[int, float] = {}
-    with tempfile.TemporaryDirectory() as folder, prepared(folder, preset, episodes) as ready:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        prepared(folder, preset, episodes, resolution=resolution) as ready,
+    ):
         collection = ready.collection
         while collection.step():
             count = collection.writer.num_episodes
@@ -39,9 +42,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--preset", choices=sorted(RENDER_PRESETS), default="fast")
+    parser.add_argument("--resolution", type=int, default=512, help="pixels, of the pictures")
     args = parser.parse_args()
-    samples = memory(args.episodes, args.preset)
-    save("memory", {"preset": args.preset, "mb": samples, "peak_mb": peak_memory_mb()})
+    samples = memory(args.episodes, args.preset, args.resolution)
+    save("memory", {**vars(args), "mb": samples, "peak_mb": peak_memory_mb()})
     return 0
 
 

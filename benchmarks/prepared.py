@@ -24,10 +24,17 @@ class Prepared(NamedTuple):
 
 @contextmanager
 def prepared(
-    folder: Path | str, preset: str = "default", episodes: int = 1, seed: int = 0
+    folder: Path | str,
+    preset: str = "default",
+    episodes: int = 1,
+    seed: int = 0,
+    resolution: int = 512,
 ) -> Iterator[Prepared]:
     """A collection into `folder`/set; the first pictures are drawn, so meshes are loaded."""
-    options = {"output": f"{folder}/set", "preset": preset, "num-episodes": episodes, "seed": seed}
+    options = {
+        "output": f"{folder}/set", "preset": preset, "num-episodes": episodes, "seed": seed,
+        "resolution": resolution,
+    }  # fmt: skip
     args = collect.make_parser().parse_args([f"--{key}={value}" for key, value in options.items()])
     config = collect.make_config(args)
     expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, config)

@@ -75,7 +75,7 @@ def _solve(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -
     axis_y = link5[..., :, 2]
     axis_x = to_shoulder[..., None, :] - along_y[..., None, None] * axis_y
     axis_x = axis_x / along_x[..., None, None]
-    link4 = np.stack([axis_x, axis_y, np.cross(axis_x, axis_y)], axis=-1)
+    link4 = np.stack([axis_x, axis_y, rotation.cross(axis_x, axis_y)], axis=-1)
     turn_5 = _ROLL_PLUS_90 @ np.swapaxes(link4, -1, -2) @ link5
     joint_5 = np.arctan2(turn_5[..., 1, 0], turn_5[..., 0, 0])
 

@@ -297,7 +297,7 @@ def hand_orientation(heading: float, tilt: float) -> np.ndarray:
     """
     cosine, sine = np.cos(tilt), np.sin(tilt)
     outward = np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
-    return rotation.to_matrix(rotation.about_z(heading)) @ outward @ _POINTING_DOWN
+    return kinematics.about_z(np.array(heading)) @ outward @ _POINTING_DOWN
 
 
 def _postures(tcp: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:

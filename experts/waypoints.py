@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -62,36 +63,31 @@ class Interpolation:
         detours: Mapping[int, np.ndarray] | None = None,
         wander: Mapping[int, np.ndarray] | None = None,
     ) -> None:
-        self._knots = np.vstack([start, targets])
+        detours, wander = detours or {}, wander or {}
+        share = np.arange(1, steps_per_segment + 1) / steps_per_segment
+        lines = []
+        for segment, (before, after) in enumerate(pairwise(np.vstack([start, targets]))):
+            if segment in detours:
+                line = _via(before, detours[segment], after, share)
+            else:
+                line = _line(before, after, share)
+            if segment in wander:
+                line[:, :7] += strayed(wander[segment], share)
+            lines.append(line)
+        self._actions = np.concatenate(lines).astype(np.float32)
         self._steps_per_segment = steps_per_segment
-        self._detours = detours or {}
-        self._wander = wander or {}
         self._step = 0
 
     @property
     def segment(self) -> int:
         """Index of the segment that the next action belongs to; the last one at the end."""
-        return min(self._step // self._steps_per_segment, len(self._knots) - 2)
+        return min(self._step, len(self._actions) - 1) // self._steps_per_segment
 
     def next_action(self) -> np.ndarray:
         """The next action (8,) float32."""
-        segment = self.segment
-        done = self._step + 1 - segment * self._steps_per_segment
-        share = min(done / self._steps_per_segment, 1.0)
+        action = self._actions[min(self._step, len(self._actions) - 1)]
         self._step += 1
-        before, after = self._knots[segment], self._knots[segment + 1]
-        if segment in self._detours:
-            middle = self._detours[segment]
-            first, second = _duration(before, middle), _duration(middle, after)
-            done = share * (first + second)
-            if done < first:
-                after, share = middle, done / first
-            else:
-                before, share = middle, (done - first) / second if second else 1.0
-        action = before + share * (after - before)
-        if segment in self._wander:
-            action[:7] += strayed(self._wander[segment], np.array(share))
-        return action.astype(np.float32)
+        return action.copy()
 
 
 def strayed(sizes: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -106,6 +102,22 @@ def strayed(sizes: np.ndarray, share: np.ndarray) -> np.ndarray:
     """
     waves = np.sin(np.pi * share[..., None] * np.arange(1, len(sizes) + 1))
     return (1.0 - share[..., None]) * (waves @ sizes)
+
+
+def _line(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Actions (n, 8) that have done shares (n,) of the way between two actions (8,)."""
+    return before + share[:, None] * (after - before)
+
+
+def _via(
+    before: np.ndarray, middle: np.ndarray, after: np.ndarray, share: np.ndarray
+) -> np.ndarray:
+    """As `_line`, with a third action on the way, at an even pace."""
+    first, second = _duration(before, middle), _duration(middle, after)
+    done = share * (first + second)
+    to_middle = _line(before, middle, done[done < first] / first)
+    rest = (done[done >= first] - first) / second if second else np.ones((done >= first).sum())
+    return np.concatenate([to_middle, _line(middle, after, rest)])
 
 
 def _duration(before: np.ndarray, after: np.ndarray) -> float:

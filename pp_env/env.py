@@ -1,7 +1,6 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from copy import copy
 from typing import Any
 
 import gymnasium as gym
@@ -154,7 +153,7 @@ class PickPlaceEnv(gym.Env):
         self._delay = ActionDelay(variation, self._command)
         self._describe_episode(initial)
         self._state = self._simulator.reset(initial)
-        return self._observation(self._sense(self._state)), self._info(self._state)
+        return self._see(self._state)
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Applies an action for one control period.
@@ -165,9 +164,9 @@ class PickPlaceEnv(gym.Env):
         """
         layout = self._control.layout
         wanted = checked_actions(action, layout, (layout.size,))
-        applied = np.clip(wanted, layout.low, layout.high)
+        applied = layout.clip(wanted)
         state = self._simulator.step(self.begin_step(applied))
-        return self.end_step(state, applied, bool((applied != wanted).any()))
+        return self.end_step(state, applied, applied.tolist() != wanted.tolist())
 
     def begin_step(self, applied: np.ndarray) -> Command:
         """What `step` does before the simulator moves.
@@ -191,7 +190,7 @@ class PickPlaceEnv(gym.Env):
             clipped: Whether another one was wanted.
         """
         self._state = state
-        observation, info = self._observation(self._sense(state)), self._info(state)
+        observation, info = self._see(state)
         info["action"] = applied
         info["action_clipped"] = clipped
         terminated = info["is_success"] and self._terminate_on_success
@@ -242,13 +241,34 @@ class PickPlaceEnv(gym.Env):
             spaces["agent_pos"] = OBSERVATION.space()
         return gym.spaces.Dict(spaces)
 
-    def _observation(self, state: SimState) -> Observation:
+    def _see(self, state: SimState) -> tuple[Observation, dict[str, Any]]:
+        """Observation and info of a state."""
+        truth, sensed = self._values(state), self._sense(state)
+        observation = self._observation(truth if sensed is state else self._values(sensed))
+        return observation, self._info(state, truth)
+
+    def _values(self, state: SimState) -> dict[str, Any]:
+        """What the layouts of observations call the numbers of a state."""
+        return {
+            "joint_pos": state.joint_pos,
+            "joint_vel": state.joint_vel,
+            "gripper_pos": state.gripper_pos,
+            "eef_pos": state.eef.position,
+            "eef_quat": rotation.canonical(state.eef.quat_wxyz),
+            "object_pos": state.object.position,
+            "object_quat": rotation.canonical(state.object.quat_wxyz),
+            "object_vel": state.object_vel,
+            "goal_pos": self._goal_pos,
+            "is_grasped": state.is_grasped,
+        }
+
+    def _observation(self, values: dict[str, Any]) -> Observation:
         if self.obs_type == "state":
-            return OBSERVATION.pack(_values(state))
+            return OBSERVATION.pack(values)
         if self.obs_type == "goal":
             return {
-                "observation": GOAL_OBSERVATION.pack(_values(state)),
-                "achieved_goal": GOAL.pack({"pos": state.object.position}),
+                "observation": GOAL_OBSERVATION.pack(values),
+                "achieved_goal": GOAL.pack({"pos": values["object_pos"]}),
                 "desired_goal": GOAL.pack({"pos": self._goal()}),
             }
         found: dict[str, Any] = {}
@@ -256,13 +276,10 @@ class PickPlaceEnv(gym.Env):
             for kind in self.image_types:
                 found[_IMAGE_KEYS[kind]] = self.pictures(kind)
         if self.obs_type.startswith("environment_state"):
-            found["environment_state"] = self._environment_state(state)
+            found["environment_state"] = ENVIRONMENT_STATE.pack(values)
         if self.obs_type.endswith("agent_pos"):
-            found["agent_pos"] = OBSERVATION.pack(_values(state))
+            found["agent_pos"] = OBSERVATION.pack(values)
         return found
-
-    def _environment_state(self, state: SimState) -> np.ndarray:
-        return ENVIRONMENT_STATE.pack({**_values(state), "goal_pos": self._goal_pos})
 
     def _goal(self) -> np.ndarray:
         """Where the object's centre belongs, (3,) m, world."""
@@ -289,21 +306,22 @@ class PickPlaceEnv(gym.Env):
             **task.handling(initial, self.config),
         }
 
-    def _info(self, state: SimState) -> dict[str, Any]:
+    def _info(self, state: SimState, truth: dict[str, Any]) -> dict[str, Any]:
         unmet = task.failures(state, self._goal_pos, self.config, self._target)
-        object_quat = rotation.canonical(state.object.quat_wxyz)
         return {
-            **{key: copy(value) for key, value in self._episode_info.items()},
+            **self._episode_info,
+            "distractors": self._episode_info["distractors"].copy(),
+            "object_size": self._episode_info["object_size"].copy(),
             "is_success": not unmet,
             "is_grasped": state.is_grasped,
-            "object_pos": state.object.position,
-            "object_quat": object_quat,
+            "object_pos": truth["object_pos"],
+            "object_quat": truth["object_quat"],
             "object_rgb": self._object_rgb.copy(),
             "goal_pos": self._goal_pos.copy(),
             "distance": task.distance_to_goal(state, self._goal_pos),
             "failures": unmet,
             **({} if self._variation is None else {"variation": self._variation}),
-            "environment_state": self._environment_state(state),
+            "environment_state": ENVIRONMENT_STATE.pack(truth),
         }
 
 
@@ -324,21 +342,6 @@ def _image_space(kind: str, size: int) -> gym.spaces.Box:
         return gym.spaces.Box(0.0, _FAR, shape=(size, size), dtype=np.float32)
     shape = (size, size, 3) if kind == "rgb" else (size, size)
     return gym.spaces.Box(0, 255, shape=shape, dtype=np.uint8)
-
-
-def _values(state: SimState) -> dict[str, Any]:
-    """What the layouts of observations call the numbers of a state."""
-    return {
-        "joint_pos": state.joint_pos,
-        "joint_vel": state.joint_vel,
-        "gripper_pos": state.gripper_pos,
-        "eef_pos": state.eef.position,
-        "eef_quat": rotation.canonical(state.eef.quat_wxyz),
-        "object_pos": state.object.position,
-        "object_quat": rotation.canonical(state.object.quat_wxyz),
-        "object_vel": state.object_vel,
-        "is_grasped": state.is_grasped,
-    }
 
 
 def _require(name: str, value: object, choices: Collection[object]) -> None:

@@ -40,7 +40,7 @@ def jacobian(joint_pos: np.ndarray) -> np.ndarray:
         origins[i], axes[i] = position, orientation[:, 2]
         orientation = orientation @ about_z(joint_pos[i])
     hand = position + orientation @ panda.HAND.position
-    return np.concatenate([np.cross(axes, hand - origins).T, axes.T])
+    return np.concatenate([rotation.cross(axes, hand - origins).T, axes.T])
 
 
 def move_hand(joint_pos: np.ndarray, translation: np.ndarray, turn: np.ndarray) -> np.ndarray:
@@ -69,7 +69,9 @@ def move_hand(joint_pos: np.ndarray, translation: np.ndarray, turn: np.ndarray) 
 
 def about_z(angle: np.ndarray) -> np.ndarray:
     """Rotation matrices (..., 3, 3) about z by angles (...), rad."""
-    cosine, sine = np.cos(angle), np.sin(angle)
-    zero, one = np.zeros_like(cosine), np.ones_like(cosine)
-    rows = [cosine, -sine, zero, sine, cosine, zero, zero, zero, one]
-    return np.stack(rows, axis=-1).reshape(*np.shape(cosine), 3, 3)
+    matrix = np.zeros((*np.shape(angle), 3, 3))
+    matrix[..., 0, 0] = matrix[..., 1, 1] = np.cos(angle)
+    matrix[..., 1, 0] = np.sin(angle)
+    matrix[..., 0, 1] = -matrix[..., 1, 0]
+    matrix[..., 2, 2] = 1.0
+    return matrix

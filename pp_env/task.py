@@ -151,21 +151,29 @@ def failures(
             has its centre at another height.
     """
     task = config.task
-    height = state.object.position[2] - config.rest_z_of(config.candidates[target])
-    conditions: dict[str, bool] = {
-        "away_from_target": distance_to_goal(state, goal_pos) <= task.place_tolerance,
-        "not_on_table": abs(height) <= task.height_tolerance,
-        "still_held": not state.is_grasped,
-        "object_moving": math.hypot(*state.object_vel) <= task.rest_speed,
-    }
+    rest_z = config.rest_z_of(config.candidates[target])
+    unmet: list[str] = []
+    if not distance_to_goal(state, goal_pos) <= task.place_tolerance:  # nor is NaN a success
+        unmet.append("away_from_target")
+    if not abs(state.object.position.item(2) - rest_z) <= task.height_tolerance:
+        unmet.append("not_on_table")
+    if state.is_grasped:
+        unmet.append("still_held")
+    if not math.hypot(*state.object_vel.tolist()) <= task.rest_speed:
+        unmet.append("object_moving")
     if task.require_home:
-        least = panda.FINGER_OPEN - task.open_tolerance
-        conditions["gripper_not_open"] = all(x >= least for x in state.gripper_pos.tolist())
-        conditions["arm_not_home"] = all(
-            abs(q - home) <= task.home_tolerance
-            for q, home in zip(state.joint_pos.tolist(), HOME_JOINT_POS, strict=True)
-        )
-    return [name for name, holds in conditions.items() if not holds]
+        if not min(state.gripper_pos.tolist()) >= panda.FINGER_OPEN - task.open_tolerance:
+            unmet.append("gripper_not_open")
+        if not _is_home(state.joint_pos.tolist(), task.home_tolerance):
+            unmet.append("arm_not_home")
+    return unmet
+
+
+def _is_home(joint_pos: list[float], tolerance: float) -> bool:
+    for joint, home in zip(joint_pos, HOME_JOINT_POS, strict=True):
+        if not abs(joint - home) <= tolerance:
+            return False
+    return True
 
 
 @dataclass(frozen=True)

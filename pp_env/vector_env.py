@@ -67,7 +67,7 @@ class PickPlaceVectorEnv(VectorEnv):
             num_envs=num_envs, max_episode_steps=max_episode_steps, num_threads=num_threads
         )
         _require_mujoco(simulator, arguments)
-        from pp_env.sim.mujoco_batch import make_simulators, make_stepper
+        from pp_env.sim.mujoco_batch import Stepper, make_simulators
 
         self._autoreset_mode = _mode_name(autoreset_mode)
         config = config or PickPlaceConfig(timing=default_timing(simulator))
@@ -78,7 +78,7 @@ class PickPlaceVectorEnv(VectorEnv):
         make_env(None)  # so that bad arguments are found before the scene is compiled
         self._simulators = make_simulators(config, num_envs)
         self.envs = [make_env(simulator) for simulator in self._simulators]
-        self._stepper = make_stepper(self._simulators, num_threads)
+        self._stepper = Stepper(self._simulators, num_threads)
         self._substeps = config.timing.substeps
         self._max_episode_steps = max_episode_steps
         self.num_envs = num_envs
@@ -236,7 +236,7 @@ class PickPlaceVectorEnv(VectorEnv):
         if starting.any() and array.shape == self.action_space.shape:
             array = np.where(starting[:, None], layout.low, array)  # whatever they are: unused
         wanted = checked_actions(array, layout, (self.num_envs, layout.size))
-        return wanted, np.clip(wanted, layout.low, layout.high)
+        return wanted, layout.clip(wanted)
 
     def _is_too_long(self) -> np.ndarray:
         if self._max_episode_steps is None:

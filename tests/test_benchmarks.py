@@ -79,9 +79,10 @@ def test_a_grid_is_tried_point_by_point():
     assert outcomes["successes"] == outcomes["episodes"] == 2
 
 
-def test_a_prepared_collection_is_ready_to_record(tmp_path):
-    with prepared(tmp_path, "fast") as ready:
+def test_a_prepared_collection_records(tmp_path):
+    with prepared(tmp_path, "fast", resolution=32) as ready:
         assert ready.collection.step()
+        assert not ready.collection.between_episodes
 
 
 def test_peer_measures_ours():

@@ -11,6 +11,7 @@ from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv, rotation
 from pp_env.config import RENDER_PRESETS, YCB_OBJECTS, GraspConfig, RenderConfig
 from pp_env.sim import make_simulator, meshes
+from pp_env.sim.api import Command
 from pp_env.sim.mujoco_model import numbered
 from pp_env.sim.mujoco_sim import MujocoSimulator
 from recorder.rollout import run_episode
@@ -88,6 +89,34 @@ def test_the_arm_does_not_sag(env):
     for _ in range(60):
         env.step(np.append(target, 0.04).astype(np.float32))
     assert np.abs(env._state.joint_pos - target).max() < 1e-3
+
+
+def test_what_rests_sleeps_until_it_is_touched(env):
+    model, data = env._simulator.physics
+    tree = model.body_treeid[model.body("object").id]
+    expert = PickPlaceExpert()
+    observation, info = env.reset(seed=0)
+    expert.reset(observation, info, np.random.default_rng(0))
+    asleep = []
+    for _ in range(expert.num_steps):
+        *_, info = env.step(expert.act(observation))
+        asleep.append(data.tree_asleep[tree] >= 0)
+        if asleep[-1]:
+            np.testing.assert_array_equal(env._state.object_vel, 0.0)
+            assert not info["is_grasped"]
+    assert all(asleep[:60])
+    assert not any(asleep[90:180])  # it is carried
+    assert asleep[-1]
+    assert info["is_success"]
+
+
+def test_what_misses_the_table_lies_on_the_floor():
+    simulator = MujocoSimulator(SMALL)
+    state = simulator.reset(start(pick=(1.2, 0.0)))
+    for _ in range(60):
+        state = simulator.step(Command(state.joint_pos, 0.04))
+    np.testing.assert_allclose(state.object.position, [1.2, 0.0, 0.02], atol=2e-3)
+    np.testing.assert_allclose(state.object_vel, 0.0, atol=1e-3)
 
 
 def test_masses_and_sizes_are_those_of_the_configuration(env):

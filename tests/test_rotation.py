@@ -15,6 +15,11 @@ def test_matrix_and_back(quat):
     np.testing.assert_allclose(rotation.from_matrix(matrix), rotation.canonical(quat), atol=1e-12)
 
 
+def test_cross_is_numpys():
+    first, second = RNG.normal(size=(4, 1, 3)), RNG.normal(size=(5, 3))
+    np.testing.assert_array_equal(rotation.cross(first, second), np.cross(first, second))
+
+
 @pytest.mark.parametrize("axis", range(3))
 def test_half_turns_survive_the_matrix(axis):
     quat = np.zeros(4)

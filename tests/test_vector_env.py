@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import pp_env
-import pp_env.sim.mujoco_batch as mujoco_batch
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, vector_env
 from pp_env.config import HOME_JOINT_POS, YCB_OBJECTS, RenderConfig
@@ -115,10 +114,7 @@ def test_random_actions(steps, arguments):
     assert ends == COUNT * (steps // (1 + arguments.get("max_episode_steps", 400)))
 
 
-@pytest.mark.parametrize("stepper", ["fastest", "threads"])
-def test_experts_grasp_succeed_and_go_on(stepper, monkeypatch):
-    if stepper == "threads":
-        monkeypatch.setattr(mujoco_batch, "Batch", None)
+def test_experts_grasp_succeed_and_go_on():
     ours, theirs = make(num_threads=2), make_sync()
     ends, held = together(ours, theirs, Experts(), 400)
     assert ends >= COUNT

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import collect
+from recorder import lerobot_writer
 from recorder.workers import Died, run_all
 from tests import crash
 
@@ -39,10 +40,24 @@ def test_the_dataset_does_not_show_how_many_there_were(alone, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_chunk_does_not_end_the_run(monkeypatch, tmp_path, workers):
+    monkeypatch.setattr(lerobot_writer, "CHUNK_SIZE", 2)
+    assert run(tmp_path / "set", "--num-episodes", 5, "--workers", workers) == 0
+    assert len(list((tmp_path / "set" / "data").rglob("*.parquet"))) == 3
+    assert [e["episode_index"] for e in _episodes(tmp_path / "set")] == list(range(5))
+    assert not (tmp_path / "set" / ".unfinished").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_rendering_after_a_rehearsal_gives_the_same(alone, tmp_path, workers):
     options = ["--num-episodes", 5, "--workers", workers, "--render-after"]
     assert run(tmp_path / "set", *options) == 0
     assert crash.differences(alone, tmp_path / "set") == []
+
+
+def test_worker_processes_leave_out_what_only_the_parent_needs():
+    code = "import sys, collect, collection; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=crash.ROOT).returncode == 0
 
 
 def test_failures_are_kept_in_order(tmp_path):

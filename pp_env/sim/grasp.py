@@ -4,6 +4,8 @@ Because the rule asks for fingers that were stopped by the object between them, 
 must grasp for real: it cannot use the attachment as a magnet.
 """
 
+import math
+
 import numpy as np
 
 from pp_env import panda
@@ -24,8 +26,8 @@ def is_grasped(state: SimState, command: Command, config: GraspConfig, obj: Obje
     if state.is_grasped:
         return True
     return (
-        bool((np.abs(state.gripper_vel) < config.stopped_speed).all())
-        and bool((state.gripper_pos > command.gripper).all())
+        max(map(abs, state.gripper_vel.tolist())) < config.stopped_speed
+        and min(state.gripper_pos.tolist()) > command.gripper
         and _is_near_hand(state, config, obj)
         and _is_between_fingers(state, config, obj)
     )
@@ -38,9 +40,9 @@ def tcp_position(state: SimState) -> np.ndarray:
 
 
 def _is_near_hand(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:
-    dx, dy, dz = state.object.position - state.eef.position
+    dx, dy, dz = (state.object.position - state.eef.position).tolist()
     dz += obj.grasp_height  # a tall object is held above its centre
-    return bool(np.hypot(dx, dy) < config.max_distance_xy and abs(dz) < config.max_distance_z)
+    return math.hypot(dx, dy) < config.max_distance_xy and abs(dz) < config.max_distance_z
 
 
 def _is_between_fingers(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:

@@ -1,4 +1,4 @@
-"""The physics of many MuJoCo simulators in one call, on several threads.
+"""The physics of many MuJoCo simulators, on several threads.
 
 What a simulator does around its physics stays with it, so the results are those of one simulator
 after the other, bit for bit, at any number of threads.
@@ -10,32 +10,11 @@ after the other, bit for bit, at any number of threads.
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import mujoco
-import numpy as np
 
 from pp_env.config import PickPlaceConfig
 from pp_env.sim.mujoco_sim import MujocoSimulator
-
-try:
-    from mujoco.batch import Batch
-except ImportError:  # before MuJoCo 3.17
-    Batch = None
-
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # everything that decides what mj_step does
-
-
-class Stepper(Protocol):
-    """Steps some of the simulators that it was made for."""
-
-    def step(self, indices: Sequence[int], count: int) -> None:
-        """Advances the simulators at these indices, ascending, by so many physics steps."""
-        ...
-
-    def close(self) -> None:
-        """Ends its threads."""
-        ...
 
 
 def make_simulators(config: PickPlaceConfig, count: int) -> list[MujocoSimulator]:
@@ -44,47 +23,18 @@ def make_simulators(config: PickPlaceConfig, count: int) -> list[MujocoSimulator
     return [first, *(MujocoSimulator(config, twin=first) for _ in range(count - 1))]
 
 
-def make_stepper(simulators: Sequence[MujocoSimulator], num_threads: int | None) -> Stepper:
-    """The fastest way of stepping them that this version of MuJoCo has.
+class Stepper:
+    """Steps simulators with `mujoco.mj_step`, which frees Python's lock, on several threads.
 
     Args:
         simulators: At least one; they have one scene.
         num_threads: None is as many as this process may use processors.
     """
-    threads = min(num_threads or _usable_cpus(), len(simulators))
-    return (BatchStepper if Batch is not None else ThreadStepper)(simulators, threads)
 
-
-class BatchStepper:
-    """Steps with `mujoco.batch`."""
-
-    def __init__(self, simulators: Sequence[MujocoSimulator], num_threads: int) -> None:
-        assert Batch is not None
+    def __init__(self, simulators: Sequence[MujocoSimulator], num_threads: int | None) -> None:
         self._parts = [simulator.physics for simulator in simulators]
-        self._models = [model for model, _ in self._parts]
-        self._batch = Batch(self._models[0], len(simulators), num_threads)
-
-    def step(self, indices: Sequence[int], count: int) -> None:
-        """Advances the simulators at these indices, ascending, by so many physics steps."""
-        rows = self._batch.state
-        for i in indices:
-            mujoco.mj_getState(*self._parts[i], rows[i], _STATE)
-        self._batch.set_models(self._models)  # it asks for that after every change of one
-        self._batch.step(np.asarray(indices, dtype=np.int32), nstep=count)
-        for i in indices:
-            mujoco.mj_setState(*self._parts[i], rows[i], _STATE)
-
-    def close(self) -> None:
-        """Does nothing: the batch ends its threads when it is freed."""
-
-
-class ThreadStepper:
-    """Steps with `mujoco.mj_step`, which frees Python's lock, on several threads."""
-
-    def __init__(self, simulators: Sequence[MujocoSimulator], num_threads: int) -> None:
-        self._parts = [simulator.physics for simulator in simulators]
-        self._num_threads = num_threads
-        self._pool = ThreadPoolExecutor(num_threads)
+        self._num_threads = min(num_threads or _usable_cpus(), len(simulators))
+        self._pool = ThreadPoolExecutor(self._num_threads)
 
     def step(self, indices: Sequence[int], count: int) -> None:
         """Advances the simulators at these indices by so many physics steps."""

@@ -18,12 +18,14 @@ _FINGER_ARMATURE = 0.1  # kg
 _WELD_SOLREF = (0.01, 1.0)
 _WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
 
+_SLEEP_SPEED = 1e-3  # m/s, below which an object rests
+
 # Who collides with whom: the robot with the scene and the scene with itself, not robot with robot.
 _ROBOT_BIT, _SCENE_BIT = 1, 2
 
 # A geom's group says what it is for. What is seen need not be what casts shadows: the shapes that
 # collide are simpler and cast all but the same.
-_SEEN_AND_CASTING, _SEEN, _CASTING = 0, 2, 3
+_SEEN_AND_CASTING, _SEEN, _CASTING, _UNSEEN = 0, 2, 3, 4
 SEEN_GROUPS = (_SEEN_AND_CASTING, _SEEN)
 CASTING_GROUPS = (_SEEN_AND_CASTING, _CASTING)
 
@@ -38,6 +40,9 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10.0  # friction that holds rather than creeps
+    # What rests is left out until something touches it (docs/decisions/014).
+    spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP
+    spec.option.sleep_tolerance = _SLEEP_SPEED
     _set_picture_quality(spec, config)
     _add_lights(spec)
     add_textures(spec)
@@ -98,16 +103,28 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
 
 
 def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
-    """A slab rather than a plane: only closed shapes are free of artefacts in the shadow map."""
+    """A slab to see and a plane to touch.
+
+    Only closed shapes are free of artefacts in the shadow map, and it is found out faster whether
+    something is near a plane.
+    """
     spec.worldbody.add_geom(
         name="floor",
         type=mujoco.mjtGeom.mjGEOM_BOX,
         pos=[0.0, 0.0, -0.05],
         size=[10.0, 10.0, 0.05],
         rgba=[*config.floor_rgb, 1.0],
+        contype=0,
+        conaffinity=0,
+        group=_SEEN,
+    )
+    spec.worldbody.add_geom(
+        name="ground",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[10.0, 10.0, 0.1],
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
-        group=_SEEN,
+        group=_UNSEEN,
     )
 
 
@@ -136,7 +153,7 @@ def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> Non
         mass=obj.mass,
         # MuJoCo has one sliding coefficient. Static friction is what a grip needs.
         friction=[obj.static_friction, 0.005, 0.0001],
-        condim=4,
+        condim=4,  # a grip also resists twisting; two geoms have the larger of their condims
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
     )
@@ -288,7 +305,6 @@ def _add_finger(spec: mujoco.MjSpec, body: mujoco.MjsBody, mesh_detail: float) -
             size=half_size,
             pos=center,
             friction=[1.0, 0.005, 0.0001],
-            condim=4,
             contype=_ROBOT_BIT,
             conaffinity=_SCENE_BIT,
             group=_CASTING,

@@ -141,14 +141,15 @@ class MujocoSimulator:
         data, hand, body = self._data, self._hand, self._bodies[self._target]
         obj = body.id
         mujoco.mj_kinematics(self._model, data)  # poses of now, not of the last substep's start
+        qpos, qvel, xpos, xquat = data.qpos.copy(), data.qvel.copy(), data.xpos, data.xquat
         return SimState(
-            joint_pos=data.qpos[self._arm_qpos].copy(),
-            joint_vel=data.qvel[self._arm_dof].copy(),
-            gripper_pos=data.qpos[self._finger_qpos].copy(),
-            gripper_vel=data.qvel[self._finger_dof].copy(),
-            eef=Pose(data.xpos[hand].copy(), data.xquat[hand].copy()),
-            object=Pose(data.xpos[obj].copy(), data.xquat[obj].copy()),
-            object_vel=data.qvel[body.dof][:3].copy(),
+            joint_pos=qpos[self._arm_qpos],
+            joint_vel=qvel[self._arm_dof],
+            gripper_pos=qpos[self._finger_qpos],
+            gripper_vel=qvel[self._finger_dof],
+            eef=Pose(xpos[hand].copy(), xquat[hand].copy()),
+            object=Pose(xpos[obj].copy(), xquat[obj].copy()),
+            object_vel=qvel[body.velocity],
             is_grasped=grasped,
         )
 
@@ -196,7 +197,7 @@ class _Body:
         free = model.joint(numbered("object_free", index))
         self.id = model.body(name).id
         self.weld = model.equality(numbered("grasp", index)).id
-        self.dof = slice(free.dofadr[0], free.dofadr[0] + 6)
+        self.velocity = slice(free.dofadr[0], free.dofadr[0] + 3)  # linear
         self._qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
         self._geom = model.geom(name).id
         self._geoms = np.flatnonzero(model.geom_bodyid == self.id)

@@ -115,11 +115,11 @@ def test_random_actions(steps, arguments):
     assert ends == COUNT * (steps // (1 + arguments.get("max_episode_steps", 400)))
 
 
-@pytest.mark.parametrize("stepper", ["fastest", "threads"])
+@pytest.mark.parametrize("stepper", ["fastest", "threads", "loop"])
 def test_experts_grasp_succeed_and_go_on(stepper, monkeypatch):
     if stepper == "threads":
         monkeypatch.setattr(mujoco_batch, "Batch", None)
-    ours, theirs = make(num_threads=2), make_sync()
+    ours, theirs = make(num_threads=1 if stepper == "loop" else 2), make_sync()
     ends, held = together(ours, theirs, Experts(), 400)
     assert ends >= COUNT
     assert held > 100

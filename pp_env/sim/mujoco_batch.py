@@ -52,7 +52,24 @@ def make_stepper(simulators: Sequence[MujocoSimulator], num_threads: int | None)
         num_threads: None is as many as this process may use processors.
     """
     threads = min(num_threads or _usable_cpus(), len(simulators))
+    if threads == 1:
+        return LoopStepper(simulators)
     return (BatchStepper if Batch is not None else ThreadStepper)(simulators, threads)
+
+
+class LoopStepper:
+    """Steps with `mujoco.mj_step`, one after the other, in the caller's thread."""
+
+    def __init__(self, simulators: Sequence[MujocoSimulator]) -> None:
+        self._parts = [simulator.physics for simulator in simulators]
+
+    def step(self, indices: Sequence[int], count: int) -> None:
+        """Advances the simulators at these indices by so many physics steps."""
+        for i in indices:
+            mujoco.mj_step(*self._parts[i], count)
+
+    def close(self) -> None:
+        """Does nothing: it has no threads."""
 
 
 class BatchStepper:

@@ -11,6 +11,11 @@ DEMO := datasets/demo
 LEROBOT_VENV ?= .venv-lerobot
 TORCH_INDEX ?=
 
+# lerobot 0.6, which needs Python 3.12 (5.5 GB with a CUDA build of torch; TORCH_INDEX as above).
+LEROBOT_TRAIN_VENV ?= .venv-lerobot-train
+PYTHON312 ?= $(firstword $(wildcard /usr/bin/python3.1[23] /usr/local/bin/python3.1[23] \
+	$(HOME)/.pyenv/versions/3.1[23].*/bin/python) $(PYTHON))
+
 # Newton, which pins a MuJoCo of its own, to read the Isaac Sim scene (1.2 GB).
 NEWTON_VENV ?= .venv-newton
 # What Isaac Sim 4.5 has: Python 3.10, numpy 1.26.0, gymnasium 0.29.1 and no MuJoCo.
@@ -18,7 +23,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector bench-bridge bench-scaling crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot train-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector bench-bridge bench-scaling crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -50,6 +55,11 @@ check-lerobot: $(VENV)/.ready $(LEROBOT_VENV)/.ready
 	$(LEROBOT_VENV)/bin/python tests/check_dataset.py $(LEROBOT_VENV)/dataset
 	$(LEROBOT_VENV)/bin/python tests/check_policy.py
 
+# Trains and evaluates with LeRobot's own commands; leaves dataset, checkpoint and videos there.
+train-lerobot: $(LEROBOT_TRAIN_VENV)/.ready
+	@rm -rf $(LEROBOT_TRAIN_VENV)/run
+	PATH="$(abspath $(LEROBOT_TRAIN_VENV)/bin):$$PATH" sh examples/train_lerobot.sh $(LEROBOT_TRAIN_VENV)/run
+
 # Each benchmark prints its tables and rewrites them and the plot in docs/.
 bench: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.speed
@@ -80,7 +90,7 @@ bench-bridge: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.bridge load
 
 clean:
-	rm -rf .venv .venv-lerobot .venv-newton .venv-isaac .venv-peers build *.egg-info
+	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-newton .venv-isaac .venv-peers build *.egg-info
 
 $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) .
@@ -96,6 +106,16 @@ $(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstra
 	$(LEROBOT_VENV)/bin/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(LEROBOT_VENV)/bin/pip install --quiet --no-deps torchvision==0.25.0 lerobot==0.4.4
 	$(LEROBOT_VENV)/bin/pip install --quiet -r tests/lerobot-requirements.txt -e .
+	@touch $@
+
+$(LEROBOT_TRAIN_VENV)/.ready: setup.cfg examples/lerobot_env_frankapickplace/pyproject.toml deploy/bootstrap.py
+	@$(PYTHON312) -c "import sys; v = sys.version_info[:2]; v in ((3, 12), (3, 13)) or sys.exit( \
+		'error: lerobot 0.6 needs Python 3.12 or 3.13, but $(PYTHON312) is %d.%d; ' % v + \
+		'name another: make train-lerobot PYTHON312=/path/to/python3.12')"
+	$(PYTHON312) deploy/bootstrap.py $(LEROBOT_TRAIN_VENV) .
+	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet torch==2.11.0 torchvision==0.26.0 \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet "lerobot[training]==0.6.1" -e examples/lerobot_env_frankapickplace
 	@touch $@
 
 usd-check: $(NEWTON_VENV)/.ready

@@ -142,15 +142,18 @@ def vector(results: Results) -> str:
         for per, key in (("CPU s", "cpu"), ("second", "wall"))
         for label, name in (("native", "native"), ("`SyncVectorEnv`, without wrappers", "sync"))
     ]
+    simulated = [results["period_s"] / speed["cpu"] for speed in results["native"]]
+    rows.append(["native, simulated s per CPU s", *(f"{each:,.0f}" for each in simulated)])
     text = (
         f"One `PickPlaceEnv` without a vector around it: {1 / results['single']['cpu']:,.0f} steps "
         f"per CPU s. Making {max(counts)} takes {results['make_cpu_s']:.1f} CPU s."
     )
-    if "times_fetch" in results:
+    if "fetch" in results:
+        fetch = results["fetch"]["sim_s_per_cpu_s"]
+        rows.append(["beside one Fetch, times", *(f"{each / fetch:.1f}" for each in simulated)])
         text += (
-            " In the same run one of ours, with random actions, made "
-            f"{results['times_fetch']:.1f} times as many simulated seconds per CPU s as "
-            "Gymnasium-Robotics' FetchPickAndPlace."
+            " Fetch is Gymnasium-Robotics' FetchPickAndPlace: in the same run one made "
+            f"{fetch:.0f} simulated s per CPU s."
         )
     return _table(["steps of any one environment", *map(str, counts)], rows) + f"\n\n{text}"
 

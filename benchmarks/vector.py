@@ -2,9 +2,9 @@
 
 Usage: python -m benchmarks.vector [--num-envs 1 16 256] [--steps 4096] [--no-fetch]
 
-State only. "Native" is `gym.make_vec("FrankaPickPlace-v0")`, "sync" is Gymnasium's loop over single
-environments, here without their wrappers and with one compiled scene, which favours it. Fetch is
-Gymnasium-Robotics' FetchPickAndPlace, one environment beside one of ours, as `benchmarks.peers`
+State only, random actions. "Native" is `gym.make_vec("FrankaPickPlace-v0")`, "sync" is Gymnasium's
+loop over single environments, here without their wrappers and with one compiled scene, which
+favours it. Fetch is Gymnasium-Robotics' FetchPickAndPlace, one environment, as `benchmarks.peers`
 has it. Wall time is what a user waits; time of the processor is what the code costs, and depends
 less on what else runs. Prints tables and writes JSON to benchmarks/results/vector.json.
 """
@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from statistics import median
+from itertools import cycle
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -25,6 +25,8 @@ from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.sim.mujoco_batch import make_simulators
 
 _ROUNDS = 3
+_ACTIONS = 64  # different ones
+_WARM_UP = 30  # steps, until most arms have met something
 
 
 class Speed(NamedTuple):
@@ -56,7 +58,7 @@ def sync(num_envs: int, steps: int) -> Speed:
 
 def single(steps: int) -> Speed:
     """`PickPlaceEnv` alone, without wrappers."""
-    return _single(PickPlaceEnv(), steps)
+    return _speed(PickPlaceEnv(), steps // _ROUNDS)
 
 
 def make_seconds(num_envs: int) -> float:
@@ -67,33 +69,23 @@ def make_seconds(num_envs: int) -> float:
 
 
 def _vector(envs: gym.vector.VectorEnv, steps: int) -> Speed:
-    envs.reset(seed=0)
-    actions = _actions(envs.single_action_space, envs.num_envs)
-    speed = _timed(lambda: envs.step(actions), max(steps // envs.num_envs // _ROUNDS, 2))
-    envs.close()
+    speed = _speed(envs, max(steps // envs.num_envs // _ROUNDS, 2))
     return Speed(*(seconds / envs.num_envs for seconds in speed))
 
 
-def _single(env: gym.Env, steps: int) -> Speed:
+def _speed(env: gym.Env | gym.vector.VectorEnv, count: int) -> Speed:
     env.reset(seed=0)
-    action = _actions(env.action_space, 1)[0]
-    speed = _timed(lambda: env.step(action), steps // _ROUNDS)
+    env.action_space.seed(0)
+    actions = cycle([env.action_space.sample() for _ in range(_ACTIONS)])
+    speed = _timed(lambda: env.step(next(actions)), count)
     env.close()
     return speed
 
 
-def _actions(space: gym.spaces.Box, count: int) -> np.ndarray:
-    """The arm moves from HOME to other targets and stays there, in free space."""
-    if space.shape == (8,):
-        home = np.append(pp_env.config.HOME_JOINT_POS, 0.04)
-        spread = np.random.default_rng(0).uniform(-0.2, 0.2, (count, 8)) * [*[1] * 7, 0]
-        return (home + spread).astype(space.dtype)
-    return np.zeros((count, *space.shape), dtype=space.dtype)
-
-
 def _timed(call: Callable[[], object], count: int) -> Speed:
-    """Seconds per call, the best of some rounds, after a call to warm up."""
-    call()
+    """Seconds per call, the best of some rounds, after some calls to warm up."""
+    for _ in range(_WARM_UP):
+        call()
     rounds = []
     for _ in range(_ROUNDS):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -110,7 +102,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=4096, help="of all environments together")
     parser.add_argument("--no-fetch", action="store_true", help="ours alone")
     args = parser.parse_args()
-    results: dict = {"num_envs": args.num_envs}
+    results: dict = {
+        "num_envs": args.num_envs,
+        "period_s": PickPlaceConfig().timing.control_period,
+    }
     for name, measure in (("native", native), ("sync", sync)):
         results[name] = [measure(count, args.steps)._asdict() for count in args.num_envs]
     results["single"] = single(args.steps)._asdict()
@@ -121,7 +116,7 @@ def main() -> int:
         except RuntimeError as error:
             print(f"Fetch was not measured: {error}", file=sys.stderr)
         else:
-            results["times_fetch"] = median(runs["ratios"])
+            results["fetch"] = peers.medians(runs["theirs"])
     save("vector", results)
     report.show("vector")
     return 0

@@ -215,7 +215,7 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 
 
 class Progress(BaseCallback):
-    """Evaluates every so many steps and writes table, picture and model.
+    """Evaluates every so many steps and writes table, picture and model; ends after some minutes.
 
     The columns of the table: decisions trained on before; mean dense reward of a step; share of
     episodes in which the gripper ever held the object; share that ended as a success; minutes and
@@ -224,9 +224,10 @@ class Progress(BaseCallback):
 
     COLUMNS = ("steps", "reward", "grasped", "success", "wall_min", "cpu_min")
 
-    def __init__(self, folder: Path, every: int, episodes: int) -> None:
+    def __init__(self, folder: Path, every: int, episodes: int, minutes: float) -> None:
         super().__init__()
         self._folder, self._every, self._episodes = folder, every, episodes
+        self._minutes = minutes
         self._start = time.time(), time.process_time()
         self._table = folder / "progress.csv"
         self._table.write_text(",".join(self.COLUMNS) + "\n")
@@ -237,7 +238,7 @@ class Progress(BaseCallback):
     def _on_step(self) -> bool:
         if self.num_timesteps % self._every == 0:
             self._evaluate()
-        return True
+        return time.time() - self._start[0] < self._minutes * 60
 
     def _evaluate(self) -> None:
         seeds = range(EVALUATION_SEED, EVALUATION_SEED + self._episodes)
@@ -248,7 +249,8 @@ class Progress(BaseCallback):
             table.write(f"{self.num_timesteps},{row}\n")
         print(self.num_timesteps, row, flush=True)
         plot({"SAC": self._table}, self._folder / "learning_curve.png")
-        self.model.save(self._folder / "model.zip")
+        self.model.save(self._folder / "unfinished.zip")
+        (self._folder / "unfinished.zip").replace(self._folder / "model.zip")
 
 
 def plot(tables: dict[str, Path], path: Path) -> None:
@@ -271,6 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Trains as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=60_000, help="decisions to train on")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="ends then at the latest")
     parser.add_argument("--demos", type=int, default=100, help="scripted episodes; 0 is none")
     parser.add_argument("--demo-noise", type=float, default=0.2, help="on their moves, of 1")
     parser.add_argument("--evaluate-every", type=int, default=2_500)
@@ -307,7 +310,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     rate = add_demonstrations(model, args.demos, args.demo_noise, np.random.default_rng(args.seed))
     print(f"{args.demos} demonstrations, {rate:.0%} successful")
-    model.learn(args.steps, Progress(args.output, args.evaluate_every, args.episodes))
+    progress = Progress(args.output, args.evaluate_every, args.episodes, args.minutes)
+    model.learn(args.steps, progress)
     report(model, args.final_episodes)
 
 

@@ -32,7 +32,7 @@ _PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object that 
 _TALL = 0.045  # m: what is higher comes too near to the fingertips at HOME
 _STRAY = 0.02  # m that noise may move the TCP beside and above tall objects
 _OVER_TOPS = 0.05  # m from the highest top to the TCP, on the way out and home
-_SWING_COST = 0.3  # of a joint's way up from a tall object, beside its distance from HOME
+_SWING_COST = 1.0  # of a joint's way up from a tall object, beside its distance from HOME
 _BESIDE = 0.05  # m above the grasp: from here down, the fingers are beside the object
 
 
@@ -257,28 +257,27 @@ def _reach_above(
     grasp_pos: np.ndarray,
     yaws: np.ndarray,
     tilt: float,
-    heights: tuple[float, ...],
+    heights: tuple[float, float],
     swing_cost: float,
 ) -> list[np.ndarray] | None:
-    """Joints (7,) at each height above a grasp, or None where one is out of reach.
+    """Joints (7,) at both heights above a grasp, or None where one is out of reach.
 
-    All heights share joint 7, so that going up and down is all but a straight line. Of the
-    choices, the one that stays nearest to HOME is taken; `swing_cost` is the weight of how far
-    the lowest and the highest are from each other.
+    Both heights share joint 7, so that going up and down is all but a straight line. Of the
+    choices, the pair that stays nearest to HOME is taken; `swing_cost` is the weight of how far
+    its two are from each other.
     """
     radial = np.arctan2(grasp_pos[1], grasp_pos[0])
     raised = grasp_pos + np.array([0.0, 0.0, 1.0]) * np.array(heights)[:, None, None]
     for heading in _headings(yaws, radial):
         joint_7 = _MOUNT_ANGLE + radial - heading + _JOINT_7_OFFSETS
         postures = _postures(raised, hand_orientation(heading, tilt), joint_7)
-        costs = _cost(postures, _HOME)  # (height, joint 7, branch)
-        totals = costs.min(-1).sum(0)
-        if np.isfinite(totals).any():
-            nearest = costs.argmin(-1)[..., None, None]
-            reached = np.take_along_axis(postures, nearest, axis=2)[:, :, 0]
-            if swing_cost:
-                totals += swing_cost * _cost(reached[0], reached[-1])
-            return list(reached[:, int(totals.argmin())])
+        low, high = postures[0][:, :, None], postures[1][:, None]  # to be paired, branch by branch
+        costs = _cost(low, _HOME) + _cost(high, _HOME)
+        if swing_cost:
+            costs = costs + swing_cost * _cost(low, high)
+        if np.isfinite(costs).any():
+            joint, *branches = np.unravel_index(costs.argmin(), costs.shape)
+            return [postures[i, joint, branch] for i, branch in enumerate(branches)]
     return None
 
 

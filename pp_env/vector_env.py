@@ -148,7 +148,7 @@ class PickPlaceVectorEnv(VectorEnv):
             )
         wanted, applied = self._actions(actions, starting)
         clipped = (applied != wanted).any(axis=1).tolist()
-        going = np.flatnonzero(~starting).tolist()
+        going = [i for i, begins in enumerate(starting.tolist()) if not begins]
         for i in going:
             self._simulators[i].begin_step(self.envs[i].begin_step(applied[i]))
         self._stepper.step(going, self._substeps)
@@ -160,10 +160,10 @@ class PickPlaceVectorEnv(VectorEnv):
             state = self._simulators[i].end_step()
             ended = self.envs[i].end_step(state, applied[i], clipped[i])
             self._observations[i], rewards[i], terminations[i], _, infos[i] = ended
-        self._elapsed[going] += 1
+        self._elapsed += 1
         for i in np.flatnonzero(starting).tolist():
-            infos[i] = self._reset_one(i)
-        truncations = self._is_too_long() & ~starting
+            infos[i] = self._reset_one(i)  # whose count of steps is 0 then
+        truncations = self._is_too_long()
         self._ended = terminations | truncations
         final = self._restart_ended(infos) if self._autoreset_mode == "SameStep" else {}
         return (
@@ -273,39 +273,55 @@ def batched_infos(infos: Sequence[Infos | None]) -> Infos:
     Returns:
         What `VectorEnv._add_info` gives for one environment after the other, in less time.
     """
+    owners = [i for i, info in enumerate(infos) if info]
+    own = [info for info in infos if info]
+    if len({tuple(info) for info in own}) == 1:  # as a rule, and much faster
+        all_values = zip(*(info.values() for info in own), strict=True)
+        columns = {key: (owners, values) for key, values in zip(own[0], all_values, strict=True)}
+    else:
+        columns = {
+            key: (
+                [i for i, info in zip(owners, own, strict=True) if key in info],
+                [info[key] for info in own if key in info],
+            )
+            for key in dict.fromkeys(key for info in own for key in info)
+        }
     batched: Infos = {}
-    present = [(i, info) for i, info in enumerate(infos) if info]
-    for key in dict.fromkeys(key for _, info in present for key in info):
-        own = [(i, info[key]) for i, info in present if key in info]
-        owners: Any = [i for i, _ in own]
-        if len(own) == len(infos):
-            owners = slice(None)  # much faster
-        mask = np.zeros(len(infos), dtype=np.bool_)
-        mask[owners] = True
-        batched[key] = _spread([value for _, value in own], owners, len(infos))
+    everyone = np.ones(len(infos), dtype=np.bool_)
+    for key, (keepers, values) in columns.items():
+        mask = everyone.copy()
+        if len(keepers) < len(infos):
+            mask[:] = False
+            mask[keepers] = True
+        batched[key] = _spread(values, keepers, len(infos))
         batched[f"_{key}"] = mask
     return batched
 
 
-def _spread(values: list[Any], owners: Any, count: int) -> Any:
+def _spread(values: Sequence[Any], owners: list[int], count: int) -> Any:
     """An array whose first axis is the environments, or a dictionary of such.
 
     Args:
         values: One per owner.
-        owners: Which environments they belong to, as an index.
+        owners: Which environments they belong to.
         count: How many environments there are.
     """
     first = values[0]
+    if isinstance(first, dict):
+        own: list[Infos | None] = [None] * count
+        for i, value in zip(owners, values, strict=True):
+            own[i] = value
+        return batched_infos(own)
     if isinstance(first, np.ndarray):
-        array = np.zeros((count, *first.shape), dtype=first.dtype)
+        column = np.array(values, dtype=first.dtype)
     elif isinstance(first, (bool, int, float, np.number)):
-        array = np.zeros(count, dtype=type(first))
+        column = np.array(values, dtype=type(first))
     else:
-        array = np.full(count, None, dtype=object)
-        for i, value in zip(np.arange(count)[owners].tolist(), values, strict=True):
-            array[i] = value
-        return batched_infos(array.tolist()) if isinstance(first, dict) else array
-    array[owners] = values
+        column = np.fromiter(values, dtype=object, count=len(values))
+    if len(values) == count:
+        return column
+    array = np.full((count, *column.shape[1:]), None if column.dtype == object else 0, column.dtype)
+    array[owners] = column
     return array
 
 

@@ -242,10 +242,10 @@ def _require_in(space: gym.Space, action: Any) -> None:
         if not space.contains(action):
             raise PolicyError(f"the action must be in {space}, got a {type(action).__name__}")
         return
-    if action.shape != space.shape:
-        raise PolicyError(f"the action must have shape {space.shape}, got {action.shape}")
     if not np.can_cast(action.dtype, space.dtype, "same_kind"):
         raise PolicyError(f"the action must be of type {space.dtype}, got {action.dtype}")
+    if action.shape != space.shape:
+        raise PolicyError(f"the action must have shape {space.shape}, got {action.shape}")
     if not np.isfinite(action).all():
         raise PolicyError("the action must be finite, got NaN or infinity")
 

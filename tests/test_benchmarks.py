@@ -72,6 +72,18 @@ def test_successes_and_how_the_others_failed(results):
     assert "- 2 x `fixed_joint`, `full`: still_held in LIFT" in text
 
 
+def test_many_environments_beside_fetch(results):
+    speeds = [{"wall": 0.0005, "cpu": 0.00025}, {"wall": 0.0001, "cpu": 0.0002}]
+    benchmarks.save("vector", {
+        "num_envs": [1, 16], "period_s": 1 / 30, "native": speeds, "sync": speeds[::-1],
+        "single": speeds[0], "make_cpu_s": 1.25, "fetch": {"sim_s_per_cpu_s": 50.0},
+    })  # fmt: skip
+    text = report.text_of("vector")
+    assert "| native, per CPU s | 4,000 | 5,000 |" in text
+    assert "| native, simulated s per CPU s | 133 | 167 |" in text
+    assert "| beside one Fetch, times | 2.7 | 3.3 |" in text
+
+
 def test_a_grid_is_tried_point_by_point():
     options = Setting(grid="2x1").options(seeds=0)
     assert [option["pick"] for option in options] == [(0.3, -0.3), (0.7, -0.3)]

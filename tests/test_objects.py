@@ -223,6 +223,16 @@ def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
     assert seen > 50
 
 
+def test_the_arm_comes_down_in_the_posture_that_it_came_in():
+    """The postures nearest to HOME are far from each other here, so the object would be swung."""
+    handling = Handling(0.075, (0.0, np.pi), travel_height=0.12, scene_height=0.19)
+    turned = np.array([0.387, 0.0, 0.0, -0.922])
+    pick, goal = np.array([0.37, -0.275, 0.505]), np.array([0.514, -0.28, 0.41])
+    targets = plan(pick, turned, goal, handling)[:, :7]
+    for up, down in ((0, 1), (4, 5)):
+        assert np.abs(targets[up] - targets[down]).max() < 1.0  # rad
+
+
 def test_the_task_names_the_object():
     env = PickPlaceEnv(FakeSimulator, config=CROWD)
     _, info = env.reset(seed=0, options={"object": "mustard bottle"})

@@ -114,8 +114,9 @@ def test_random_actions(steps, arguments):
     assert ends == COUNT * (steps // (1 + arguments.get("max_episode_steps", 400)))
 
 
-def test_experts_grasp_succeed_and_go_on():
-    ours, theirs = make(num_threads=2), make_sync()
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_experts_grasp_succeed_and_go_on(num_threads):
+    ours, theirs = make(num_threads=num_threads), make_sync()
     ends, held = together(ours, theirs, Experts(), 400)
     assert ends >= COUNT
     assert held > 100

@@ -11,7 +11,16 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
 
 import pp_env
 from pp_env import layout, task
-from pp_env.config import CAMERAS, GraspConfig, PickPlaceConfig, RenderConfig, TimingConfig
+from pp_env.config import (
+    CAMERAS,
+    YCB_OBJECTS,
+    GraspConfig,
+    PickPlaceConfig,
+    RenderConfig,
+    TaskConfig,
+    TimingConfig,
+)
+from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import default_timing
 
 PIXELS = "pixels_agent_pos"
@@ -24,7 +33,7 @@ gym.register(id=f"{__name__}/{pp_env.ENV_ID}", entry_point=f"{__name__}:make_env
 @EnvConfig.register_subclass("frankapickplace")
 @dataclass
 class FrankaPickPlaceConfig(EnvConfig):
-    """What may be chosen on the command line; it must be what the dataset was collected with.
+    """What may be chosen on the command line, as for collect.py; match it to the dataset.
 
     Attributes:
         task: Part of the Gymnasium id.
@@ -35,6 +44,13 @@ class FrankaPickPlaceConfig(EnvConfig):
         resolution: Width and height of pictures.
         preset: Picture quality.
         grasp: Grasp mode.
+        randomize: How much else varies, a preset.
+        use_ycb: Household objects instead of the cube.
+        num_objects: On the table.
+        random_yaw: Whether objects are turned.
+
+    Raises:
+        ValueError: A value is unknown or out of range.
     """
 
     task: str | None = pp_env.ENV_ID
@@ -44,12 +60,17 @@ class FrankaPickPlaceConfig(EnvConfig):
     resolution: int = RenderConfig.resolution
     preset: str = RenderConfig.preset
     grasp: str = GraspConfig.mode
+    randomize: str = "none"
+    use_ycb: bool = False
+    num_objects: int = 1
+    random_yaw: bool = TaskConfig.random_yaw
 
     def __post_init__(self) -> None:
         if self.obs_type not in _ENV_OBS_TYPES:
             raise ValueError(
                 f"--env.obs_type must be one of {list(_ENV_OBS_TYPES)}, got {self.obs_type!r}"
             )
+        self.scene()
         picture = PolicyFeature(FeatureType.VISUAL, (self.resolution, self.resolution, 3))
         columns = {
             ACTION: (ACTION, _vector(FeatureType.ACTION, layout.ACTION)),
@@ -75,27 +96,39 @@ class FrankaPickPlaceConfig(EnvConfig):
         return {
             "max_episode_steps": self.episode_length,
             "render_mode": "rgb_array",
-            "fps": self.fps,
             "obs_type": self.obs_type,
-            "resolution": self.resolution,
-            "preset": self.preset,
-            "grasp": self.grasp,
+            "config": self.scene(),
         }
 
+    def scene(self) -> PickPlaceConfig:
+        """The environment's configuration.
 
-def make_env(
-    render_mode: str, fps: int, obs_type: str, resolution: int, preset: str, grasp: str
-) -> gym.Env:
-    """The environment as LeRobot wants it; the arguments are those of `FrankaPickPlaceConfig`."""
-    config = PickPlaceConfig(
-        timing=default_timing("mujoco", fps),
-        render=RenderConfig(resolution=resolution, preset=preset),
-        grasp=GraspConfig(mode=grasp),
+        Raises:
+            ValueError: A value is unknown or out of range.
+        """
+        if self.randomize not in RANDOMIZATION_PRESETS:
+            raise ValueError(
+                f"--env.randomize must be one of {list(RANDOMIZATION_PRESETS)}, "
+                f"got {self.randomize!r}"
+            )
+        return PickPlaceConfig(
+            timing=default_timing("mujoco", self.fps),
+            render=RenderConfig(resolution=self.resolution, preset=self.preset),
+            task=TaskConfig(random_yaw=self.random_yaw),
+            grasp=GraspConfig(mode=self.grasp),
+            randomization=RANDOMIZATION_PRESETS[self.randomize],
+            objects=YCB_OBJECTS if self.use_ycb else (),
+            num_objects=self.num_objects,
+        )
+
+
+def make_env(render_mode: str, obs_type: str, config: PickPlaceConfig) -> gym.Env:
+    """The environment as LeRobot wants it; `obs_type` is that of `FrankaPickPlaceConfig`."""
+    return LeRobotEnv(
+        pp_env.PickPlaceEnv(
+            obs_type=_ENV_OBS_TYPES[obs_type], render_mode=render_mode, config=config
+        )
     )
-    env = pp_env.PickPlaceEnv(
-        obs_type=_ENV_OBS_TYPES[obs_type], render_mode=render_mode, config=config
-    )
-    return LeRobotEnv(env)
 
 
 class LeRobotEnv(gym.Wrapper):

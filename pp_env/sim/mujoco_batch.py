@@ -26,6 +26,8 @@ def make_simulators(config: PickPlaceConfig, count: int) -> list[MujocoSimulator
 class Stepper:
     """Steps simulators with `mujoco.mj_step`, which frees Python's lock, on several threads.
 
+    The caller's thread is one of them.
+
     Args:
         simulators: At least one; they have one scene.
         num_threads: None is as many as this process may use processors.
@@ -34,7 +36,7 @@ class Stepper:
     def __init__(self, simulators: Sequence[MujocoSimulator], num_threads: int | None) -> None:
         self._parts = [simulator.physics for simulator in simulators]
         self._num_threads = min(num_threads or _usable_cpus(), len(simulators))
-        self._pool = ThreadPoolExecutor(self._num_threads)
+        self._pool = ThreadPoolExecutor(max(self._num_threads - 1, 1))  # started when needed
 
     def step(self, indices: Sequence[int], count: int) -> None:
         """Advances the simulators at these indices by so many physics steps."""
@@ -44,7 +46,9 @@ class Stepper:
             for i in share:
                 mujoco.mj_step(*self._parts[i], count)
 
-        list(self._pool.map(step_share, shares))
+        others = self._pool.map(step_share, shares[1:])
+        step_share(shares[0])
+        list(others)  # waits, and raises what went wrong
 
     def close(self) -> None:
         """Ends the threads; a second call has no effect."""

@@ -46,7 +46,7 @@ crash-test: $(VENV)/.ready-dev
 lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --pythonpath $(RUN)
 	$(VENV)/bin/lint-imports
 
 check-lerobot: $(VENV)/.ready $(LEROBOT_VENV)/.ready

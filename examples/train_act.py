@@ -40,7 +40,8 @@ _LEAST_SPREAD = 0.03  # m: what hardly varies must not weigh as much as what is 
 _BACKBONE_STRIDE = 32  # pixels
 _GRADIENT_NORM = 10.0  # lerobot-train's
 _WARM_UP = 0.02  # share of the training in which the learning rate rises
-_ADAPT_NORM = 0.8  # share of the training in which a new backbone's normalisation adapts
+_ADAPT_NORM = 0.9  # share of the training in which a new backbone's normalisation adapts
+_EARLY = 30  # frames
 _LOG_EVERY, _MEASURE_EVERY = 100, 1000  # steps
 
 
@@ -69,6 +70,13 @@ class Frames:
     def starts(self) -> Tensor:
         """(episodes,) index of the first frame of each."""
         return nn.functional.pad(self.last.unique()[:-1] + 1, (1, 0))
+
+    def early(self) -> Tensor:
+        """(n,) indices of the frames in each episode's first second.
+
+        They alone ask for a look from afar: soon the arm in the pictures tells where it goes.
+        """
+        return (self.starts[:, None] + torch.arange(_EARLY, device=self.last.device)).flatten()
 
     def to(self, device: str) -> "Frames":
         """The same on another device."""
@@ -241,11 +249,40 @@ def learning_rate_share(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+class Together(nn.Module):
+    """A policy's backbone that sees the pictures of all cameras as one batch, in training only.
+
+    ACT shows it one camera after the other. Batch normalisation would go by each camera's own
+    pictures then, and at work by what it has learnt of both.
+
+    Args:
+        backbone: The policy's.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._maps: list[Tensor] = []
+
+    def look(self, pictures: Sequence[Tensor]) -> Tensor:
+        """Sees what the policy is about to show it; returns all features (batch, n)."""
+        self._maps = list(
+            self.backbone(torch.cat(list(pictures)))["feature_map"].chunk(len(pictures))
+        )
+        return torch.cat([features.flatten(1) for features in self._maps], dim=1)
+
+    def forward(self, picture: Tensor) -> dict[str, Tensor]:
+        """The features of the next camera's pictures."""
+        if not self._maps:
+            return self.backbone(picture)
+        return {"feature_map": self._maps.pop(0)}
+
+
 class Lesson(nn.Module):
     """Tells the ground truth from the features of a policy's pictures, in training only.
 
     Args:
-        policy: Whose backbone it listens to.
+        policy: Whose features they are.
         truth: (frames, k) of the dataset.
     """
 
@@ -258,17 +295,10 @@ class Lesson(nn.Module):
         )
         self._layer = nn.Linear(channels * cells, truth.shape[1])
         self._mean, self._spread = truth.mean(0), truth.std(0).clamp_min(_LEAST_SPREAD)
-        self._heard: list[Tensor] = []
-        policy.model.backbone.register_forward_hook(self._hear)
 
-    def _hear(self, backbone: nn.Module, _: Any, maps: dict[str, Tensor]) -> None:
-        if backbone.training:
-            self._heard.append(maps["feature_map"].flatten(1))
-
-    def loss(self, truth: Tensor) -> Tensor:
-        """Mean absolute error, in deviations, for the batch that the policy has just seen."""
-        told = self._layer(torch.cat(self._heard, dim=1))
-        self._heard.clear()
+    def loss(self, features: Tensor, truth: Tensor) -> Tensor:
+        """Mean absolute error, in deviations, for features (batch, n) and truth (batch, k)."""
+        told = self._layer(features)
         return (told - (truth - self._mean) / self._spread).abs().mean()
 
 
@@ -290,6 +320,9 @@ def train(
         # first learn what to freeze.
         replace_modules(backbone, FrozenBatchNorm2d, nn.BatchNorm2d)
     backbone.to(memory_format=torch.channels_last)
+    together = policy.model.backbone = Together(backbone)
+    pictures = list(policy.config.image_features)
+    early = frames.early()
     lesson = Lesson(policy, frames.truth).to(args.device)
     optimizer = torch.optim.AdamW(
         [*policy.get_optim_params(), {"params": lesson.parameters()}],
@@ -304,10 +337,13 @@ def train(
         for group, rate in zip(optimizer.param_groups, highest, strict=True):
             group["lr"] = rate * learning_rate_share(progress)
         picks = torch.randint(len(frames), (args.batch_size,), device=args.device)
+        others = early[torch.randint(len(early), (args.batch_size,), device=args.device)]
+        chance = torch.rand(args.batch_size, device=args.device)
+        picks = torch.where(chance < args.early, others, picks)
         batch = preprocess(frames.batch(picks, args.chunk_size, args.shift))
         with autocast(args):
+            told = lesson.loss(together.look([batch[key] for key in pictures]), frames.truth[picks])
             loss, losses = policy.forward(batch)
-            told = lesson.loss(frames.truth[picks])
         optimizer.zero_grad()
         (loss + args.lesson * told).backward()
         nn.utils.clip_grad_norm_(policy.parameters(), _GRADIENT_NORM)
@@ -321,6 +357,7 @@ def train(
                 log |= held_out_errors(policy, held_out, preprocess, args)
             print(json.dumps(log), flush=True)
     set_mode(policy, training=False, adapt_norm=False)
+    policy.model.backbone = backbone
     replace_modules(backbone, nn.BatchNorm2d, FrozenBatchNorm2d)
     errors = held_out_errors(policy, held_out, preprocess, args) if held_out else {}
     return {"steps": step, "seconds": seconds, **errors}
@@ -373,6 +410,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--backbone-learning-rate", type=float, default=1e-3, help="of what sees the pictures")
     add("--chunk-size", type=int, default=50, help="actions predicted at once")
     add("--action-steps", type=int, default=25, help="of these, carried out before looking again")
+    add("--early", type=float, default=0.3, help="share of frames from the first second, at least")
     add("--state", nargs="*", default=["gripper_pos"], help="what it sees of the state; see docs")
     add("--lesson", type=float, default=1.0, help="weight of telling the ground truth; 0: not")
     add("--shift", type=int, default=0, help="pictures are moved by up to so many pixels")

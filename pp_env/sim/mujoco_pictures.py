@@ -5,7 +5,6 @@
 
 import os
 import sys
-from contextlib import suppress
 from typing import Any
 
 import mujoco
@@ -151,8 +150,10 @@ class _Renderer:
     def __del__(self) -> None:
         # Freed by whoever collects it, MuJoCo's context would take another's textures with it.
         if self._gl is not None:
-            with suppress(Exception):  # the interpreter may be on its way out
+            try:  # noqa: SIM105  (the interpreter may be on its way out, and `suppress` gone)
                 self.close()
+            except Exception:
+                pass
 
 
 class _Shadows:

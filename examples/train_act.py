@@ -405,7 +405,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("outputs/act"), help="folder of the checkpoint")
     add("--steps", type=int, default=15000, help="optimizer steps")
     add("--minutes", type=float, default=math.inf, help="stop after so long, if that is sooner")
-    add("--batch-size", type=int, default=128, help="frames per step")
+    add("--batch-size", type=int, default=256, help="frames per step")
     add("--learning-rate", type=float, default=2e-4, help="at its highest")
     add("--backbone-learning-rate", type=float, default=1e-3, help="of what sees the pictures")
     add("--chunk-size", type=int, default=50, help="actions predicted at once")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # see collect.py
     from recorder.lerobot_writer import LeRobotWriter
 
 _GIVE_UP_AFTER = 20  # failed attempts in a row
+_REVISION = 2  # one more whenever attempt k of a seed comes out otherwise than before
 _PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
 
 
@@ -463,6 +464,7 @@ def failure_reason(episode: Episode) -> str:
 def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> dict[str, Any]:
     """Everything that is needed to collect the same dataset again."""
     return {
+        "revision": _REVISION,
         "seed": args.seed,
         "first_attempt": args.first_attempt,
         "simulator": args.simulator,

@@ -282,7 +282,7 @@ def draw(bars: dict[str, dict[str, float]], path: Path) -> None:
     charts_drawn = figure.subplots(1, len(bars), squeeze=False)[0]
     for axes, (title, lengths) in zip(charts_drawn, bars.items(), strict=True):
         drawn = axes.barh(list(lengths), list(lengths.values()))
-        axes.bar_label(drawn, fmt="{:,.3g}", padding=2)
+        axes.bar_label(drawn, fmt=lambda n: f"{n:,.0f}" if n >= 100 else f"{n:.3g}", padding=2)
         axes.set_title(title)
         axes.margins(x=0.2)
         axes.invert_yaxis()

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ TABLE_ROW, TABLE_COLUMN = 40, 44  # where the table's part of cam_high's picture
 FINGERS = OBSERVATION.names.index("gripper_pos_0")
 # Channels, size, stride and dilation of each layer.
 CONVOLUTIONS = ((16, 5, 2, 1), (32, 3, 2, 1), (32, 3, 1, 1), (32, 3, 1, 2))
+EARLY = 30  # frames
 LEAST_SPREAD = 0.03  # m: what hardly varies must not weigh as much as what is looked for
 
 
@@ -135,8 +135,15 @@ def look(pixels: dict[str, np.ndarray], state: np.ndarray) -> Views:
 
 
 def read(dataset: Dataset, episodes: Sequence[int], every: int) -> tuple[Views, Tensor]:
-    """Every so many frames of some episodes, and the environment state (frames, 11) there."""
-    counts = [-(-dataset.episodes[episode]["length"] // every) for episode in episodes]
+    """Every so many frames of some episodes, and the environment state (frames, 11) there.
+
+    Of the first second all, since they alone ask for a look from afar: docs/training.md.
+    """
+    chosen = [
+        [*range(EARLY), *range(EARLY, dataset.episodes[episode]["length"], every)]
+        for episode in episodes
+    ]
+    counts = [len(frames) for frames in chosen]
     # Whole at once: thousands of pieces beside what is decoded would fill the memory with gaps.
     views = Views(
         table=torch.empty(sum(counts), 3, TABLE_PIXELS, TABLE_PIXELS, dtype=torch.uint8),
@@ -144,17 +151,17 @@ def read(dataset: Dataset, episodes: Sequence[int], every: int) -> tuple[Views, 
         fingers=torch.empty(sum(counts), 2),
     )
     truth, end = [], 0
-    for episode, count in zip(episodes, counts, strict=True):
-        rows = dataset.rows(episode)
+    for episode, frames in zip(episodes, chosen, strict=True):
+        rows, wanted = dataset.rows(episode), set(frames)
         pixels = {}
         for camera in CAMERAS:
-            frames = dataset.frames(episode, f"observation.images.{camera}")
-            pixels[camera] = np.stack(list(islice(frames, 0, None, every)))
-        seen = look(pixels, rows["observation.state"][::every])
-        part = slice(end, end := end + count)
+            pictures = enumerate(dataset.frames(episode, f"observation.images.{camera}"))
+            pixels[camera] = np.stack([picture for i, picture in pictures if i in wanted])
+        seen = look(pixels, rows["observation.state"][frames])
+        part = slice(end, end := end + len(frames))
         for name in ("table", "wrist", "fingers"):
             getattr(views, name)[part] = getattr(seen, name)
-        truth.append(torch.tensor(rows[TRUTH][::every]))
+        truth.append(torch.tensor(rows[TRUTH][frames]))
     return views, torch.cat(truth)
 
 

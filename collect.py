@@ -19,6 +19,7 @@ from collection import (
     CollectionError,
     Tally,
     describe_simulator,
+    drawing_of,
     make_env,
     make_expert,
     make_writer,
@@ -261,7 +262,7 @@ def make_team(args: argparse.Namespace) -> Processes | Cluster:
         WorkerError: There is no cluster at --ray-address.
     """
     if args.ray_address is not None:
-        return Cluster(args.ray_address, args.workers, args.gpu_share)
+        return Cluster(args.ray_address, args.workers, args.gpu_share, drawing_of)
     return Processes(args.workers, notice, drawing_of)
 
 
@@ -281,21 +282,6 @@ def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace
         run.writer.adopt(attempt.parcel.unpack(run.writer.scratch))
     run.update()
     run.tally.require_hope(args, run.writer.num_episodes)
-
-
-def drawing_of(number: int) -> dict[str, str]:
-    """Environment variables that make the worker of that number draw apart from the others.
-
-    On a GPU of its own, where there are several; NVIDIA's driver sleeps until a picture is drawn,
-    instead of asking all the time, which takes the processors from the encoders. In software (Mesa)
-    with no threads of its own: there is a worker for each core, and threads would wait for each
-    other.
-    """
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    wanted = {"LP_NUM_THREADS": "0", "__GL_YIELD": "USLEEP"}
-    if gpus > 1:
-        wanted["MUJOCO_EGL_DEVICE_ID"] = str(number % gpus)
-    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def restart_is_due(args: argparse.Namespace, finished: int) -> bool:

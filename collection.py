@@ -7,6 +7,7 @@ simulator here frame by frame, and any number of `AttemptWorker`s elsewhere give
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -293,6 +294,21 @@ class AttemptWorker:
         self._attempts.close()
         self._env.close()
         self._folder.cleanup()
+
+
+def drawing_of(number: int) -> dict[str, str]:
+    """Environment variables that make the worker of that number draw apart from the others.
+
+    On a GPU of its own, where there are several; NVIDIA's driver sleeps until a picture is drawn,
+    instead of asking all the time, which takes the processors from the encoders. In software (Mesa)
+    with no threads of its own: there is a worker for each core, and threads would wait for each
+    other.
+    """
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    wanted = {"LP_NUM_THREADS": "0", "__GL_YIELD": "USLEEP"}
+    if gpus > 1:
+        wanted["MUJOCO_EGL_DEVICE_ID"] = str(number % gpus)
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def describe_simulator(args: argparse.Namespace, config: PickPlaceConfig) -> dict[str, Any]:

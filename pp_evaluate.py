@@ -108,7 +108,15 @@ def run_episodes(args: argparse.Namespace) -> list[Attempt]:
             bar.set_postfix(success=f"{successes}/{bar.n}")
 
         make = partial(make_runner, args)
-        return evaluate(make, args.num_episodes, args.seed, args.workers, notice, progress)
+        return evaluate(
+            make,
+            args.num_episodes,
+            args.seed,
+            args.workers,
+            notice,
+            progress,
+            collection.drawing_of,
+        )
 
 
 def make_runner(args: argparse.Namespace) -> Runner:

@@ -174,6 +174,8 @@ def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolic
         device=args.device,
         chunk_size=args.chunk_size,
         n_action_steps=args.action_steps,
+        dim_model=args.dim_model,
+        dim_feedforward=args.dim_feedforward,
         use_vae=False,  # of no use with scripted demonstrations, says ACT's paper
         pretrained_backbone_weights=args.backbone_weights,
         optimizer_lr=args.learning_rate,
@@ -238,8 +240,8 @@ def _error(
 
 
 def autocast(args: argparse.Namespace) -> torch.autocast:
-    """bfloat16 where that is fast."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=args.device == "cuda")
+    """bfloat16 where it is asked for."""
+    return torch.autocast(args.device, torch.bfloat16, enabled=args.bfloat16)
 
 
 def learning_rate_share(progress: float) -> float:
@@ -410,6 +412,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--backbone-learning-rate", type=float, default=1e-3, help="of what sees the pictures")
     add("--chunk-size", type=int, default=50, help="actions predicted at once")
     add("--action-steps", type=int, default=25, help="of these, carried out before looking again")
+    add("--dim-model", type=int, default=512, help="width of the transformer")
+    add("--dim-feedforward", type=int, default=3200, help="width inside its layers")
     add("--early", type=float, default=0.3, help="share of frames from the first second, at least")
     add("--state", nargs="*", default=["gripper_pos"], help="what it sees of the state; see docs")
     add("--lesson", type=float, default=1.0, help="weight of telling the ground truth; 0: not")
@@ -418,6 +422,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--held-out", type=int, default=20, help="the last of them, used to measure only")
     add("--backbone-weights", help="such as ResNet18_Weights.IMAGENET1K_V1; none by default")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
+    add(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        default=torch.cuda.is_available(),
+        help="fast on GPUs, and on CPUs that have instructions for it",
+    )
     add("--seed", type=int, default=0, help="of the training")
     return parser
 

@@ -22,13 +22,21 @@ class Cluster:
         address: "auto" for the one this machine belongs to, or host:port of its head.
         at_once: Episodes under way at once; default twice the processors of the cluster.
         gpu_share: Share of a GPU that an episode takes.
+        environment: Variables for the process that works on the GPU of that number, or on none and
+            has that number.
 
     Raises:
         ImportError: Ray is not installed.
         WorkerError: There is no cluster.
     """
 
-    def __init__(self, address: str, at_once: int | None = None, gpu_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        at_once: int | None = None,
+        gpu_share: float = 0.0,
+        environment: Callable[[int], dict[str, str]] = lambda number: {},
+    ) -> None:
         self._ray = require_library()
         _require_listening(address)
         ours = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -44,17 +52,18 @@ class Cluster:
                 signal.signal(number, handler)
         self._at_once = at_once
         self._resources = {"num_cpus": 1, "num_gpus": gpu_share}
+        self._environment = environment
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function says on some node."""
-        return self._ray.get(self._task(function).remote(*args))
+        return self._ray.get(self._task(_call).remote(self._environment, function, *args))
 
     def run_all(
         self, make: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
     ) -> Generator[tuple[int, Any], None, None]:
         """As `recorder.workers.run_all`, anywhere in the cluster."""
         task, run = self._task(_run), uuid.uuid4().hex
-        shared = self._ray.put(make)
+        shared, environment = self._ray.put(make), self._ray.put(self._environment)
         waiting: deque[tuple[int, Any]] = deque()
         remaining = iter(indices)
         try:
@@ -62,7 +71,7 @@ class Cluster:
                 while (
                     len(waiting) < self._capacity() and (index := next(remaining, None)) is not None
                 ):
-                    waiting.append((index, task.remote(run, shared, index)))
+                    waiting.append((index, task.remote(environment, run, shared, index)))
                 if not waiting:
                     return
                 index, reference = waiting[0]
@@ -122,15 +131,29 @@ def _require_listening(address: str) -> None:
         ) from error
 
 
-_workers: dict[tuple[str, str], Worker] = {}  # at most one, of the newest run, per process
+_workers: dict[str, Worker] = {}  # at most one, of the newest run, per process
 
 
-def _run(run: str, make: Callable[[], Worker], index: int) -> Any:
+def _run(
+    environment: Callable[[int], dict[str, str]], run: str, make: Callable[[], Worker], index: int
+) -> Any:
     """What a process of the cluster does: Ray uses it for one episode after another."""
-    key = run, os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if key not in _workers:
+    if run not in _workers:
         for worker in _workers.values():
             worker.close()
         _workers.clear()
-        _workers[key] = make()
-    return _workers[key].run(index)
+        _workers[run] = _call(environment, make)
+    return _workers[run].run(index)
+
+
+def _call(
+    environment: Callable[[int], dict[str, str]], function: Callable[..., Any], *args: Any
+) -> Any:
+    os.environ.update(environment(_number()))
+    return function(*args)
+
+
+def _number() -> int:
+    """Of the GPU that Ray has given to this process; of the process where it gave none."""
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    return int(gpu) if gpu.isdigit() else os.getpid()

@@ -148,6 +148,7 @@ def evaluate(
     processes: int,
     notice: Callable[[str], None],
     progress: Callable[[Row], None],
+    environment: Callable[[int], dict[str, str]] = lambda number: {},
 ) -> list[Attempt]:
     """Runs episodes 0..num_episodes-1; their results do not depend on the number of processes.
 
@@ -158,6 +159,7 @@ def evaluate(
         processes: How many at once; 1 runs here.
         notice: Is told when a process has died.
         progress: Is told of every episode when it has ended.
+        environment: Variables for the process of that number, where there are several.
 
     Returns:
         The attempts by number. An episode that has killed two processes is a failed one.
@@ -167,7 +169,8 @@ def evaluate(
         Exception: What `make` raises, or the environment.
     """
     attempts: list[Attempt] = []
-    with closing(run_all(make, range(num_episodes), processes, notice)) as results:
+    attempt_all = run_all(make, range(num_episodes), processes, notice, environment=environment)
+    with closing(attempt_all) as results:
         for index, result in results:
             attempts.append(_dead(index, seed, result) if isinstance(result, Died) else result)
             progress(attempts[-1].row)

@@ -50,6 +50,45 @@ def test_a_node_that_is_lost_changes_nothing(tmp_path, output):
     assert crash.differences(tmp_path / "alone", tmp_path / "set") == []
 
 
+class Tells:
+    """What its process was given."""
+
+    def run(self, index):
+        return index, os.environ["WHO"]
+
+    def close(self):
+        """Nothing to do."""
+
+
+def says_who(number):
+    return {"WHO": str(number)}
+
+
+@pytest.mark.parametrize(("gpus", "number"), [("1,0", "1"), ("", str(os.getpid()))])
+def test_a_process_is_told_which_gpu_is_its_own(monkeypatch, gpus, number):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)  # as Ray does
+    monkeypatch.setenv("WHO", "nobody")
+    assert cluster._run(says_who, f"run on {gpus}", Tells, 7) == (7, number)
+
+
+@pytest.mark.long
+def test_gpus_are_told_apart_on_a_cluster():
+    ray = pytest.importorskip("ray", reason="'make test-ray' installs it")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2})
+    team = cluster.Cluster(nodes.address, gpu_share=1.0, environment=says_who)
+    try:
+        assert team.ask(os.getenv, "WHO") in "01"
+        told = dict(value for _, value in team.run_all(Tells, range(6), lambda: False))
+    finally:
+        team.close()
+        nodes.shutdown()
+    assert sorted(told) == list(range(6))
+    assert set(told.values()) <= {"0", "1"}
+    assert not ray.is_initialized()
+
+
 def test_an_address_where_nothing_answers(monkeypatch):
     monkeypatch.setattr(cluster, "require_library", lambda: None)
     with pytest.raises(WorkerError, match="nothing answers at the Ray address 127.0.0.1:1"):

@@ -38,7 +38,7 @@ from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing, leave
 from pp_env.sim.meshes import ycb_mesh
 from recorder.cluster import Cluster, require_library
-from recorder.options import not_negative, place, positive, share
+from recorder.options import not_negative, pixels, place, positive, share
 from recorder.rollout import EpisodeSink
 from recorder.sinks import Progress, notice
 from recorder.status import StatusFile, free_memory, resident_memory
@@ -550,7 +550,7 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="how much light, table, cameras, physics, sensors and delays vary",
     )
-    add("--resolution", type=positive, default=512, help="width and height of pictures")
+    add("--resolution", type=pixels, default=512, help="of pictures: 512, or 640x480")
     add("--preset", choices=sorted(RENDER_PRESETS), default="default", help="picture quality")
     add("--use-ycb", action="store_true", help="household objects of the YCB set, not the cube")
     add("--num-objects", type=positive, default=1, help="on the table: the target and others")

@@ -389,14 +389,14 @@ def make_recording(
     args: argparse.Namespace, config: PickPlaceConfig, collected: dict[str, Any]
 ) -> Recording:
     """What is recorded; `collected` says how the dataset comes about."""
-    size = config.render.resolution
+    width, height = config.render.size
     features = {
         "observation.state": _vector(OBSERVATION),
         "action": _vector(ACTION),
         ground_truth_key(args): _vector(ENVIRONMENT_STATE),
     }
     for name in camera_names(args, config):
-        features[f"observation.images.{name}"] = picture(size, size)
+        features[f"observation.images.{name}"] = picture(height, width)
     return Recording(
         features=features,
         row=make_row(args, config),
@@ -506,7 +506,7 @@ def describe_collection(args: argparse.Namespace, config: PickPlaceConfig) -> di
                 "quat_wxyz_in_parent": rotation.from_matrix(camera.rotation()).tolist(),
                 "axes": "x right, y up, z backward",
                 "fov_deg": camera.fov_deg,
-                "intrinsics_px": camera.intrinsics(config.render.resolution).tolist(),
+                "intrinsics_px": camera.intrinsics(config.render.size).tolist(),
             }
             for camera in config.cameras
         },

@@ -304,7 +304,8 @@ def settle(args: argparse.Namespace) -> None:
     if args.resolution is None:
         args.resolution = RenderConfig.resolution
         if checkpoint is not None and len(checkpoint.image_sizes) == 1:
-            ((args.resolution, _),) = checkpoint.image_sizes
+            ((height, width),) = checkpoint.image_sizes
+            args.resolution = width if width == height else (width, height)
     collect.make_config(args)
 
 

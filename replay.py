@@ -17,7 +17,7 @@ from pp_env.config import PickPlaceConfig, RenderConfig, from_dict
 from pp_env.sim import leave
 from recorder.dataset import Dataset, DatasetError
 from recorder.lerobot_writer import LeRobotWriter
-from recorder.options import folder
+from recorder.options import folder, pixels
 from recorder.replay import Compare, Comparison, RecordedActions, compare_episodes
 from recorder.rollout import run_episode
 
@@ -34,7 +34,9 @@ def replay_main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--render", type=folder, metavar="OUT", help="write a dataset with new pictures"
     )
-    parser.add_argument("--resolution", type=int, help="of the new pictures; default: as recorded")
+    parser.add_argument(
+        "--resolution", type=pixels, help="of the new pictures; default: as recorded"
+    )
     parser.add_argument("--preset", help="of the new pictures; default: as recorded")
     args = parser.parse_args(argv)
     if args.render is None and (args.resolution or args.preset):

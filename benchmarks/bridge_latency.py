@@ -45,7 +45,7 @@ _READ_CLOCK = """(seconds) => new Promise((done) => {
 def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
     """Age in ms of pictures in the browser's canvas, counted from when the bridge gets them."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    board = Board(["cam_high", "cam_wrist"], args.resolution)
+    board = Board(["cam_high", "cam_wrist"], (args.resolution, args.resolution))
     board.post({"state": "collecting"})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -63,7 +63,7 @@ def serve(args: argparse.Namespace, config: PickPlaceConfig, token: str | None) 
         OSError: The root is another service's, or the port is taken.
         RuntimeError: The simulator can't be started, or the web's process has ended.
     """
-    board = Board([camera.name for camera in config.cameras], config.render.resolution)
+    board = Board([camera.name for camera in config.cameras], config.render.size)
     board.post(NO_RUN)
     owned = lock(args.root)
     try:

@@ -28,9 +28,10 @@ class Board:
         cameras: Names of the cameras.
     """
 
-    def __init__(self, cameras: Sequence[str], size: int) -> None:
+    def __init__(self, cameras: Sequence[str], size: tuple[int, int]) -> None:
         self.cameras = tuple(cameras)
-        self._shape = (len(self.cameras), size, size, 3)
+        width, height = size
+        self._shape = (len(self.cameras), height, width, 3)
         self._pixels = _CONTEXT.RawArray("B", int(np.prod(self._shape)))
         self._pixels_lock = _CONTEXT.Lock()
         self._count = _CONTEXT.RawValue("Q")

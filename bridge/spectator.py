@@ -65,7 +65,7 @@ class LiveView(Spectator):
     """
 
     def __init__(self, args: argparse.Namespace, config: PickPlaceConfig) -> None:
-        board = Board([camera.name for camera in config.cameras], config.render.resolution)
+        board = Board([camera.name for camera in config.cameras], config.render.size)
         board.post({"state": "collecting"})
         super().__init__(board)
         host, port = args.streaming_host, args.streaming_port

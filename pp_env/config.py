@@ -246,7 +246,7 @@ class CameraConfig:
         forward: Viewing direction in the parent's frame; need not be normalised.
         up: Roughly the picture's upward direction in the parent's frame.
         focal_length_mm: With `aperture_mm` it sets the field of view.
-        aperture_mm: Width and height of the (square) sensor.
+        aperture_mm: Width of the sensor; its height follows from the picture's.
     """
 
     name: str
@@ -259,8 +259,20 @@ class CameraConfig:
 
     @property
     def fov_deg(self) -> float:
-        """Field of view, horizontal and vertical."""
-        return math.degrees(2 * math.atan(self.aperture_mm / (2 * self.focal_length_mm)))
+        """Horizontal field of view."""
+        return self._fov_deg(self.aperture_mm)
+
+    def vertical_fov_deg(self, size: tuple[int, int]) -> float:
+        """Vertical field of view of pictures of that (width, height)."""
+        return self._fov_deg(self.vertical_aperture_mm(size))
+
+    def vertical_aperture_mm(self, size: tuple[int, int]) -> float:
+        """Height of the sensor for pictures of that (width, height)."""
+        width, height = size
+        return self.aperture_mm * height / width
+
+    def _fov_deg(self, aperture_mm: float) -> float:
+        return math.degrees(2 * math.atan(aperture_mm / (2 * self.focal_length_mm)))
 
     def rotation(self) -> np.ndarray:
         """Camera axes in the parent's frame, (3, 3) columns right, up, backward (OpenGL, USD)."""
@@ -269,11 +281,11 @@ class CameraConfig:
         right /= np.linalg.norm(right)
         return np.stack([right, np.cross(right, forward), -forward], axis=1)
 
-    def intrinsics(self, resolution: int) -> np.ndarray:
-        """Pinhole matrix K (3, 3), pixels, for square pictures of `resolution` pixels."""
-        focal = self.focal_length_mm / self.aperture_mm * resolution
-        center = resolution / 2
-        return np.array([[focal, 0.0, center], [0.0, focal, center], [0.0, 0.0, 1.0]])
+    def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
+        """Pinhole matrix K (3, 3), pixels, for pictures of that (width, height)."""
+        width, height = size
+        focal = self.focal_length_mm / self.aperture_mm * width
+        return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
 def _tilted_down(position: Vec3, towards: Vec3, tilt_deg: float) -> Vec3:
@@ -337,19 +349,33 @@ RENDER_PRESETS = {
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """Pictures: both cameras are square and equally large."""
+    """Pictures: those of both cameras are equally large.
 
-    resolution: int = 512
+    Attributes:
+        resolution: Width and height in pixels, or one number for both. What is not square shows the
+            same from left to right, and less or more above and below.
+        preset: A name in `RENDER_PRESETS`.
+    """
+
+    resolution: int | tuple[int, int] = 512
     preset: str = "default"
 
     def __post_init__(self) -> None:
         if self.preset not in RENDER_PRESETS:
             raise ValueError(f"preset must be one of {sorted(RENDER_PRESETS)}, got {self.preset!r}")
-        if self.resolution % 2 or not 32 <= self.resolution <= 2048:
+        if any(pixels % 2 or not 32 <= pixels <= 2048 for pixels in self.size):
             raise ValueError(
                 "resolution must be an even number of pixels from 32 to 2048 (video needs even "
-                f"sizes), got {self.resolution}"
+                f"sizes), or two of them, got {self.resolution}"
             )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        if isinstance(self.resolution, int):
+            return self.resolution, self.resolution
+        width, height = self.resolution
+        return width, height
 
 
 @dataclass(frozen=True)
@@ -512,4 +538,4 @@ def _convert(hint: Any, value: Any) -> Any:
         return tuple(_convert(inner, item) for item in value)
     if NoneType in get_args(hint) and value is not None:
         return _convert(get_args(hint)[0], value)
-    return value
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples

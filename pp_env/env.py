@@ -233,7 +233,7 @@ class PickPlaceEnv(gym.Env):
         if self.obs_type.startswith("pixels"):
             names = [camera.name for camera in self.config.cameras]
             for kind in self.image_types:
-                space = _image_space(kind, self.config.render.resolution)
+                space = _image_space(kind, self.config.render.size)
                 spaces[_IMAGE_KEYS[kind]] = gym.spaces.Dict(dict.fromkeys(names, space))
         if self.obs_type.startswith("environment_state"):
             spaces["environment_state"] = ENVIRONMENT_STATE.space()
@@ -337,10 +337,11 @@ _IMAGE_KEYS = {"rgb": "pixels", "depth": "depth", "segmentation": "segmentation"
 assert tuple(_IMAGE_KEYS) == IMAGE_TYPES
 
 
-def _image_space(kind: str, size: int) -> gym.spaces.Box:
+def _image_space(kind: str, size: tuple[int, int]) -> gym.spaces.Box:
+    width, height = size
     if kind == "depth":
-        return gym.spaces.Box(0.0, _FAR, shape=(size, size), dtype=np.float32)
-    shape = (size, size, 3) if kind == "rgb" else (size, size)
+        return gym.spaces.Box(0.0, _FAR, shape=(height, width), dtype=np.float32)
+    shape = (height, width, 3) if kind == "rgb" else (height, width)
     return gym.spaces.Box(0, 255, shape=shape, dtype=np.uint8)
 
 

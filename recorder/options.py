@@ -12,6 +12,14 @@ def positive(text: str) -> int:
     return number
 
 
+def pixels(text: str) -> int | tuple[int, int]:
+    """Width and height of pictures: 512 for both, or 640x480."""
+    width, both, height = text.partition("x")
+    if not both or width == height:
+        return positive(width)
+    return positive(width), positive(height)
+
+
 def not_negative(text: str) -> int:
     """A whole number from 0."""
     number = int(text)

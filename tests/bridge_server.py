@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("--resolution", "64", "--preset", "fast")
+SMALL = ("--resolution", "64x48", "--preset", "fast")
 PATIENCE = 120.0  # s
 # Episodes of 18 frames: too fast to succeed, which is not what these tests are about.
 HASTE = {"steps_per_segment": 2, "keep": "all"}

@@ -48,11 +48,11 @@ class FakeSimulator:
         return self._state
 
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
-        size = self.config.render.resolution
-        row = np.arange(size, dtype=np.uint8)[:, None, None]
+        width, height = self.config.render.size
+        row = np.arange(height, dtype=np.uint8)[:, None, None]
         shade = int(abs(self._state.joint_pos[0]) * 100) % 100
         tint = len(camera) * 10
-        return np.broadcast_to(row, (size, size, 3)) // 4 + np.uint8(shade + tint)
+        return np.broadcast_to(row, (height, width, 3)) // 4 + np.uint8(shade + tint)
 
     def close(self) -> None:
         self.closed = True

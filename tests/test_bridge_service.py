@@ -37,7 +37,7 @@ class Desk:
         self.args = collect.make_parser().parse_args(["--resolution", "32"])
         self.args.simulator = simulator
         self.config = collect.make_config(collect.make_parser().parse_args(["--resolution", "32"]))
-        self.board = Board(["cam_high", "cam_wrist"], 32)
+        self.board = Board(["cam_high", "cam_wrist"], (32, 32))
         self.env = collection.make_env(self.args, self.config)
         self.env.reset(seed=0)
         self.args.simulator = "fake"
@@ -152,7 +152,7 @@ def test_viewers_see_the_recorded_pictures(desk):
 def test_no_more_pictures_are_copied_than_viewers_can_get(monkeypatch):
     clock = iter(np.arange(0.0, 1.0, 0.001))
     monkeypatch.setattr(spectator, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    board = Board(["a"], 4)
+    board = Board(["a"], (4, 4))
     board.viewers = 1
     watcher = spectator.Spectator(board)
     step = SimpleNamespace(observation={"pixels": {"a": np.zeros((4, 4, 3), np.uint8)}})
@@ -169,7 +169,7 @@ def test_idling_costs_next_to_nothing(desk):
 
 
 def test_a_reader_never_makes_the_board_wait():
-    board = Board(["a"], 4)
+    board = Board(["a"], (4, 4))
     picture = np.full((4, 4, 3), 7, np.uint8)
     with board._pixels_lock, board._text_lock:
         assert not board.show({"a": picture})

@@ -189,6 +189,8 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--use-ycb", "--ycb-meshes", "nowhere"], "no mesh of 004_sugar_box"),
         (["--resolution", "511"], "even number of pixels"),
         (["--resolution", "100000"], "even number of pixels"),
+        (["--resolution", "640x481"], "even number of pixels"),
+        (["--resolution", "640x"], "--resolution"),
         (["--fps", "31"], "must divide the physics rate of 240 Hz, got 31"),
         (["--noise-rad", "-0.1"], "noise_rad must be from 0 to"),
         (["--wander-rad", "1"], "wander_rad must be from 0 to 0.5, got 1.0"),

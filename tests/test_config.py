@@ -1,7 +1,11 @@
+import dataclasses
+import json
+import re
+
 import numpy as np
 import pytest
 
-from pp_env.config import CAMERAS, PickPlaceConfig, RenderConfig, TimingConfig
+from pp_env.config import CAMERAS, PickPlaceConfig, RenderConfig, TimingConfig, from_dict
 
 
 def test_control_rate_must_divide_the_physics_rate():
@@ -10,10 +14,18 @@ def test_control_rate_must_divide_the_physics_rate():
         TimingConfig(control_hz=7)
 
 
-@pytest.mark.parametrize("resolution", [33, 0, -2, 30, 4096])
+@pytest.mark.parametrize("resolution", [33, 0, -2, 30, 4096, (640, 481), (16, 64)])
 def test_resolution_must_be_even_and_sensible(resolution):
-    with pytest.raises(ValueError, match=f"even number of pixels from 32 to 2048.*{resolution}"):
+    text = re.escape(str(resolution))
+    with pytest.raises(ValueError, match=f"even number of pixels from 32 to 2048.*{text}"):
         RenderConfig(resolution=resolution)
+
+
+@pytest.mark.parametrize(("resolution", "size"), [(96, (96, 96)), ((640, 480), (640, 480))])
+def test_the_size_of_pictures_survives_json(resolution, size):
+    config = PickPlaceConfig(render=RenderConfig(resolution=resolution))
+    assert config.render.size == size
+    assert from_dict(PickPlaceConfig, json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 def test_preset_must_exist():
@@ -48,5 +60,9 @@ def test_camera_axes_are_a_rotation(camera):
 
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_intrinsics_agree_with_the_field_of_view(camera):
-    focal = camera.intrinsics(512)[0, 0]
+    focal = camera.intrinsics((512, 512))[0, 0]
     assert 2 * np.degrees(np.arctan(256 / focal)) == pytest.approx(camera.fov_deg)
+    wide = camera.intrinsics((512, 384))
+    assert wide[0, 0] == wide[1, 1] == focal
+    half = np.radians(camera.vertical_fov_deg((512, 384))) / 2
+    assert focal * np.tan(half) == pytest.approx(wide[1, 2]) == 192

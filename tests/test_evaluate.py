@@ -163,7 +163,7 @@ def test_random_actions_fail(tmp_path, capsys):
 
 def test_actions_may_mean_something_else(tmp_path):
     options = ["--num-episodes", 1, "--max-steps", 9, "--control-mode", "ee_delta"]
-    options += ["--obs-type", "goal", "--videos", tmp_path, "--resolution", 32]
+    options += ["--obs-type", "goal", "--videos", tmp_path, "--resolution", "48x32"]
     _, report = result(tmp_path, "random", *options)
     assert report["episodes"][0]["steps"] == 9
     assert report["control_mode"] == "ee_delta"
@@ -397,8 +397,8 @@ def change(folder, name, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def image(size):
-    return {"type": "VISUAL", "shape": [3, size, size]}
+def image(width, height=None):
+    return {"type": "VISUAL", "shape": [3, height or width, width]}
 
 
 def test_a_checkpoint_without_lerobot(checkpoint, monkeypatch, capsys):
@@ -447,6 +447,10 @@ def test_a_checkpoint_says_what_it_must_see(checkpoint):
     args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
     pp_evaluate.settle(args)
     assert (args.obs_type, args.resolution) == ("pixels_agent_pos", 96)
+    change(checkpoint, "config.json", input_features={"observation.images.cam_high": image(96, 64)})
+    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    pp_evaluate.settle(args)
+    assert args.resolution == (96, 64)
     truth = {"observation.environment_state": {"type": "ENV", "shape": [11]}}
     change(checkpoint, "config.json", input_features=truth)
     args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])

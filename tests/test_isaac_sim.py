@@ -463,12 +463,13 @@ def test_collecting_with_it(isaac, tmp_path):
     output, status = tmp_path / "set", tmp_path / "status.json"
     with isaac(frame_lag=2), pytest.raises(ProcessEnded):  # what closing the application does
         collect.main(
-            ["--simulator", "isaacsim", "--num-episodes", "2", "--resolution", str(SIZE),
+            ["--simulator", "isaacsim", "--num-episodes", "2", "--resolution", "96x64",
              "--output", str(output), "--status-file", str(status)]
         )  # fmt: skip
     assert not [t for t in threading.enumerate() if isinstance(t, threading.Timer)], "nothing waits"
     dataset = Dataset(output)
     assert (dataset.num_episodes, dataset.num_frames) == (2, 540)
+    assert next(dataset.frames(0, "observation.images.cam_high")).shape == (64, 96, 3)
     details = dataset.collection["simulator_details"]
     assert details["renders_per_frame"] == 2
     assert dataset.collection["config"]["timing"]["physics_hz"] == 120

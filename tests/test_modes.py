@@ -211,7 +211,7 @@ class TestDepthAndSegmentation:
         """Column, row and depth of a point (3,), m, in the picture of cam_high."""
         camera = config.camera("cam_high")
         right, up, back = (np.array(point) - camera.position) @ camera.rotation()
-        focal, center = camera.intrinsics(128)[0, 0], 64
+        focal, center = camera.intrinsics((128, 128))[0, 0], 64
         return int(center + focal * right / -back), int(center - focal * up / -back), -back
 
     @pytest.mark.parametrize(
@@ -228,6 +228,24 @@ class TestDepthAndSegmentation:
         column, row, depth = self.project(config, point)
         assert observation["segmentation"]["cam_high"][row, column] == SEGMENTS[name]
         assert observation["depth"]["cam_high"][row, column] == pytest.approx(depth, abs=0.01)
+
+    @pytest.mark.parametrize("preset", ["fast", "pretty"])
+    def test_a_wide_picture_is_the_middle_of_a_square_one(self, preset):
+        pictures = []
+        for resolution in (128, (128, 96)):
+            config = PickPlaceConfig(render=RenderConfig(resolution, preset))
+            env = PickPlaceEnv(obs_type="pixels", image_types=IMAGE_TYPES, config=config)
+            pictures.append(env.reset(seed=0)[0])
+            assert env.observation_space.contains(pictures[-1])
+            env.close()
+        square, wide = pictures
+        for camera, picture in wide["pixels"].items():
+            assert picture.shape == (96, 128, 3)
+            middle = square["pixels"][camera][16:-16].astype(float)
+            assert np.abs(picture - middle).mean() < 1.0
+            np.testing.assert_allclose(
+                wide["depth"][camera], square["depth"][camera][16:-16], atol=0.05
+            )
 
     def test_the_hand_is_in_its_own_camera(self, observation):
         segments = observation[1]["segmentation"]["cam_wrist"]

@@ -55,9 +55,9 @@ def test_other_versions_are_compared_with_a_tolerance(dataset, tmp_path, capsys)
 
 def test_replay_gives_new_pictures_without_collecting(dataset, tmp_path):
     output = tmp_path / "sharp"
-    assert replay.replay_main([str(dataset), "--render", str(output), "--resolution", "96"]) == 0
+    assert replay.replay_main([str(dataset), "--render", str(output), "--resolution", "96x64"]) == 0
     old, new = Dataset(dataset), Dataset(output)
-    assert new.features["observation.images.cam_high"]["shape"] == [96, 96, 3]
+    assert new.features["observation.images.cam_high"]["shape"] == [64, 96, 3]
     assert new.table.equals(old.table)
     assert sum(1 for _ in new.frames(1, "observation.images.cam_wrist")) == 180
 

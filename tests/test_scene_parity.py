@@ -14,7 +14,7 @@ from pp_env.sim.mujoco_variation import SceneVariation
 from tests.test_mujoco_variation import EVERYTHING
 from tests.test_usd_stage import CONFIG, attribute, box_of, put, rgb_of, world_matrix
 
-RESOLUTION = CONFIG.render.resolution
+RESOLUTION = CONFIG.render.size[0]
 
 
 @pytest.fixture(scope="module")

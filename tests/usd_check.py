@@ -308,14 +308,14 @@ def check_camera(
     report: Report, world: World, config: PickPlaceConfig, camera: CameraConfig, path: Path
 ) -> None:
     """Draws with the stage's camera and finds the table where the configuration has it."""
-    color, depth, shape = draw(world, camera, config.render.resolution)
+    color, depth, shape = draw(world, camera, config.render.size[0])
     Image.fromarray(color).save(path)
     parent = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
     if camera.parent != "world":
         parent = hand_pose(world.joint_pos()[:7])
     rows, columns = np.nonzero(shape == world.shapes[usd_stage.TABLE])
     pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=-1)
-    rays = np.linalg.solve(camera.intrinsics(config.render.resolution), pixels.T).T
+    rays = np.linalg.solve(camera.intrinsics(config.render.size), pixels.T).T
     rays *= [1.0, -1.0, -1.0]  # from right, down, forward to right, up, backward
     local = rays * depth[rows, columns, None] @ camera.rotation().T + camera.position
     points = rotation.rotate(parent.quat_wxyz, local) + parent.position
@@ -411,7 +411,7 @@ def main() -> int:
     held = World(write_held_scene(folder / "held.usda", config), config)
     check_held(report, held, config)
     for camera in config.cameras:
-        color, *_ = draw(held, camera, config.render.resolution)
+        color, *_ = draw(held, camera, config.render.size[0])
         Image.fromarray(color).save(folder / f"held_{camera.name}.png")
     failed = sum(not row["passed"] for row in report.rows)
     versions = {"newton": newton.__version__, "mujoco": mujoco.__version__}

@@ -41,7 +41,7 @@ class FrankaPickPlaceConfig(EnvConfig):
         episode_length: Steps after which an episode is broken off.
         obs_type: "pixels_agent_pos", or "environment_state_agent_pos" for datasets without
             pictures.
-        resolution: Width and height of pictures.
+        resolution: Width and height of pictures, one number for both or [640,480].
         preset: Picture quality.
         grasp: Grasp mode.
         randomize: How much else varies, a preset.
@@ -57,7 +57,7 @@ class FrankaPickPlaceConfig(EnvConfig):
     fps: int = TimingConfig.control_hz
     episode_length: int = 400
     obs_type: str = PIXELS
-    resolution: int = RenderConfig.resolution
+    resolution: int | tuple[int, int] = RenderConfig.resolution
     preset: str = RenderConfig.preset
     grasp: str = GraspConfig.mode
     randomize: str = "none"
@@ -70,8 +70,8 @@ class FrankaPickPlaceConfig(EnvConfig):
             raise ValueError(
                 f"--env.obs_type must be one of {list(_ENV_OBS_TYPES)}, got {self.obs_type!r}"
             )
-        self.scene()
-        picture = PolicyFeature(FeatureType.VISUAL, (self.resolution, self.resolution, 3))
+        width, height = self.scene().render.size
+        picture = PolicyFeature(FeatureType.VISUAL, (height, width, 3))
         columns = {
             ACTION: (ACTION, _vector(FeatureType.ACTION, layout.ACTION)),
             "agent_pos": (OBS_STATE, _vector(FeatureType.STATE, layout.OBSERVATION)),

@@ -53,13 +53,16 @@ class IsaacSimError(RuntimeError):
 
 
 def start(
-    headless: bool, resolution: int, assets_root: str | None, streaming_port: int | None
+    headless: bool,
+    size: tuple[int, int],
+    assets_root: str | None,
+    streaming_port: int | None,
 ) -> Any:
     """Isaac's `SimulationApp`, started by the first call.
 
     Args:
         headless: Without a window.
-        resolution: Width and height of the pictures.
+        size: Width and height of the pictures.
         assets_root: Folder or address that holds `Isaac/` and `NVIDIA/`; None is Isaac's default.
         streaming_port: TCP port of the livestream; None is no livestream.
 
@@ -83,8 +86,8 @@ def start(
     config = {
         "headless": headless,
         "hide_ui": headless and streaming_port is None,
-        "width": resolution,
-        "height": resolution,
+        "width": size[0],
+        "height": size[1],
         "anti_aliasing": _DLAA,
         "multi_gpu": False,
         "disable_viewport_updates": headless and streaming_port is None,  # 5.0 and newer

@@ -75,7 +75,7 @@ class IsaacSimulator:
         assets_root = isaac_app.chosen_assets_root(assets_root)
         self._config = config
         self._app = app or isaac_app.start(
-            headless, config.render.resolution, assets_root, streaming_port
+            headless, config.render.size, assets_root, streaming_port
         )
         self._watched = not headless or streaming_port is not None
         self._owns_world = world is None
@@ -444,10 +444,10 @@ class _Cameras:
     ) -> None:
         sensors = isaac_app.load(app, "isaacsim.sensors.camera")
         self._world = world
-        self._size = config.render.resolution
+        self._size = config.render.size
         self._cameras = {
             camera.name: sensors.Camera(
-                prim_path=path(camera), name=camera.name, resolution=(self._size, self._size)
+                prim_path=path(camera), name=camera.name, resolution=self._size
             )
             for camera in config.cameras
         }
@@ -464,11 +464,12 @@ class _Cameras:
         Raises:
             IsaacSimError: A camera gives none.
         """
+        width, height = self._size
         found = {name: camera.get_rgba() for name, camera in self._cameras.items()}
         for name, pixels in found.items():
             if not self._is_picture(pixels):
                 raise IsaacSimError(
-                    f"{name} should give a picture of {self._size} x {self._size} pixels, but gave "
+                    f"{name} should give a picture of {width} x {height} pixels, but gave "
                     f"{'nothing' if pixels is None else np.shape(pixels)}"
                 )
         return {name: np.array(pixels[..., :3], dtype=np.uint8) for name, pixels in found.items()}
@@ -512,7 +513,7 @@ class _Cameras:
 
     def _is_picture(self, pixels: Any) -> bool:
         # Before the first frame, 4.5 gives an empty array and 5.x gives None.
-        return pixels is not None and np.ndim(pixels) == 3 and pixels.shape[:2] == 2 * (self._size,)
+        return pixels is not None and np.ndim(pixels) == 3 and pixels.shape[:2] == self._size[::-1]
 
 
 def _require_available(randomization: RandomizationConfig) -> None:

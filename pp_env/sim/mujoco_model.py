@@ -54,7 +54,7 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     bodies = _add_robot(spec, config)
     for camera in config.cameras:
         parent = spec.worldbody if camera.parent == "world" else bodies[camera.parent]
-        _add_camera(parent, camera)
+        _add_camera(parent, camera, config.render.size)
     for index in range(len(config.candidates)):
         spec.add_equality(
             name=numbered("grasp", index),
@@ -75,10 +75,10 @@ def numbered(name: str, index: int) -> str:
 
 
 def _set_picture_quality(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
-    preset, resolution = RENDER_PRESETS[config.render.preset], config.render.resolution
+    preset = RENDER_PRESETS[config.render.preset]
     spec.visual.quality.offsamples = preset.samples
     spec.visual.quality.shadowsize = max(preset.shadow_map, 1)
-    spec.visual.global_.offwidth = spec.visual.global_.offheight = resolution
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = config.render.size
     spec.stat.extent = 1.0  # so that the clipping planes below are in metres
     spec.stat.center = config.table.center
     spec.visual.map.znear = 0.01
@@ -206,12 +206,12 @@ def _add_marker(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
         )
 
 
-def _add_camera(parent: mujoco.MjsBody, camera: CameraConfig) -> None:
+def _add_camera(parent: mujoco.MjsBody, camera: CameraConfig, size: tuple[int, int]) -> None:
     parent.add_camera(
         name=camera.name,
         pos=camera.position,
         quat=rotation.from_matrix(camera.rotation()),
-        fovy=camera.fov_deg,
+        fovy=camera.vertical_fov_deg(size),
     )
 
 

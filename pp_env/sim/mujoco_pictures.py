@@ -60,7 +60,7 @@ class _Renderer:
     """
 
     def __init__(self, model: mujoco.MjModel, config: PickPlaceConfig) -> None:
-        size, preset = config.render.resolution, RENDER_PRESETS[config.render.preset]
+        size, preset = config.render.size, RENDER_PRESETS[config.render.preset]
         self._gl: Any = None
         try:
             self._gl = _make_gl_context(size)
@@ -80,8 +80,8 @@ class _Renderer:
         self._option = _option(SEEN_GROUPS)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._rect = mujoco.MjrRect(0, 0, size, size)
-        self._pixels = np.empty((size, size, 3), dtype=np.uint8)
+        self._rect = mujoco.MjrRect(0, 0, *size)
+        self._pixels = np.empty((*size[::-1], 3), dtype=np.uint8)
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
         """(H, W, 3) uint8."""
@@ -173,7 +173,7 @@ class _Shadows:
         self, model: mujoco.MjModel, context: mujoco.MjrContext, preset: RenderPreset
     ) -> None:
         self._context = context
-        self._map, self._unused = context.shadowFBO, _make_framebuffer(1)
+        self._map, self._unused = context.shadowFBO, _make_framebuffer((1, 1))
         self._scene = _make_scene(model)
         self._option = _option(SEEN_GROUPS if preset.exact_shadows else CASTING_GROUPS)
         self._only_cast = set(np.flatnonzero(model.geom_group == CASTING_GROUPS[1]).tolist())
@@ -230,7 +230,7 @@ def _update(
     mujoco.mjv_updateScene(model, data, option, None, camera, everything, scene)
 
 
-def _make_framebuffer(size: int) -> int:
+def _make_framebuffer(size: tuple[int, int]) -> int:
     """The name of a framebuffer that lives as long as the OpenGL context.
 
     Unlike MuJoCo's own it has no stencil, which only reflections need: with half the bytes per
@@ -250,15 +250,15 @@ def _make_framebuffer(size: int) -> int:
         (depth, gl.GL_DEPTH_COMPONENT32F, gl.GL_DEPTH_ATTACHMENT),
     ):
         gl.glBindRenderbuffer(gl.GL_RENDERBUFFER, name)
-        gl.glRenderbufferStorage(gl.GL_RENDERBUFFER, pixels, size, size)
+        gl.glRenderbufferStorage(gl.GL_RENDERBUFFER, pixels, *size)
         gl.glFramebufferRenderbuffer(gl.GL_FRAMEBUFFER, use, gl.GL_RENDERBUFFER, name)
     status = gl.glCheckFramebufferStatus(gl.GL_FRAMEBUFFER)
     if status != gl.GL_FRAMEBUFFER_COMPLETE:
-        raise RuntimeError(f"no framebuffer of {size} x {size} pixels: status {status:#x}")
+        raise RuntimeError(f"no framebuffer of {size[0]} x {size[1]} pixels: status {status:#x}")
     return framebuffer
 
 
-def _make_gl_context(size: int):
+def _make_gl_context(size: tuple[int, int]):
     platform = os.environ.get("MUJOCO_GL", "egl" if sys.platform == "linux" else "")
     if platform == "egl":
         from mujoco.egl import GLContext
@@ -266,4 +266,4 @@ def _make_gl_context(size: int):
         from mujoco.osmesa import GLContext
     else:
         from mujoco.gl_context import GLContext
-    return GLContext(size, size)
+    return GLContext(*size)

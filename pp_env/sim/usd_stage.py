@@ -101,7 +101,7 @@ def build(
     _add_lights(stage, config)
     _add_robot(stage, robot_url)
     for camera in config.cameras:
-        _add_camera(stage, camera)
+        _add_camera(stage, camera, config.render.size)
     # They exist before physics starts, so that enabling one changes no structure.
     for index in range(len(config.candidates)):
         _write_grasp_joint(stage, index, np.zeros(3), rotation.about_z(0.0), enabled=False)
@@ -388,12 +388,12 @@ def _require_robot(stage: Usd.Stage, robot_url: str) -> None:
             )
 
 
-def _add_camera(stage: Usd.Stage, camera: CameraConfig) -> None:
+def _add_camera(stage: Usd.Stage, camera: CameraConfig, size: tuple[int, int]) -> None:
     prim = UsdGeom.Camera.Define(stage, camera_path(camera))
     prim.CreateProjectionAttr(UsdGeom.Tokens.perspective)
     prim.CreateFocalLengthAttr(camera.focal_length_mm)
     prim.CreateHorizontalApertureAttr(camera.aperture_mm)
-    prim.CreateVerticalApertureAttr(camera.aperture_mm)
+    prim.CreateVerticalApertureAttr(camera.vertical_aperture_mm(size))
     prim.CreateClippingRangeAttr(Gf.Vec2f(*_CLIPPING_RANGE))
     _move(prim.GetPrim(), camera.position, rotation.from_matrix(camera.rotation()))
 

@@ -29,6 +29,7 @@ from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -169,7 +170,11 @@ def replace_modules(parent: nn.Module, old: type[nn.Module], new: type[nn.Module
 
 
 def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolicy:
-    """A policy for the dataset's features."""
+    """A policy for the dataset's features, new or to be taught more.
+
+    Raises:
+        RuntimeError: The checkpoint is of another size.
+    """
     config = ACTConfig(
         device=args.device,
         chunk_size=args.chunk_size,
@@ -182,7 +187,10 @@ def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolic
         optimizer_lr_backbone=args.backbone_learning_rate,
         push_to_hub=False,
     )
-    return make_policy(config, ds_meta=meta)
+    policy = make_policy(config, ds_meta=meta)
+    if args.start_from is not None:
+        policy.load_state_dict(load_file(args.start_from / "model.safetensors"))
+    return policy
 
 
 def statistics(
@@ -317,7 +325,7 @@ def train(
 ) -> dict[str, float]:
     """Trains for `args.steps`, or `args.minutes` if that is sooner; returns what it came to."""
     backbone = policy.model.backbone
-    if args.backbone_weights is None:
+    if args.backbone_weights is None and args.start_from is None:
         # LeRobot's backbone has the frozen normalisation of pretrained weights. A new one must
         # first learn what to freeze.
         replace_modules(backbone, FrozenBatchNorm2d, nn.BatchNorm2d)
@@ -381,7 +389,10 @@ def main() -> None:
     meta = LeRobotDatasetMetadata(f"local/{args.dataset.name}", root=args.dataset)
     policy = make_act(args, meta)
     preprocess, postprocess = make_pre_post_processors(
-        policy.config, dataset_stats=statistics(meta, args.state)
+        policy.config,
+        args.start_from,  # whose normalisation its weights go by
+        dataset_stats=statistics(meta, args.state),
+        preprocessor_overrides={"device_processor": {"device": args.device}},
     )
     result = train(
         policy,
@@ -411,7 +422,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--learning-rate", type=float, default=2e-4, help="at its highest")
     add("--backbone-learning-rate", type=float, default=1e-3, help="of what sees the pictures")
     add("--chunk-size", type=int, default=50, help="actions predicted at once")
-    add("--action-steps", type=int, default=25, help="of these, carried out before looking again")
+    add("--action-steps", type=int, default=50, help="of these, carried out before looking again")
     add("--dim-model", type=int, default=512, help="width of the transformer")
     add("--dim-feedforward", type=int, default=3200, help="width inside its layers")
     add("--early", type=float, default=0.3, help="share of frames from the first second, at least")
@@ -420,6 +431,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--shift", type=int, default=0, help="pictures are moved by up to so many pixels")
     add("--episodes", type=int, help="use only the first so many; default all")
     add("--held-out", type=int, default=20, help="the last of them, used to measure only")
+    add("--start-from", type=Path, metavar="CHECKPOINT", help="of this program; to teach it more")
     add("--backbone-weights", help="such as ResNet18_Weights.IMAGENET1K_V1; none by default")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
     add(

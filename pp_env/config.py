@@ -6,6 +6,7 @@ reference scene; `dataclasses.replace` makes a variant, and a dataset stores the
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -372,10 +373,10 @@ class RenderConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height, pixels."""
-        if isinstance(self.resolution, int):
-            return self.resolution, self.resolution
-        width, height = self.resolution
-        return width, height
+        if isinstance(self.resolution, Sequence):
+            width, height = self.resolution
+            return width, height
+        return self.resolution, self.resolution
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import socket
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from typing import Any
 
 from recorder.workers import Died, Worker, WorkerError
@@ -63,7 +64,7 @@ class Cluster:
     ) -> Generator[tuple[int, Any], None, None]:
         """As `recorder.workers.run_all`, anywhere in the cluster."""
         task, run = self._task(_run), uuid.uuid4().hex
-        shared, environment = self._ray.put(make), self._ray.put(self._environment)
+        shared = self._ray.put(partial(_call, self._environment, make))
         waiting: deque[tuple[int, Any]] = deque()
         remaining = iter(indices)
         try:
@@ -71,7 +72,7 @@ class Cluster:
                 while (
                     len(waiting) < self._capacity() and (index := next(remaining, None)) is not None
                 ):
-                    waiting.append((index, task.remote(environment, run, shared, index)))
+                    waiting.append((index, task.remote(run, shared, index)))
                 if not waiting:
                     return
                 index, reference = waiting[0]
@@ -134,21 +135,20 @@ def _require_listening(address: str) -> None:
 _workers: dict[str, Worker] = {}  # at most one, of the newest run, per process
 
 
-def _run(
-    environment: Callable[[int], dict[str, str]], run: str, make: Callable[[], Worker], index: int
-) -> Any:
+def _run(run: str, make: Callable[[], Worker], index: int) -> Any:
     """What a process of the cluster does: Ray uses it for one episode after another."""
     if run not in _workers:
         for worker in _workers.values():
             worker.close()
         _workers.clear()
-        _workers[run] = _call(environment, make)
+        _workers[run] = make()
     return _workers[run].run(index)
 
 
 def _call(
     environment: Callable[[int], dict[str, str]], function: Callable[..., Any], *args: Any
 ) -> Any:
+    """Calls a function in a process that is told, before it draws, how to."""
     os.environ.update(environment(_number()))
     return function(*args)
 

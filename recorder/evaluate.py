@@ -169,8 +169,8 @@ def evaluate(
         Exception: What `make` raises, or the environment.
     """
     attempts: list[Attempt] = []
-    attempt_all = run_all(make, range(num_episodes), processes, notice, environment=environment)
-    with closing(attempt_all) as results:
+    results = run_all(make, range(num_episodes), processes, notice, environment=environment)
+    with closing(results):
         for index, result in results:
             attempts.append(_dead(index, seed, result) if isinstance(result, Died) else result)
             progress(attempts[-1].row)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -68,7 +69,8 @@ def says_who(number):
 def test_a_process_is_told_which_gpu_is_its_own(monkeypatch, gpus, number):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)  # as Ray does
     monkeypatch.setenv("WHO", "nobody")
-    assert cluster._run(says_who, f"run on {gpus}", Tells, 7) == (7, str(number or os.getpid()))
+    make = partial(cluster._call, says_who, Tells)
+    assert cluster._run(f"run on {gpus}", make, 7) == (7, str(number or os.getpid()))
 
 
 @pytest.mark.long

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collection import (
+from experts.pick_place import PickPlaceExpert
+from pp_collect.session import (
     Attempt,
     AttemptWorker,
     Collection,
@@ -24,7 +25,6 @@ from collection import (
     make_expert,
     make_writer,
 )
-from experts.pick_place import PickPlaceExpert
 from pp_env.config import (
     RENDER_PRESETS,
     YCB_OBJECTS,
@@ -37,18 +37,18 @@ from pp_env.config import (
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing, leave
 from pp_env.sim.meshes import ycb_mesh
-from recorder.cluster import Cluster, require_library
-from recorder.options import not_negative, pixels, place, positive, share
-from recorder.rollout import EpisodeSink
-from recorder.sinks import Progress, notice
-from recorder.status import StatusFile, free_memory, resident_memory
-from recorder.video import CODECS
-from recorder.workers import Died, Processes
+from pp_recorder.command_line import not_negative, pixels, place, positive, share
+from pp_recorder.dataset.video import CODECS
+from pp_recorder.parallel.processes import Died, Processes
+from pp_recorder.parallel.ray_cluster import Cluster, require_library
+from pp_recorder.rollout import EpisodeSink
+from pp_recorder.sinks import Progress, notice
+from pp_recorder.status import StatusFile, free_memory, resident_memory
 
 # Worker processes import this module, too, and write no dataset: without what comes with pyarrow
 # each is 40 MB smaller.
 if TYPE_CHECKING:
-    from recorder.lerobot_writer import LeRobotWriter
+    from pp_recorder.dataset.writer import LeRobotWriter
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Bytes a process may need, most of it for pictures: more than was measured (docs/performance.md).
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         settle_workers(args)
         require_writable(args.output, args.resume)
         if args.push_to_hub:
-            from recorder import hub
+            from pp_recorder.dataset import hub
 
             hub.require_library()
     except (ValueError, OSError, ImportError) as error:
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, config: PickPlaceConfig, expert: PickPlaceExpert) -> int:
     """Collects, and says how it went in words and in the status file; returns the exit status."""
-    from recorder.dataset import DatasetError
+    from pp_recorder.dataset.reader import DatasetError
 
     file = StatusFile(args.status_file, output=str(args.output), wanted=args.num_episodes)
     file.update(state="starting")
@@ -131,7 +131,7 @@ def collect(
     writer = run.writer
     print(report(run, time.perf_counter() - begin))
     if args.push_to_hub and not stop.requested:
-        from recorder import hub
+        from pp_recorder.dataset import hub
 
         print(f"uploaded   {hub.push(writer.root, args.push_to_hub)}")
     if stop.requested:
@@ -215,7 +215,7 @@ def live_view(args: argparse.Namespace, config: PickPlaceConfig) -> list[Episode
     """What shows the cameras to browsers, if asked for; Isaac Sim has its own livestream."""
     if not args.streaming or args.simulator == "isaacsim":
         return []
-    from bridge.spectator import LiveView  # needs the extra [bridge]
+    from pp_bridge.live_view import LiveView  # needs the extra [bridge]
 
     view = LiveView(args, config)
     print(f"live view: {view.address}", file=sys.stderr)
@@ -413,7 +413,7 @@ def require_fitting(args: argparse.Namespace) -> None:
     if args.simulator != "isaacsim" and args.streaming:
         if not args.cameras:
             raise ValueError("--streaming shows what the cameras record: not with --no-cameras")
-        from bridge.spectator import require_live_view
+        from pp_bridge.live_view import require_live_view
 
         require_live_view(args)
 
@@ -464,11 +464,11 @@ def require_writable(output: Path | str, resume: bool) -> None:
         ImportError: Its store needs what is not installed.
     """
     if isinstance(output, str):
-        from recorder.store import Store
+        from pp_recorder.storage.object_store import Store
 
         Store(output).require_writable(resume)
         return
-    from recorder.lerobot_writer import require_empty
+    from pp_recorder.dataset.writer import require_empty
 
     if not resume:
         require_empty(output)

@@ -19,8 +19,8 @@ import av
 from benchmarks import report, save
 from benchmarks.prepared import prepared
 from pp_env.config import RENDER_PRESETS
-from recorder.rollout import run_episode
-from recorder.video import VideoEncoder
+from pp_recorder.dataset.video import VideoEncoder
+from pp_recorder.rollout import run_episode
 
 
 def breakdown(preset: str) -> dict[str, float]:

@@ -27,8 +27,8 @@ from aiortc.mediastreams import MediaStreamError
 
 import benchmarks
 import collect
-from collection import make_env
-from tests.bridge_server import BridgeServer
+from pp_collect.session import make_env
+from tests.pp_bridge.server import BridgeServer
 
 POLLERS, VIEWERS, CAMERAS = 50, 4, 2
 _ENOUGH_CORES = 8

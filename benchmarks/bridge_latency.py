@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from bridge.board import Board
-from bridge.web import WebProcess, WebSettings
+from pp_bridge.shared_state import Board
+from pp_bridge.web_process import WebProcess, WebSettings
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _BITS, _BLOCK = 32, 16  # of the clock, and its squares in pixels

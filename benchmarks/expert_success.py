@@ -30,7 +30,7 @@ from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import YCB_OBJECTS, GraspConfig, TaskConfig
 from pp_env.randomization import RANDOMIZATION_PRESETS
-from recorder.rollout import episode_seed, run_episode
+from pp_recorder.rollout import episode_seed, run_episode
 
 _REQUIRED_RATE = {"none": 0.995, "light": 0.995, "full": 0.97}
 _REQUIRED_RATE_OF_OBJECTS = 0.99

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import gymnasium as gym
 
 import collect
-from collection import Collection, make_env, make_expert
 from experts.pick_place import PickPlaceExpert
+from pp_collect.session import Collection, make_env, make_expert
 
 
 class Prepared(NamedTuple):

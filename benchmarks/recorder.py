@@ -21,9 +21,9 @@ import numpy as np
 import collect
 from benchmarks import report, save
 from benchmarks.prepared import prepared
-from collection import make_writer
-from recorder import video
-from recorder.rollout import Episode, Step, episode_seed, run_episode
+from pp_collect.session import make_writer
+from pp_recorder.dataset import video
+from pp_recorder.rollout import Episode, Step, episode_seed, run_episode
 
 _EPISODES = 2  # after one to warm up
 

@@ -20,7 +20,7 @@ from benchmarks.prepared import prepared
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import RENDER_PRESETS
-from recorder.rollout import episode_seed, run_episode
+from pp_recorder.rollout import episode_seed, run_episode
 
 STATE_ONLY = "state only"
 _STATE_EPISODES = 200

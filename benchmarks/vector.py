@@ -22,7 +22,7 @@ import numpy as np
 import pp_env
 from benchmarks import peers, report, save
 from pp_env import PickPlaceConfig, PickPlaceEnv
-from pp_env.sim.mujoco_batch import make_simulators
+from pp_env.sim.mujoco.batch import make_simulators
 
 _ROUNDS = 3
 _ACTIONS = 64  # different ones

@@ -14,11 +14,12 @@ RUN /isaac-sim/python.sh -m pip install --no-cache-dir \
     -r deploy/isaac-sim-requirements.txt -c deploy/isaac-sim-4.5-constraints.txt
 
 # --no-deps: setup.cfg also asks for MuJoCo, which has no business in Kit.
-COPY setup.cfg pyproject.toml README.md LICENSE collect.py collection.py pp_evaluate.py replay.py ./
+COPY setup.cfg pyproject.toml README.md LICENSE collect.py ./
 COPY pp_env pp_env
 COPY experts experts
-COPY recorder recorder
-COPY bridge bridge
+COPY pp_recorder pp_recorder
+COPY pp_collect pp_collect
+COPY pp_bridge pp_bridge
 RUN /isaac-sim/python.sh -m pip install --no-cache-dir --no-deps . \
     && /isaac-sim/python.sh collect.py --help
 

@@ -14,11 +14,12 @@ RUN printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "libEGL_nvi
     > /usr/share/glvnd/egl_vendor.d/10_nvidia.json
 
 WORKDIR /opt/franka-pick-place
-COPY setup.cfg pyproject.toml README.md LICENSE collect.py collection.py pp_evaluate.py replay.py ./
+COPY setup.cfg pyproject.toml README.md LICENSE collect.py ./
 COPY pp_env pp_env
 COPY experts experts
-COPY recorder recorder
-COPY bridge bridge
+COPY pp_recorder pp_recorder
+COPY pp_collect pp_collect
+COPY pp_bridge pp_bridge
 # For deploy/kubernetes/ray-job.yaml: --build-arg EXTRAS=hub,bridge,ray and the tag 0.1.0-mujoco-ray
 ARG EXTRAS=hub,bridge
 # The ranges are in setup.cfg. The working directory is everyone's, for docker run --user.

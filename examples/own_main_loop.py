@@ -19,8 +19,8 @@ from pathlib import Path
 import gymnasium as gym
 
 import pp_env
-from bridge import Progress, make_collection
-from collection import Collection
+from pp_bridge import Progress, make_collection
+from pp_collect.session import Collection
 from pp_env.config import PickPlaceConfig, RenderConfig
 
 JOBS = ("collect", "step", "idle", "quit")

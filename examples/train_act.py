@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from recorder.dataset import Dataset
+from pp_recorder.dataset.reader import Dataset
 
 _IMAGENET = {"mean": [[[0.485]], [[0.456]], [[0.406]]], "std": [[[0.229]], [[0.224]], [[0.225]]]}
 _TRUTH = "environment_state"

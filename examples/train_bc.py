@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import collect
 import pp_env
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
-from recorder.dataset import Dataset
-from recorder.rollout import Episode, episode_seed, run_episode
+from pp_recorder.dataset.reader import Dataset
+from pp_recorder.rollout import Episode, episode_seed, run_episode
 
 JOINTS = 7
 MAX_STEPS = 400  # the expert needs 270

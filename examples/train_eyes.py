@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import collect
 from examples.train_bc import ChunkPolicy, Executor, Settings, descend
 from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION
-from recorder.dataset import Dataset
+from pp_recorder.dataset.reader import Dataset
 
 CHECKPOINT = "EYES"  # environment variable: what `make` loads
 DEFAULT_CHECKPOINT = "runs/eyes/policy.pt"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experts import kinematics
+from experts import inverse_kinematics as kinematics
 from experts.waypoints import WAYPOINTS, Interpolation, Waypoint, strayed
 from pp_env import panda, rotation
 from pp_env.config import HOME_JOINT_POS, HOME_TCP, ObjectConfig, TaskConfig, TimingConfig

@@ -228,7 +228,7 @@ class UsdLightConfig:
 
     They stand in the ratio 3000 : 5000 : 15000 and are scaled so that the table gets about as much
     light as in Isaac Lab's lift scene, which has one dome of 3000 with colour 0.75. Not yet judged
-    by eye: `python -m pp_env.sim.isaac_check` reports how much of a picture is clipped.
+    by eye: `python -m pp_collect.isaac_check` reports how much of a picture is clipped.
     """
 
     dome: float = 1400.0

@@ -67,7 +67,7 @@ class PickPlaceVectorEnv(VectorEnv):
             num_envs=num_envs, max_episode_steps=max_episode_steps, num_threads=num_threads
         )
         _require_mujoco(simulator, arguments)
-        from pp_env.sim.mujoco_batch import Stepper, make_simulators
+        from pp_env.sim.mujoco.batch import Stepper, make_simulators
 
         self._autoreset_mode = _mode_name(autoreset_mode)
         config = config or PickPlaceConfig(timing=default_timing(simulator))

@@ -38,7 +38,7 @@ def train(dataset: Path, output: Path) -> None:
 
 def our_actions(args) -> np.ndarray:
     """The actions (steps, 8) of episode 0 in `pp-evaluate`."""
-    import pp_evaluate
+    from pp_collect import evaluate as pp_evaluate
 
     runner = pp_evaluate.make_runner(args)
     try:
@@ -54,9 +54,9 @@ def actions_of_lerobot(args, folder: str) -> np.ndarray:
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
     from lerobot.scripts.lerobot_eval import rollout
 
-    import pp_evaluate
+    from pp_collect import evaluate as pp_evaluate
     from pp_env.layout import ACTION
-    from recorder.rollout import episode_seed
+    from pp_recorder.rollout import episode_seed
 
     class SeedOnly(gym.Wrapper):
         """Drops the reset option by which lerobot 0.6 talks to its own wrappers."""
@@ -86,8 +86,8 @@ def actions_of_lerobot(args, folder: str) -> np.ndarray:
 def check(folder: Path, *options: str) -> None:
     """Collects with these options, trains, evaluates, and compares."""
     import collect
-    import pp_evaluate
-    from recorder.lerobot_policy import Checkpoint
+    from pp_collect import evaluate as pp_evaluate
+    from pp_recorder.evaluation.lerobot_policy import Checkpoint
 
     dataset, output = folder / "dataset", folder / "train"
     tiny = ["--num-episodes", "1", "--steps-per-segment", "20", "--output", str(dataset)]

@@ -21,7 +21,7 @@ if importlib.util.find_spec("fastapi") is None:  # the extra [bridge]
 @pytest.fixture(scope="session")
 def robot_file(tmp_path_factory):
     """A Panda in USD, in place of Isaac Sim's."""
-    from tests.usd_panda import write_panda
+    from tests.pp_env.sim.isaac.usd_panda import write_panda
 
     path = tmp_path_factory.mktemp("robot") / "franka.usdc"
     write_panda(path)
@@ -34,7 +34,7 @@ def usd_scene(robot_file):
     from pxr import Usd
 
     from pp_env.config import PickPlaceConfig
-    from pp_env.sim import usd_stage
+    from pp_env.sim.isaac import usd_stage
 
     stage = Usd.Stage.CreateInMemory()
     usd_stage.build(stage, PickPlaceConfig(), robot_file)

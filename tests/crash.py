@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recorder.dataset import Dataset, DatasetError
+from pp_recorder.dataset.reader import Dataset, DatasetError
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = [
@@ -106,7 +106,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def _same_pictures(one: Path, other: Path) -> bool:
-    from recorder.dataset import decode
+    from pp_recorder.dataset.reader import decode
 
     pairs = zip(decode(one), decode(other), strict=True)
     return all(np.array_equal(a[1].to_ndarray(), b[1].to_ndarray()) for a, b in pairs)

@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 
-from experts import kinematics
+from experts import inverse_kinematics as kinematics
 from pp_env import rotation
 from pp_env.config import PickPlaceConfig
 from pp_env.sim.api import Command, InitialState, Pose, SimState

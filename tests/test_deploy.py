@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 
 import collect
 import pp_env
-from bridge.__main__ import make_parser as bridge_parser
-from bridge.web import TOKEN_VARIABLE, require_token
+from pp_bridge.__main__ import make_parser as bridge_parser
+from pp_bridge.web_process import TOKEN_VARIABLE, require_token
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -346,7 +346,7 @@ def test_the_bridge_is_started_with_options_that_exist_and_probed_where_it_liste
 def test_the_unit_starts_the_bridge_with_options_that_exist():
     unit = configparser.ConfigParser(interpolation=None, strict=False)
     unit.optionxform = str
-    unit.read(DEPLOY / "pp-bridge.service")
+    unit.read(DEPLOY / "pp-pp_bridge.service")
     program, *words = shlex.split(unit["Service"]["ExecStart"])
     assert Path(program).name == "pp-bridge"
     args = bridge_parser().parse_args(words)
@@ -357,10 +357,10 @@ def test_the_unit_starts_the_bridge_with_options_that_exist():
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="apt-get install systemd")
 @pytest.mark.parametrize("misspelt", [False, True])
 def test_systemd_knows_every_key_of_the_unit(tmp_path, misspelt):
-    text = (DEPLOY / "pp-bridge.service").read_text()
+    text = (DEPLOY / "pp-pp_bridge.service").read_text()
     program = re.search(r"^ExecStart=(\S+)", text, re.MULTILINE)[1]
     text = text.replace(program, sys.executable)  # it must exist
-    unit = tmp_path / "pp-bridge.service"
+    unit = tmp_path / "pp-pp_bridge.service"
     unit.write_text(text.replace("KillMode", "KilMode") if misspelt else text)
     command = ["systemd-analyze", "verify", unit]
     done = subprocess.run(command, capture_output=True, text=True)

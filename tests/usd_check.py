@@ -25,12 +25,12 @@ from newton.usd import SchemaResolverNewton, SchemaResolverPhysx
 from PIL import Image
 from pxr import Gf, Usd, UsdGeom
 
-from experts import kinematics
+from experts import inverse_kinematics as kinematics
 from pp_env import panda, rotation
 from pp_env.config import HOME_JOINT_POS, CameraConfig, PickPlaceConfig, ServoConfig
-from pp_env.sim import usd_stage
 from pp_env.sim.api import Pose
-from tests.usd_panda import FINGERS, LINKS, problems, write_panda
+from pp_env.sim.isaac import usd_stage
+from tests.pp_env.sim.isaac.usd_panda import FINGERS, LINKS, problems, write_panda
 
 HOME = np.array(HOME_JOINT_POS)
 LIFT = 0.1  # m

@@ -21,8 +21,8 @@ class Backend(NamedTuple):
 
 
 SIMULATORS = {
-    "mujoco": Backend("pp_env.sim.mujoco_sim:MujocoSimulator", physics_hz=240),
-    "isaacsim": Backend("pp_env.sim.isaac_sim:IsaacSimulator", physics_hz=120),
+    "mujoco": Backend("pp_env.sim.mujoco.simulator:MujocoSimulator", physics_hz=240),
+    "isaacsim": Backend("pp_env.sim.isaac.simulator:IsaacSimulator", physics_hz=120),
 }
 
 
@@ -66,7 +66,7 @@ def leave(status: int) -> int:
 
     A program calls it last. It returns unless the application was started.
     """
-    isaac_app = sys.modules.get("pp_env.sim.isaac_app")
+    isaac_app = sys.modules.get("pp_env.sim.isaac.app")
     if isaac_app is not None:
         isaac_app.leave(status)
     return status
@@ -78,7 +78,7 @@ def keep_alive() -> None:
     It must be called from the main thread, some times a second. Without an application, nothing
     happens.
     """
-    isaac_app = sys.modules.get("pp_env.sim.isaac_app")
+    isaac_app = sys.modules.get("pp_env.sim.isaac.app")
     if isaac_app is not None:
         isaac_app.keep_alive()
 

@@ -1,0 +1,112 @@
+"""Collecting inside a program that has its own main loop and environment; no web needed."""
+
+import argparse
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import gymnasium as gym
+
+import collect
+from pp_collect.session import Collection, make_expert
+
+
+class Progress(NamedTuple):
+    """How far a collection is.
+
+    Attributes:
+        episodes: In the dataset.
+        frames: In the dataset.
+        attempts: Episodes that ran to their end.
+        successes: Those that succeeded.
+    """
+
+    episodes: int
+    frames: int
+    attempts: int
+    successes: int
+
+    @classmethod
+    def of(cls, collection: Collection) -> "Progress":
+        """How far this one is."""
+        writer, tally = collection.writer, collection.tally
+        return cls(writer.num_episodes, writer.num_frames, tally.attempts, tally.successes)
+
+
+def run_collection_in_process(
+    env: gym.Env,
+    num_episodes: int,
+    output: Path,
+    stop_event: threading.Event | None = None,
+    progress_callback: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Progress:
+    """Collects on the calling thread, which must be the one that may drive the simulator.
+
+    Args:
+        env: As for `make_collection`.
+        num_episodes: In the dataset, in the end.
+        output: The dataset's folder.
+        stop_event: Once it is set, the episode in hand is dropped and the collection ends.
+        progress_callback: Called after every frame, by this thread.
+        options: As for `make_collection`.
+
+    Returns:
+        What there is in the end: fewer episodes than wanted if it was stopped.
+
+    Raises:
+        CollectionError: Too many attempts in a row have failed.
+    """
+    collection = make_collection(env, num_episodes, output, **options)
+    try:
+        while not (stop_event and stop_event.is_set()) and collection.step():
+            if progress_callback:
+                progress_callback(Progress.of(collection))
+        collection.close()
+    finally:
+        collection.release()
+    return Progress.of(collection)
+
+
+def make_collection(env: gym.Env, num_episodes: int, output: Path, **options: Any) -> Collection:
+    """A collection whose `step` drives one frame; `close` it in the end, `release` it on errors.
+
+    Args:
+        env: A FrankaPickPlace environment with `obs_type` "pixels_agent_pos", or "state" to
+            record no pictures, `terminate_on_success=False` and no step limit.
+        num_episodes: In the dataset, in the end.
+        output: The dataset's folder, absent or empty, or one to resume.
+        options: Others of collect.py, such as `seed`, `steps_per_segment`, `noise_rad`, `keep`,
+            `resume` and `simulator`, with `_` for `-`. The scene's are the environment's.
+
+    Raises:
+        ValueError: An option is unknown or out of range, or the environment is not as above.
+        FileExistsError: The output is in use, or not empty and not to be resumed.
+    """
+    unwrapped: Any = env.unwrapped
+    if unwrapped.obs_type not in ("pixels_agent_pos", "state"):
+        raise ValueError(
+            "env must have obs_type 'pixels_agent_pos', or 'state' to record no pictures, got "
+            f"{unwrapped.obs_type!r}"
+        )
+    args = _parse({"num_episodes": num_episodes, "output": output, **options})
+    args.cameras = unwrapped.obs_type == "pixels_agent_pos"
+    expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, unwrapped.config)
+    return Collection(args, unwrapped.config, expert, env)
+
+
+def _parse(options: dict[str, Any]) -> argparse.Namespace:
+    """The options as collect.py reads them, which also checks them."""
+    words = []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            flag = f"--{name.replace('_', '-')}"
+            words.append(flag if value is True else f"{flag}={value}")
+    parser = collect.make_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(message)
+
+    parser.error = refuse  # instead of ending the process
+    return parser.parse_args(words)

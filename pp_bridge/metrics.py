@@ -1,0 +1,37 @@
+"""The status as Prometheus metrics."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from pp_bridge.shared_state import Board
+
+
+class StatusCollector:
+    """Reads the board whenever Prometheus asks.
+
+    Args:
+        board: Where the status is.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics."""
+        status = self._board.status()
+        request = status["request"] or {"num_episodes": 0}
+        gauges = {
+            "collecting": ("1 while a collection runs", status["state"] == "collecting"),
+            "ready": ("1 once the simulator runs", status["state"] != "starting"),
+            "wanted_episodes": ("Of the newest collection", request["num_episodes"]),
+            "finished_episodes": ("Of the newest collection", status["episodes"]),
+            "frames_per_second": ("Of the collection", status["frames_per_second"] or 0.0),
+            "viewers": ("Who watch the cameras", self._board.viewers),
+            "silence_seconds": ("Since the simulator's last turn", self._board.silence()),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(f"pp_bridge_{name}", text, value)
+        for name, value in status["totals"].items():
+            text = f"Since the service has started: {name.replace('_', ' ')}"
+            yield CounterMetricFamily(f"pp_bridge_{name}", text, value)

@@ -1,0 +1,543 @@
+"""NVIDIA Isaac Sim behind the environment: PhysX on the CPU, RTX pictures.
+
+Not run on hardware yet. What could be checked without it has been (docs/isaac-sim.md); what could
+not is measured when the simulator starts (which grasp mechanism holds, how many frames a picture
+lags behind) or by `python -m pp_collect.isaac_check`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from pp_env import panda, rotation
+from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
+from pp_env.randomization import RandomizationConfig, Variation
+from pp_env.sim.api import Command, InitialState, Pose, SimState
+from pp_env.sim.grasp import is_grasped, tcp_position
+from pp_env.sim.isaac import app as isaac_app
+from pp_env.sim.isaac.app import IsaacSimError
+
+Attachment = Literal["toggle", "recreate", "carry"]
+ATTACHMENTS: tuple[Attachment, ...] = ("toggle", "recreate", "carry")  # in order of preference
+
+_SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
+_SOLVER_ITERATIONS = 16  # of the robot: a firm grip needs more than PhysX's 4
+_PROBE_TIME = 0.1  # s, in which a free object falls 5 cm
+_PROBE_OFFSET = np.array([0.15, 0.0, 0.15])  # m from the TCP at HOME: touches nothing
+_PROBE_SIDE = 0.2  # m from the table's middle: in view, and not below the hand
+_HOLDS_WITHIN = 0.002  # m
+_FALLS_BY = 0.01  # m
+_NOT_RANDOMIZED = ("table_textures", "object_textures", "friction", "mass")
+_STEPS_TO_LOAD = 2000
+_RENDERS_TO_WARM_UP = 200
+_RENDERS_AFTER_TELEPORT = 4  # more than a picture needs otherwise: history fades over several
+_MOST_LAG = 8
+
+
+class IsaacSimulator:
+    """A `Simulator` on Isaac Sim 4.5, 5.x or 6.0.
+
+    Starts the application, unless given one that runs already. The scene is authored once, below
+    `/World/PickPlace`; an episode begins by teleporting, because a hard reset invalidates cameras
+    and gains and costs memory.
+
+    Args:
+        config: Scene, timing, grasp mode and pictures.
+        headless: False opens Isaac Sim's window.
+        assets_root: Folder or address that holds `Isaac/` and `NVIDIA/`; by default
+            `ISAAC_ASSETS_ROOT`, else Isaac Sim's own setting.
+        streaming_port: TCP port of Isaac Sim's livestream; None is no livestream.
+        attachment: How a held object is held; by default the first of `ATTACHMENTS` that works.
+        app: A running `SimulationApp` to live in.
+        world: Its `World`, with physics on the CPU; it is reset once.
+
+    Raises:
+        ImportError: This Python is not Isaac Sim's.
+        IsaacSimError: Something is missing or does not work; the message names the fix.
+    """
+
+    def __init__(
+        self,
+        config: PickPlaceConfig,
+        headless: bool = True,
+        assets_root: str | None = None,
+        streaming_port: int | None = None,
+        attachment: Attachment | None = None,
+        app: Any = None,
+        world: Any = None,
+    ) -> None:
+        if attachment not in (None, *ATTACHMENTS):
+            raise ValueError(f"attachment must be one of {ATTACHMENTS}, got {attachment!r}")
+        if app is not None and streaming_port is not None:
+            raise ValueError("a running application sets up its own livestream: no streaming_port")
+        _require_available(config.randomization)
+        assets_root = isaac_app.chosen_assets_root(assets_root)
+        self._config = config
+        self._app = app or isaac_app.start(
+            headless, config.render.size, assets_root, streaming_port
+        )
+        self._watched = not headless or streaming_port is not None
+        self._owns_world = world is None
+        self._world: Any = world or self._make_world()
+        self._require_world()
+        # pxr comes from Kit, so it can't be imported before the application runs.
+        from pp_env.sim.isaac import usd_stage
+
+        self._stage = usd_stage
+        self._robot_url = isaac_app.robot_url(assets_root)
+        self._build(assets_root)
+        self._wrap_prims()
+        self._variation: Variation | None = None
+        self._held: _Held | None = None
+        self._attachment: Attachment = attachment or ATTACHMENTS[0]
+        self._start_physics()
+        self._cameras = _Cameras(self._app, self._world, config, usd_stage.camera_path)
+        self._extra_renders = _RENDERS_AFTER_TELEPORT
+        self._pictures: dict[str, np.ndarray] | None = None
+        self._renders_per_frame = self._measure_lag()
+        if attachment is None:
+            self._attachment = self._choose_attachment()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a dataset records about the simulator."""
+        return {
+            "name": "Isaac Sim",
+            "version": isaac_app.version()[2],
+            "robot": self._robot_url,
+            "attachment": self._attachment,
+            "renders_per_frame": self._renders_per_frame,
+            "gains": self._gains,
+        }
+
+    def reset(self, initial: InitialState) -> SimState:
+        """Puts everything at its start and lets the object settle."""
+        if not self._world.is_playing() or not self._robot.handles_initialized:
+            self._start_physics()  # the timeline was stopped by someone else
+        self._let_go()
+        usd, stage = self._stage, self._world.stage
+        usd.set_marker(stage, initial.goal_pos)
+        if initial.variation != self._variation:
+            usd.set_variation(stage, self._config, initial.variation or Variation())
+            self._variation = initial.variation
+        self._teleport_robot(initial.joint_pos, initial.gripper_pos)
+        self._place_objects(initial)
+        for _ in range(round(_SETTLE_TIME * self._config.timing.physics_hz)):
+            self._world.step(render=False)
+        self._pictures, self._extra_renders = None, _RENDERS_AFTER_TELEPORT
+        self._state = self._observe(grasped=False)
+        return self._state
+
+    def step(self, command: Command) -> SimState:
+        """Advances one control period with the servos' targets at `command`.
+
+        Raises:
+            IsaacSimError: The timeline was paused or stopped.
+        """
+        if not self._world.is_playing():  # stepping would do nothing, and say nothing
+            raise IsaacSimError("the timeline was paused or stopped by someone else; reset first")
+        grasped = self._update_grasp(command)
+        # The joint holds the object, so the fingers stay where they are and don't fight it.
+        fingers = np.full(2, command.gripper) if self._held is None else self._held.fingers
+        self._apply(np.concatenate([command.arm, fingers]))
+        for _ in range(self._config.timing.substeps):
+            self._world.step(render=False)
+            self._carry()
+        self._pictures = None
+        self._state = self._observe(grasped)
+        if self._watched:
+            self._draw()
+        return self._state
+
+    def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
+        """A picture of the current state, (H, W, 3) uint8 RGB.
+
+        Raises:
+            IsaacSimError: A camera gave no picture.
+            ValueError: There is no such camera, or another kind is asked for.
+        """
+        if kind != "rgb":
+            raise ValueError(f"on Isaac Sim image_types must be ['rgb'], got {kind!r}")
+        self._config.camera(camera)
+        return self._draw()[camera].copy()
+
+    def read_gains(self) -> tuple[np.ndarray, np.ndarray]:
+        """The servos' stiffness and damping as the engine has them, (9,) each, in its order."""
+        stiffness, damping = self._robot.get_articulation_controller().get_gains()
+        return np.array(stiffness, dtype=float).ravel(), np.array(damping, dtype=float).ravel()
+
+    def working_attachments(self) -> list[str]:
+        """The ways of holding an object that work here; ends the episode."""
+        chosen = self._attachment
+        working: list[str] = [mechanism for mechanism in ATTACHMENTS if self._works(mechanism)]
+        self._attachment = chosen
+        return working
+
+    def close(self) -> None:
+        """Stops the simulation; the application runs on until `pp_env.sim.leave`."""
+        if self._world is None:
+            return
+        world, self._world = self._world, None
+        world.stop()
+        if self._owns_world:
+            world.clear_instance()
+
+    def _make_world(self) -> Any:
+        timing = self._config.timing
+        api = isaac_app.load(self._app, "isaacsim.core.api")
+        if api.World.instance() is not None:
+            raise IsaacSimError(
+                "this process has a World already: close the environment that made it, or pass it "
+                "as `world`"
+            )
+        isaac_app.load(self._app, "isaacsim.core.utils.stage").create_new_stage()
+        return api.World(
+            physics_dt=1.0 / timing.physics_hz,
+            rendering_dt=timing.control_period,
+            stage_units_in_meters=1.0,
+            backend="numpy",
+            device="cpu",
+        )
+
+    def _require_world(self) -> None:
+        wanted, found = 1.0 / self._config.timing.physics_hz, self._world.get_physics_dt()
+        if abs(found - wanted) > 1e-6:
+            raise IsaacSimError(
+                f"the World must step physics by 1/{self._config.timing.physics_hz} s, found "
+                f"{found:.6f} s; make it with World(physics_dt={wanted!r}, "
+                f"rendering_dt={self._config.timing.control_period!r})"
+            )
+        if "cuda" in str(self._world.device):
+            raise IsaacSimError(
+                f"physics must run on the CPU, found {self._world.device!r}: on the GPU, poses in "
+                "USD go stale; make the World with device='cpu'"
+            )
+
+    def _build(self, assets_root: str | None) -> None:
+        assets = [obj.asset for obj in self._config.candidates]
+        urls = [a and isaac_app.asset_url(assets_root, f"/{a}") for a in assets]
+        self._stage.build(self._world.stage, self._config, self._robot_url, urls)
+        is_loading = isaac_app.load(self._app, "isaacsim.core.utils.stage").is_stage_loading
+        for _ in range(_STEPS_TO_LOAD):
+            if not is_loading():
+                break
+            self._app.update()
+
+    def _wrap_prims(self) -> None:
+        """Before physics starts: wrapping rewrites transforms, and the solver's count is USD."""
+        prims = isaac_app.load(self._app, "isaacsim.core.prims")
+        usd = self._stage
+        self._robot = prims.SingleArticulation(prim_path=usd.ROBOT, name="franka")
+        self._hand = prims.SingleRigidPrim(prim_path=usd.HAND, name="franka_hand")
+        self._objects = [
+            prims.SingleRigidPrim(prim_path=usd.numbered(usd.OBJECT, i), name=f"object_{i}")
+            for i in range(len(self._config.candidates))
+        ]
+        self._target = 0
+        self._robot.set_solver_position_iteration_count(_SOLVER_ITERATIONS)
+
+    def _start_physics(self) -> None:
+        """The hard reset: physics is read from the stage, and handles and gains begin anew."""
+        self._held = None
+        for index in range(len(self._objects)):
+            self._stage.detach(self._world.stage, self._attachment == "recreate", index)
+        self._world.reset()
+        for prim in (self._robot, self._hand, *self._objects):
+            prim.initialize()
+        found: list[str] = list(self._robot.dof_names or ())
+        wanted = [*panda.ARM_JOINTS, *panda.FINGER_JOINTS]
+        if sorted(found) != sorted(wanted):
+            raise IsaacSimError(f"the robot should have the joints {wanted}, found {found}")
+        self._dofs = np.array([found.index(name) for name in wanted])
+        self._set_gains()
+
+    def _set_gains(self) -> None:
+        servo, controller = self._config.servo, self._robot.get_articulation_controller()
+        stiffness = _in_order(self._dofs, servo.arm_stiffness, servo.finger_stiffness)
+        damping = _in_order(self._dofs, servo.arm_damping, servo.finger_damping)
+        effort = _in_order(self._dofs, panda.JOINT_TORQUE_LIMIT, servo.finger_force)
+        before = self.read_gains()
+        controller.set_gains(kps=stiffness, kds=damping)
+        controller.set_max_efforts(effort)
+        self._robot.disable_gravity()  # as the real controller: the servos carry no weight
+        self._gains = {
+            "joints": list(self._robot.dof_names),
+            "stiffness": stiffness.tolist(),
+            "damping": damping.tolist(),
+            "stiffness_of_asset": before[0].tolist(),
+            "damping_of_asset": before[1].tolist(),
+        }
+
+    def _apply(self, targets: np.ndarray) -> None:
+        types = isaac_app.load(self._app, "isaacsim.core.utils.types")
+        self._robot.apply_action(
+            types.ArticulationAction(joint_positions=targets, joint_indices=self._dofs)
+        )
+
+    def _teleport_robot(self, joint_pos: np.ndarray, gripper_pos: float) -> None:
+        positions = np.concatenate([joint_pos, np.full(2, gripper_pos)])
+        self._robot.set_joint_positions(positions, joint_indices=self._dofs)
+        self._robot.set_joint_velocities(np.zeros(9), joint_indices=self._dofs)
+        self._apply(positions)
+
+    @property
+    def _object(self) -> Any:
+        """The prim of the object that is to be moved."""
+        return self._objects[self._target]
+
+    def _place_objects(self, initial: InitialState) -> None:
+        """Puts what is on the table there, and the other candidates out of the way."""
+        self._target = initial.target
+        usd, stage, present = self._stage, self._world.stage, {p.candidate for p in initial.placed}
+        for index, prim in enumerate(self._objects):
+            usd.set_visible(stage, index in present, index)
+            if index not in present:
+                _teleport(prim, Pose(usd.away(index, self._config), rotation.about_z(0.0)))
+        for index, pose, rgb in initial.placed:
+            usd.set_object_rgb(stage, rgb, index)
+            _teleport(self._objects[index], pose)
+
+    def _observe(self, grasped: bool) -> SimState:
+        positions, velocities = (
+            self._robot.get_joint_positions(),
+            self._robot.get_joint_velocities(),
+        )
+        if positions is None or velocities is None or not np.isfinite(positions).all():
+            raise IsaacSimError(
+                "the robot's joints can't be read any more: the simulation was stopped, or adding "
+                f"the grasp joint ({self._attachment!r}) invalidated them; reset first, or try "
+                "another attachment"
+            )
+        positions = np.asarray(positions, dtype=np.float64)[self._dofs]
+        velocities = np.asarray(velocities, dtype=np.float64)[self._dofs]
+        return SimState(
+            joint_pos=positions[:7],
+            joint_vel=velocities[:7],
+            gripper_pos=positions[7:],
+            gripper_vel=velocities[7:],
+            eef=_pose(self._hand),
+            object=_pose(self._object),
+            object_vel=np.array(self._object.get_linear_velocity(), dtype=np.float64),
+            is_grasped=grasped,
+        )
+
+    def _update_grasp(self, command: Command) -> bool:
+        config, state = self._config, self._state
+        obj = config.candidates[self._target]
+        grasped = is_grasped(state, command, config.grasp, obj)
+        if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
+            self._hold(state) if grasped else self._let_go()
+        return grasped
+
+    def _hold(self, state: SimState) -> None:
+        """Holds the object where it is, so that nothing moves."""
+        self._held = _Held(state)
+        if self._attachment != "carry":
+            recreate = self._attachment == "recreate"
+            stage, index = self._world.stage, self._target
+            self._stage.attach(stage, state.eef, state.object, recreate, index)
+
+    def _let_go(self) -> None:
+        if self._held is None:
+            return
+        self._held = None
+        if self._attachment != "carry":
+            recreate = self._attachment == "recreate"
+            self._stage.detach(self._world.stage, recreate, self._target)
+        # It has the hand's velocity; and setting one wakes it, should it sleep.
+        self._object.set_linear_velocity(np.zeros(3))
+        self._object.set_angular_velocity(np.zeros(3))
+
+    def _carry(self) -> None:
+        if self._held is not None and self._attachment == "carry":
+            _teleport(self._object, self._held.pose(_pose(self._hand)))
+
+    def _draw(self) -> dict[str, np.ndarray]:
+        if self._pictures is None:
+            self._cameras.render(self._renders_per_frame + self._extra_renders)
+            self._extra_renders = 0
+            self._pictures = self._cameras.read()
+        return self._pictures
+
+    def _measure_lag(self) -> int:
+        """How often to draw until the pictures show that object and marker have moved.
+
+        Raises:
+            IsaacSimError: No picture shows it.
+        """
+        x, y, top = *self._config.table.center[:2], self._config.table.top_z
+        height = self._config.rest_z_of(self._config.candidates[self._target])
+        for side in (-_PROBE_SIDE, _PROBE_SIDE):
+            self._teleport_robot(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
+            place = np.array([x, y + side, height])
+            _teleport(self._object, Pose(place, rotation.about_z(0.0)))
+            self._stage.set_marker(self._world.stage, np.array([x, y + side, top]))
+            self._world.step(render=False)
+            if side < 0:
+                self._cameras.warm_up()
+        return self._cameras.measure_lag(self._config.cameras[0].name)
+
+    def _choose_attachment(self) -> Attachment:
+        """The first way to hold an object that does hold it, and lets go of it."""
+        for mechanism in ATTACHMENTS:
+            if self._works(mechanism):
+                return mechanism
+        raise IsaacSimError(
+            f"none of {ATTACHMENTS} holds the object to the hand; run "
+            "'python.sh -m pp_collect.isaac_check' and report its table"
+        )
+
+    def _works(self, mechanism: Attachment) -> bool:
+        self._attachment = mechanism
+        self._teleport_robot(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
+        self._world.step(render=False)
+        before = self._observe(grasped=False)
+        _teleport(self._object, Pose(tcp_position(before) + _PROBE_OFFSET, rotation.about_z(0.3)))
+        steps = round(_PROBE_TIME * self._config.timing.physics_hz)
+        try:
+            before = self._observe(grasped=False)
+            self._hold(before)
+            held = self._after(steps)
+            self._let_go()
+            free = self._after(steps)
+        except IsaacSimError:  # the handles did not survive
+            self._start_physics()
+            return False
+        moved = np.linalg.norm(held.object.position - before.object.position)
+        fell = held.object.position[2] - free.object.position[2]
+        return bool(moved < _HOLDS_WITHIN and fell > _FALLS_BY)
+
+    def _after(self, steps: int) -> SimState:
+        for _ in range(steps):
+            self._world.step(render=False)
+            self._carry()
+        return self._observe(grasped=False)
+
+
+class _Held:
+    """How an object was held when it was grasped."""
+
+    def __init__(self, state: SimState) -> None:
+        hand, obj = state.eef, state.object
+        self.fingers = state.gripper_pos.copy()
+        self._offset = rotation.unrotate(hand.quat_wxyz, obj.position - hand.position)
+        self._turn = rotation.multiply(rotation.inverse(hand.quat_wxyz), obj.quat_wxyz)
+
+    def pose(self, hand: Pose) -> Pose:
+        """Where the object is when the hand is there."""
+        return Pose(
+            hand.position + rotation.rotate(hand.quat_wxyz, self._offset),
+            rotation.multiply(hand.quat_wxyz, self._turn),
+        )
+
+
+class _Cameras:
+    """All cameras: drawn together, initialised once.
+
+    They stay out of Isaac's scene registry, which would initialise them again at every reset; in
+    4.5 each time leaves another annotator behind.
+    """
+
+    def __init__(
+        self, app: Any, world: Any, config: PickPlaceConfig, path: Callable[[Any], str]
+    ) -> None:
+        sensors = isaac_app.load(app, "isaacsim.sensors.camera")
+        self._world = world
+        self._size = config.render.size
+        self._cameras = {
+            camera.name: sensors.Camera(
+                prim_path=path(camera), name=camera.name, resolution=self._size
+            )
+            for camera in config.cameras
+        }
+        for camera in self._cameras.values():
+            camera.initialize()
+
+    def render(self, times: int) -> None:
+        for _ in range(times):
+            self._world.render()
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All pictures, (H, W, 3) uint8.
+
+        Raises:
+            IsaacSimError: A camera gives none.
+        """
+        width, height = self._size
+        found = {name: camera.get_rgba() for name, camera in self._cameras.items()}
+        for name, pixels in found.items():
+            if not self._is_picture(pixels):
+                raise IsaacSimError(
+                    f"{name} should give a picture of {width} x {height} pixels, but gave "
+                    f"{'nothing' if pixels is None else np.shape(pixels)}"
+                )
+        return {name: np.array(pixels[..., :3], dtype=np.uint8) for name, pixels in found.items()}
+
+    def warm_up(self) -> None:
+        """Draws until every camera gives a picture: shaders compile and assets load meanwhile.
+
+        Raises:
+            IsaacSimError: A camera stays empty or black.
+        """
+        for _ in range(_RENDERS_TO_WARM_UP):
+            self._world.render()
+            found = [camera.get_rgba() for camera in self._cameras.values()]
+            if all(self._is_picture(p) and np.std(p[..., :3]) > 2.0 for p in found):
+                return
+        pictures = self.read()
+        spread = {name: round(float(p.std()), 1) for name, p in pictures.items()}
+        raise IsaacSimError(
+            f"after {_RENDERS_TO_WARM_UP} frames a camera still sees one colour (standard "
+            f"deviation {spread}); check the GPU's driver, or delete the settings of an earlier "
+            "version by starting isaac-sim.sh once with --reset-user"
+        )
+
+    def measure_lag(self, name: str) -> int:
+        """After something has moved: the number of draws until the camera shows it."""
+        seen = [self.read()[name].astype(float)]
+        for _ in range(_MOST_LAG):
+            self._world.render()
+            seen.append(self.read()[name].astype(float))
+        changed = np.abs(seen[-1] - seen[0]).max(axis=2) > 30.0
+        if not changed.any():
+            raise IsaacSimError(
+                f"{name} does not show that object and marker have moved, after {_MOST_LAG} "
+                "frames; the renderer does not follow the physics"
+            )
+        whole = np.abs(seen[0] - seen[-1])[changed].mean()
+        for k in range(1, _MOST_LAG):
+            if np.abs(seen[k] - seen[-1])[changed].mean() < 0.25 * whole:
+                return k
+        return _MOST_LAG
+
+    def _is_picture(self, pixels: Any) -> bool:
+        # Before the first frame, 4.5 gives an empty array and 5.x gives None.
+        return pixels is not None and np.ndim(pixels) == 3 and pixels.shape[:2] == self._size[::-1]
+
+
+def _require_available(randomization: RandomizationConfig) -> None:
+    """Refuses what can't be changed while PhysX runs, as far as is known without hardware."""
+    if missing := [name for name in randomization.active if name in _NOT_RANDOMIZED]:
+        raise IsaacSimError(
+            f"randomization of {missing} is not available on Isaac Sim; use the preset 'light' "
+            "(collect.py --randomize light), or leave these ranges out"
+        )
+
+
+def _teleport(prim: Any, pose: Pose) -> None:
+    prim.set_world_pose(position=pose.position, orientation=pose.quat_wxyz)
+    prim.set_linear_velocity(np.zeros(3))
+    prim.set_angular_velocity(np.zeros(3))
+
+
+def _pose(prim: Any) -> Pose:
+    position, quat_wxyz = prim.get_world_pose()
+    return Pose(np.array(position, dtype=np.float64), np.array(quat_wxyz, dtype=np.float64))
+
+
+def _in_order(dofs: np.ndarray, arm: Any, finger: float) -> np.ndarray:
+    """Nine numbers, one per joint, in the robot's own order."""
+    values = np.empty(9)
+    values[dofs] = [*arm, finger, finger]
+    return values

@@ -1,0 +1,328 @@
+"""The scene as a MuJoCo model: Panda, table, object, place marker, lights and both cameras."""
+
+# pyright: reportAttributeAccessIssue=false
+# (the bindings are compiled and have no stubs)
+
+import mujoco
+import numpy as np
+
+from pp_env import panda, rotation
+from pp_env.config import RENDER_PRESETS, CameraConfig, ObjectConfig, PickPlaceConfig
+from pp_env.sim import meshes
+from pp_env.sim.mujoco.randomization import add_textures
+
+_ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
+_FINGER_ARMATURE = 0.1  # kg
+
+# The attachment of a held object, stiffer than MuJoCo's default so that it follows within 0.1 mm.
+_WELD_SOLREF = (0.01, 1.0)
+_WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
+
+_SLEEP_SPEED = 1e-3  # m/s, below which an object rests
+
+# Who collides with whom: the robot with the scene and the scene with itself, not robot with robot.
+_ROBOT_BIT, _SCENE_BIT = 1, 2
+
+# A geom's group says what it is for. What is seen need not be what casts shadows: the shapes that
+# collide are simpler and cast all but the same.
+_SEEN_AND_CASTING, _SEEN, _CASTING, _UNSEEN = 0, 2, 3, 4
+SEEN_GROUPS = (_SEEN_AND_CASTING, _SEEN)
+CASTING_GROUPS = (_SEEN_AND_CASTING, _CASTING)
+
+
+def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
+    """The scene of `config` as a compiled MuJoCo model."""
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    spec.option.timestep = 1.0 / config.timing.physics_hz
+    # Not an implicit integrator: that changes the fingers' velocity after friction was solved for,
+    # and a held object creeps out of the grip (docs/decisions/002).
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10.0  # friction that holds rather than creeps
+    # What rests is left out until something touches it (docs/decisions/014).
+    spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP
+    spec.option.sleep_tolerance = _SLEEP_SPEED
+    _set_picture_quality(spec, config)
+    _add_lights(spec)
+    add_textures(spec)
+    _add_floor(spec, config)
+    _add_table(spec, config)
+    for index in range(len(config.candidates)):
+        _add_object(spec, config, index)
+    _add_marker(spec, config)
+    bodies = _add_robot(spec, config)
+    for camera in config.cameras:
+        parent = spec.worldbody if camera.parent == "world" else bodies[camera.parent]
+        _add_camera(parent, camera, config.render.size)
+    for index in range(len(config.candidates)):
+        spec.add_equality(
+            name=numbered("grasp", index),
+            type=mujoco.mjtEq.mjEQ_WELD,
+            objtype=mujoco.mjtObj.mjOBJ_BODY,
+            name1=panda.HAND.name,
+            name2=numbered("object", index),
+            active=False,
+            solref=_WELD_SOLREF,
+            solimp=_WELD_SOLIMP,
+        )
+    return spec.compile()
+
+
+def numbered(name: str, index: int) -> str:
+    """The name of what every candidate has one of: `object`, `object_1`, `object_2`."""
+    return f"{name}_{index}" if index else name
+
+
+def _set_picture_quality(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    preset = RENDER_PRESETS[config.render.preset]
+    spec.visual.quality.offsamples = preset.samples
+    spec.visual.quality.shadowsize = max(preset.shadow_map, 1)
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = config.render.size
+    spec.stat.extent = 1.0  # so that the clipping planes below are in metres
+    spec.stat.center = config.table.center
+    spec.visual.map.znear = 0.01
+    spec.visual.map.zfar = 30.0
+
+
+def _add_lights(spec: mujoco.MjSpec) -> None:
+    head = spec.visual.headlight
+    head.ambient, head.diffuse, head.specular = [0.35] * 3, [0.25] * 3, [0.0] * 3
+    spec.worldbody.add_light(
+        name="key",
+        type=mujoco.mjtLightType.mjLIGHT_SPOT,
+        pos=[0.3, 0.3, 3.0],
+        dir=[0.2, -0.3, -2.6],
+        cutoff=25,
+        exponent=5,
+        attenuation=[1, 0, 0],
+        diffuse=[0.45] * 3,
+        specular=[0.15] * 3,
+        castshadow=True,
+    )
+
+
+def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    """A slab to see and a plane to touch.
+
+    Only closed shapes are free of artefacts in the shadow map, and it is found out faster whether
+    something is near a plane.
+    """
+    spec.worldbody.add_geom(
+        name="floor",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=[0.0, 0.0, -0.05],
+        size=[10.0, 10.0, 0.05],
+        rgba=[*config.floor_rgb, 1.0],
+        contype=0,
+        conaffinity=0,
+        group=_SEEN,
+    )
+    spec.worldbody.add_geom(
+        name="ground",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[10.0, 10.0, 0.1],
+        contype=_SCENE_BIT,
+        conaffinity=_ROBOT_BIT | _SCENE_BIT,
+        group=_UNSEEN,
+    )
+
+
+def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    spec.worldbody.add_geom(
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=config.table.center,
+        size=np.array(config.table.size) / 2,
+        rgba=[*config.table.rgb, 1.0],
+        contype=_SCENE_BIT,
+        conaffinity=_ROBOT_BIT | _SCENE_BIT,
+    )
+
+
+def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> None:
+    obj, name = config.candidates[index], numbered("object", index)
+    position = [*config.table.center[:2], config.rest_z_of(obj)]
+    body = spec.worldbody.add_body(name=name, pos=position)
+    body.add_freejoint(name=numbered("object_free", index))
+    is_cylinder = obj.shape == "cylinder"
+    geom = body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER if is_cylinder else mujoco.mjtGeom.mjGEOM_BOX,
+        size=[obj.size[0] / 2, obj.size[2] / 2, 0] if is_cylinder else np.array(obj.size) / 2,
+        mass=obj.mass,
+        # MuJoCo has one sliding coefficient. Static friction is what a grip needs.
+        friction=[obj.static_friction, 0.005, 0.0001],
+        condim=4,  # a grip also resists twisting; two geoms have the larger of their condims
+        contype=_SCENE_BIT,
+        conaffinity=_ROBOT_BIT | _SCENE_BIT,
+    )
+    if obj.mesh is not None:
+        geom.group = _CASTING
+        _add_object_mesh(spec, body, obj, obj.mesh)
+
+
+def _add_object_mesh(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, obj: ObjectConfig, file: str
+) -> None:
+    """What shows an object, turned and moved so that it fills the object's box."""
+    turn, position = meshes.fit(file, obj)
+    mesh = spec.add_mesh(name=f"{body.name}_visual", file=file)
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # a scan may have holes
+    picture = meshes.texture(file)
+    if picture is not None:
+        texture = spec.add_texture(
+            name=f"{body.name}_texture", type=mujoco.mjtTexture.mjTEXTURE_2D, file=str(picture)
+        )
+        material = spec.add_material(name=f"{body.name}_material", rgba=[1.0, 1.0, 1.0, 1.0])
+        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = texture.name
+    body.add_geom(
+        name=f"{body.name}_visual",
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname=mesh.name,
+        material="" if picture is None else f"{body.name}_material",
+        pos=position,
+        quat=turn,
+        mass=0,
+        contype=0,
+        conaffinity=0,
+        group=_SEEN,
+    )
+
+
+def _add_marker(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    body = spec.worldbody.add_body(
+        name="place_marker", mocap=True, pos=[*config.table.center[:2], config.table.top_z]
+    )
+    for disc in config.marker.discs:
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+            # Half of it is below the table's surface, so the height above is half of what is said.
+            size=[config.task.place_tolerance * disc.radius, disc.height / 2, 0],
+            rgba=[*disc.rgb, 1.0],
+            contype=0,
+            conaffinity=0,
+            group=_SEEN,
+        )
+
+
+def _add_camera(parent: mujoco.MjsBody, camera: CameraConfig, size: tuple[int, int]) -> None:
+    parent.add_camera(
+        name=camera.name,
+        pos=camera.position,
+        quat=rotation.from_matrix(camera.rotation()),
+        fovy=camera.vertical_fov_deg(size),
+    )
+
+
+def _add_robot(spec: mujoco.MjSpec, config: PickPlaceConfig) -> dict[str, mujoco.MjsBody]:
+    mesh_detail, servo = RENDER_PRESETS[config.render.preset].mesh_detail, config.servo
+    bodies: dict[str, mujoco.MjsBody] = {}
+    parent = spec.worldbody
+    for link in (panda.BASE, *panda.ARM, panda.HAND):
+        parent = bodies[link.name] = _add_link(parent, link)
+        _add_meshes(spec, parent, link.name, mesh_detail)
+    for i, (joint, link) in enumerate(zip(panda.ARM_JOINTS, panda.ARM, strict=True)):
+        limits = (panda.JOINT_LOWER[i], panda.JOINT_UPPER[i])
+        bodies[link.name].add_joint(
+            name=joint, axis=[0, 0, 1], range=limits, armature=_ARM_ARMATURE
+        )
+        gains = (servo.arm_stiffness[i], servo.arm_damping[i])
+        _add_servo(spec, joint, gains, panda.JOINT_TORQUE_LIMIT[i], limits)
+    for joint, link in zip(
+        panda.FINGER_JOINTS, (panda.LEFT_FINGER, panda.RIGHT_FINGER), strict=True
+    ):
+        body = _add_link(bodies[panda.HAND.name], link)
+        _add_finger(spec, body, mesh_detail)
+        limits = (panda.FINGER_CLOSED, panda.FINGER_OPEN)
+        body.add_joint(
+            name=joint,
+            type=mujoco.mjtJoint.mjJNT_SLIDE,
+            axis=[0, 1, 0],
+            range=limits,
+            armature=_FINGER_ARMATURE,
+        )
+        gains = (servo.finger_stiffness, servo.finger_damping)
+        _add_servo(spec, joint, gains, servo.finger_force, limits)
+    return bodies
+
+
+def _add_link(parent: mujoco.MjsBody, link: panda.Link) -> mujoco.MjsBody:
+    return parent.add_body(
+        name=link.name,
+        pos=link.position,
+        quat=link.quat_wxyz,
+        mass=link.mass,
+        ipos=link.center_of_mass,
+        fullinertia=link.inertia,
+        explicitinertial=True,
+        gravcomp=1.0,  # as the real controller: the servos carry no weight, so nothing sags
+    )
+
+
+def _add_servo(
+    spec: mujoco.MjSpec,
+    joint: str,
+    gains: tuple[float, float],
+    force: float,
+    limits: tuple[float, float],
+) -> None:
+    """A position servo with gains (stiffness, damping)."""
+    actuator = spec.add_actuator(
+        name=joint,
+        trntype=mujoco.mjtTrn.mjTRN_JOINT,
+        target=joint,
+        forcerange=[-force, force],
+        ctrlrange=limits,
+    )
+    actuator.set_to_position(kp=gains[0], kv=gains[1])
+
+
+_LINK_RGBA = [0.86, 0.87, 0.88, 1.0]
+_DARK_RGBA = [0.2, 0.21, 0.23, 1.0]
+
+
+def _add_meshes(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detail: float) -> None:
+    part = link.removeprefix("panda_")
+    rgba = _DARK_RGBA if part in ("link7", "hand") else _LINK_RGBA
+    _add_visual(spec, body, part, mesh_detail, rgba)
+    name = f"{part}_collision"
+    spec.add_mesh(name=name, file=str(meshes.path("collision", part)))
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname=name,
+        contype=_ROBOT_BIT,
+        conaffinity=_SCENE_BIT,
+        group=_CASTING,
+    )
+
+
+def _add_finger(spec: mujoco.MjSpec, body: mujoco.MjsBody, mesh_detail: float) -> None:
+    _add_visual(spec, body, "finger", mesh_detail, _LINK_RGBA)
+    for half_size, center in panda.FINGER_BOXES:
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=half_size,
+            pos=center,
+            friction=[1.0, 0.005, 0.0001],
+            contype=_ROBOT_BIT,
+            conaffinity=_SCENE_BIT,
+            group=_CASTING,
+        )
+
+
+def _add_visual(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, part: str, mesh_detail: float, rgba: list[float]
+) -> None:
+    name = f"{part}_visual"
+    if spec.mesh(name) is None:
+        vertices, faces = meshes.simplified("visual", part, mesh_detail)
+        spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel())
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname=name,
+        rgba=rgba,
+        contype=0,
+        conaffinity=0,
+        group=_SEEN,
+    )

@@ -1,0 +1,224 @@
+"""The embedded simulator: MuJoCo's CPU physics."""
+
+# pyright: reportAttributeAccessIssue=false
+# (the bindings are compiled and have no stubs)
+
+import copy
+import os
+import sys
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from pp_env import panda, rotation
+from pp_env.config import PickPlaceConfig
+from pp_env.sim.api import Command, InitialState, PlacedObject, Pose, SimState
+from pp_env.sim.grasp import is_grasped
+from pp_env.sim.mujoco.model import build_model, numbered
+from pp_env.sim.mujoco.randomization import SceneVariation
+from pp_env.sim.mujoco.renderer import Pictures
+
+_SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
+_AWAY_Z = -5.0  # m, below the floor
+
+
+class MujocoSimulator:
+    """A `Simulator` on MuJoCo's CPU physics.
+
+    Args:
+        config: Scene, timing, grasp mode and pictures.
+        headless: False opens MuJoCo's viewer window.
+        twin: A simulator of the same configuration that was never reset. Its model is copied, not
+            compiled again, and both draw through one OpenGL context.
+
+    Raises:
+        RuntimeError: `headless` is False and there is no display.
+    """
+
+    def __init__(
+        self,
+        config: PickPlaceConfig,
+        headless: bool = True,
+        twin: "MujocoSimulator | None" = None,
+    ) -> None:
+        self._config = config
+        self._model = copy.copy(twin._model) if twin else build_model(config)
+        self._variation = SceneVariation(self._model, config)
+        self._data = mujoco.MjData(self._model)
+        self._pictures = twin._pictures if twin else Pictures(config)
+        self._viewer = None
+        self._settle_steps = round(_SETTLE_TIME * config.timing.physics_hz)
+        self._index()
+        self._state = self._observe(grasped=False)
+        if not headless:
+            self._open_viewer()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a dataset records about the simulator."""
+        return {"name": "MuJoCo", "version": mujoco.__version__}
+
+    def reset(self, initial: InitialState) -> SimState:
+        """Puts everything at its start and lets the object settle."""
+        model, data = self._model, self._data
+        self._variation.apply(initial.variation, self._bodies[initial.target].id)
+        mujoco.mj_resetData(model, data)
+        data.qpos[self._arm_qpos] = initial.joint_pos
+        data.qpos[self._finger_qpos] = initial.gripper_pos
+        self._place_objects(initial)
+        data.ctrl[:7] = initial.joint_pos
+        data.ctrl[7:] = initial.gripper_pos
+        data.mocap_pos[0] = initial.goal_pos
+        mujoco.mj_step(model, data, self._settle_steps)
+        self._state = self._observe(grasped=False)
+        return self._state
+
+    def step(self, command: Command) -> SimState:
+        """Advances one control period with the servos' targets at `command`."""
+        self.begin_step(command)
+        mujoco.mj_step(self._model, self._data, self._config.timing.substeps)
+        if self._viewer is not None:
+            self._viewer.sync()
+        return self.end_step()
+
+    def begin_step(self, command: Command) -> None:
+        """What `step` does before the physics, which may then run elsewhere."""
+        self._grasped = self._update_grasp(command)
+        self._data.ctrl[:7] = command.arm
+        self._data.ctrl[7:] = command.gripper
+
+    def end_step(self) -> SimState:
+        """What `step` does after the physics."""
+        self._state = self._observe(self._grasped)
+        return self._state
+
+    @property
+    def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """What the physics works on."""
+        return self._model, self._data
+
+    def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
+        """A picture of the current state: "rgb", "depth" or "segmentation".
+
+        Raises:
+            RuntimeError: OpenGL is not available.
+            ValueError: There is no such camera.
+        """
+        self._config.camera(camera)
+        mujoco.mj_camlight(self._model, self._data)  # as `_observe`: where they are now
+        target = self._bodies[self._target].id
+        return self._pictures.draw(self._model, self._data, camera, kind, target)
+
+    def close(self) -> None:
+        """Frees the renderer and the viewer; a second call has no effect."""
+        self._pictures.close()
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
+
+    def _index(self) -> None:
+        model = self._model
+        self._arm_qpos = _slice([model.joint(j).qposadr[0] for j in panda.ARM_JOINTS])
+        self._finger_qpos = _slice([model.joint(j).qposadr[0] for j in panda.FINGER_JOINTS])
+        self._arm_dof = _slice([model.joint(j).dofadr[0] for j in panda.ARM_JOINTS])
+        self._finger_dof = _slice([model.joint(j).dofadr[0] for j in panda.FINGER_JOINTS])
+        self._hand = model.body(panda.HAND.name).id
+        self._bodies = [_Body(model, i) for i in range(len(self._config.candidates))]
+        self._target = 0
+
+    def _place_objects(self, initial: InitialState) -> None:
+        """Puts what is on the table there, and the other candidates away."""
+        self._target = initial.target
+        present = {placed.candidate: placed for placed in initial.placed}
+        for index, body in enumerate(self._bodies):
+            if index in present:
+                body.put(self._model, self._data, present[index])
+            else:
+                body.put_away(self._model, self._data)
+
+    def _observe(self, grasped: bool) -> SimState:
+        data, hand, body = self._data, self._hand, self._bodies[self._target]
+        obj = body.id
+        mujoco.mj_kinematics(self._model, data)  # poses of now, not of the last substep's start
+        qpos, qvel, xpos, xquat = data.qpos.copy(), data.qvel.copy(), data.xpos, data.xquat
+        return SimState(
+            joint_pos=qpos[self._arm_qpos],
+            joint_vel=qvel[self._arm_dof],
+            gripper_pos=qpos[self._finger_qpos],
+            gripper_vel=qvel[self._finger_dof],
+            eef=Pose(xpos[hand].copy(), xquat[hand].copy()),
+            object=Pose(xpos[obj].copy(), xquat[obj].copy()),
+            object_vel=qvel[body.velocity],
+            is_grasped=grasped,
+        )
+
+    def _update_grasp(self, command: Command) -> bool:
+        config, state = self._config, self._state
+        obj = config.candidates[self._target]
+        grasped = is_grasped(state, command, config.grasp, obj)
+        if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
+            if grasped:
+                self._weld_at_current_pose()
+            self._data.eq_active[self._bodies[self._target].weld] = grasped
+        return grasped
+
+    def _weld_at_current_pose(self) -> None:
+        """Makes the weld hold the object where it is, so that attaching moves nothing."""
+        data, hand, body = self._data, self._hand, self._bodies[self._target]
+        obj = body.id
+        offset = rotation.unrotate(data.xquat[hand], data.xpos[obj] - data.xpos[hand])
+        hand_to_world, relative = np.empty(4), np.empty(4)
+        mujoco.mju_negQuat(hand_to_world, data.xquat[hand])
+        mujoco.mju_mulQuat(relative, hand_to_world, data.xquat[obj])
+        # eq_data of a weld: anchor (3, in the object), relative pose (7), torque scale (1)
+        self._model.eq_data[body.weld, :11] = [0, 0, 0, *offset, *relative, 1]
+
+    def _open_viewer(self) -> None:
+        if sys.platform == "linux" and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise RuntimeError(
+                "--no-headless needs a screen, but neither DISPLAY nor WAYLAND_DISPLAY is set; "
+                "leave it out to run headless"
+            )
+        import mujoco.viewer
+
+        self._viewer = mujoco.viewer.launch_passive(
+            self._model, self._data, show_left_ui=False, show_right_ui=False
+        )
+
+
+class _Body:
+    """Where a candidate is in the model, and how it comes onto the table or leaves it."""
+
+    def __init__(self, model: mujoco.MjModel, index: int) -> None:
+        name = numbered("object", index)
+        free = model.joint(numbered("object_free", index))
+        self.id = model.body(name).id
+        self.weld = model.equality(numbered("grasp", index)).id
+        self.velocity = slice(free.dofadr[0], free.dofadr[0] + 3)  # linear
+        self._qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
+        self._geom = model.geom(name).id
+        self._geoms = np.flatnonzero(model.geom_bodyid == self.id)
+        self._collides = model.geom_contype[self._geom], model.geom_conaffinity[self._geom]
+        self._away = np.array([0.0, 0.0, _AWAY_Z - index, 1.0, 0.0, 0.0, 0.0])
+
+    def put(self, model: mujoco.MjModel, data: mujoco.MjData, placed: PlacedObject) -> None:
+        """Stands on the table in its colour; a mesh with a texture keeps its own."""
+        data.qpos[self._qpos] = np.concatenate(placed.pose)
+        model.geom_rgba[self._geoms, :3] = placed.rgb
+        model.geom_contype[self._geom], model.geom_conaffinity[self._geom] = self._collides
+        model.body_gravcomp[self.id] = 0.0
+
+    def put_away(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Floats below the floor, where it touches nothing."""
+        data.qpos[self._qpos] = self._away
+        model.geom_contype[self._geom] = model.geom_conaffinity[self._geom] = 0
+        model.body_gravcomp[self.id] = 1.0
+
+
+def _slice(indices: list[int]) -> slice:
+    """The slice that covers consecutive indices: reading through it is one cheap copy."""
+    assert indices == list(range(indices[0], indices[0] + len(indices)))
+    return slice(indices[0], indices[-1] + 1)

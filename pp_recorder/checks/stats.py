@@ -1,0 +1,214 @@
+"""The statistics of numbers and of pictures, against recomputation."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pp_recorder.checks.findings import Result, UnavailableError
+from pp_recorder.checks.view import NOT_NUMBERS, Evidence, array, is_depth
+from pp_recorder.dataset import stats
+
+# lerobot's own delete, split and merge leave these features' statistics as they were before.
+STALE_IN_LEROBOT = ("index", "episode_index", "task_index")
+IMAGE_MEAN_MARGIN = 0.02  # of [0, 1]; stored before compression, recomputed after it
+IMAGE_STD_MARGIN = 0.03
+IMAGE_SQUARES_MARGIN = 0.03  # share of the mean square
+IMAGE_EXTREME_MARGIN = 0.15
+ZERO_STD_HINT = (
+    "lerobot 0.5 and older write 0 here because squares overflow in 8 bits: recompute the "
+    "statistics before training"
+)
+
+
+def check_statistics(evidence: Evidence, log: Result) -> str:
+    """The statistics of numbers, of the dataset and of each episode, against recomputation."""
+    if evidence.num_episodes == 0:
+        return "no rows"
+    if not evidence.stats:
+        log.error("meta/stats.json is missing or cannot be read")
+    checked = 0
+    for key, feature in evidence.features.items():
+        if feature["dtype"] in NOT_NUMBERS or len(feature["shape"]) != 1:
+            continue
+        try:
+            values = evidence.column(key).astype(np.float64)
+        except UnavailableError:
+            continue
+        checked += 1
+        faults = []
+        if evidence.stats:
+            stored = evidence.stats.get(key)
+            faults += [(None, f"meta/stats.json, {key}", f) for f in _stats_faults(stored, values)]
+        faults += _episode_stats_faults(evidence, key, values)
+        _report_stats(key, faults, log)
+    return f"{checked} features recomputed"
+
+
+def _report_stats(key: str, faults: list[tuple[int | None, str, str]], log: Result) -> None:
+    """One finding for each place; one warning for a feature that lerobot leaves stale."""
+    by_place: dict[str, list[tuple[int | None, str]]] = {}
+    for episode, place, fault in faults:
+        by_place.setdefault(place, []).append((episode, fault))
+    for place, found in by_place.items():
+        episode, fault = found[0]
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        if key in STALE_IN_LEROBOT:
+            more = f" ({len(by_place)} such); lerobot's own tools leave these statistics stale"
+            log.warning(f"{place}: {fault}{more}", episode)
+            return
+        log.error(f"{place}: {fault}{more}", episode)
+
+
+def _stats_faults(stored: Any, values: np.ndarray) -> Iterator[str]:
+    if not isinstance(stored, dict):
+        yield "there are no statistics"
+        return
+    want = {
+        "min": values.min(0),
+        "max": values.max(0),
+        "mean": values.mean(0),
+        "std": values.std(0),
+    }
+    scale = np.abs(values).max(0)
+    for name, numbers in want.items():
+        got = array(stored.get(name))
+        if got is None or got.size != numbers.size:
+            yield f"{name} has {0 if got is None else got.size} values, expected {numbers.size}"
+        elif (bad := _off(name, got.ravel(), numbers, scale)) is not None:
+            yield f"{name}[{bad}] is {got.ravel()[bad] + 0:.6g}, recomputed {numbers[bad]:.6g}"
+    count = array(stored.get("count"))
+    if count is None or count.size != 1 or count.ravel()[0] != len(values):
+        yield f"count is {stored.get('count')}, expected [{len(values)}]"
+    yield from _quantile_faults(stored, scale)
+
+
+def _off(name: str, got: np.ndarray, want: np.ndarray, scale: np.ndarray) -> int | None:
+    """The first number that is off.
+
+    lerobot sums squares in float32, hence the wider margin of std.
+    """
+    margin = (2e-3 if name == "std" else 1e-4) * scale + 1e-6
+    bad = np.flatnonzero(~(np.abs(got - want) <= margin) & np.isfinite(want))
+    return int(bad[0]) if bad.size else None
+
+
+def _quantile_faults(stored: dict[str, Any], scale: np.ndarray | float) -> Iterator[str]:
+    ladder = [(n, array(stored.get(n))) for n in ("min", *stats.QUANTILES, "max") if n in stored]
+    for (low, a), (high, b) in zip(ladder, ladder[1:], strict=False):
+        if a is None or b is None or a.size != b.size:
+            continue
+        margin = 1e-3 * np.asarray(scale).ravel() + 1e-6
+        if not (a.ravel() <= b.ravel() + margin).all():
+            yield f"{low} is above {high}, expected rising quantiles"
+
+
+def _episode_stats_faults(
+    evidence: Evidence, key: str, values: np.ndarray
+) -> list[tuple[int | None, str, str]]:
+    """Episode, place and fault of the statistics in meta/episodes; there may be none of them."""
+    try:
+        stored = _stored_columns(evidence, key)
+        spans = evidence.spans if stored else []
+    except UnavailableError as error:
+        return [(None, f"meta/episodes, {key}", str(error))]
+    faults: list[tuple[int | None, str, str]] = []
+    for i, (begin, end) in enumerate(spans):
+        own = {name: column[i] for name, column in stored.items()}
+        place = f"meta/episodes, episode {i}, {key}"
+        faults += [(i, place, fault) for fault in _stats_faults(own, values[begin:end])]
+    return faults
+
+
+def _stored_columns(evidence: Evidence, key: str) -> dict[str, np.ndarray]:
+    """The columns stats/<key>/* of meta/episodes, each (episodes, size)."""
+    names = ("min", "max", "mean", "std", "count", *stats.QUANTILES)
+    present = [n for n in names if f"stats/{key}/{n}" in evidence.episode_table.column_names]
+    if present and (missing := sorted({"min", "max", "mean", "std", "count"} - set(present))):
+        raise UnavailableError(f"there are no columns stats/{key}/ for {missing}")
+    return {n: evidence.episode_column(f"stats/{key}/{n}") for n in present}
+
+
+def check_image_statistics(evidence: Evidence, log: Result, camera: str) -> str:
+    """The statistics of a camera against the decoded pictures."""
+    if evidence.num_episodes == 0:
+        return "no pictures"
+    if evidence.features[camera]["shape"][-1] != 3 or is_depth(evidence.features[camera]):
+        raise UnavailableError("it shows no colours")
+    try:
+        columns = _stored_columns(evidence, camera)
+    except UnavailableError as error:
+        log.error(f"meta/episodes: {error}")
+        columns = {}
+    per_episode = {i: s.image_stats for i, s in evidence.scan(camera).episodes.items()}
+    zero_bug = "std" in columns and not columns["std"].any()
+    total, worst = None, 0.0
+    # Every fourth pixel, from the corner on, lies up to 1.5 pixels off the middle of the picture.
+    margin = IMAGE_MEAN_MARGIN + 1.5 / min(evidence.features[camera]["shape"][:2])
+    for i, seen in sorted(per_episode.items()):
+        if seen is None:
+            continue
+        total = stats.fold(total, seen)
+        own = {name: column[i].reshape(-1, 1, 1) for name, column in columns.items()}
+        if columns and not zero_bug:
+            for fault in _image_faults(own, seen, margin, not own["std"].any()):
+                log.error(f"meta/episodes, episode {i}: {fault}", i)
+            worst = max(worst, float(np.abs(own["mean"] - seen["mean"]).max()))
+    if zero_bug:
+        log.error(f"meta/episodes: std is 0 in every episode; {ZERO_STD_HINT}")
+    if total is None:
+        raise UnavailableError("no picture could be decoded")
+    complete = all(seen is not None for seen in per_episode.values())
+    for fault in _image_faults(evidence.stats.get(camera), total, margin, zero_bug, complete):
+        log.error(f"meta/stats.json: {fault}")
+    return f"largest difference of an episode's mean {worst:.4f}" if columns else "no episodes'"
+
+
+def _image_faults(
+    stored: Any, seen: stats.Stats, margin: float, zero_bug: bool, complete: bool = True
+) -> Iterator[str]:
+    if not isinstance(stored, dict):
+        yield "there are no statistics of the pictures"
+        return
+    arrays = {n: array(stored.get(n)) for n in ("min", "max", "mean", "std")}
+    for name, value in arrays.items():
+        if value is None or value.shape != (3, 1, 1):
+            found = None if value is None else value.shape
+            yield f"{name} has shape {found}, expected (3, 1, 1)"
+            return
+    good = {n: v for n, v in arrays.items() if v is not None}
+    top = max(float(v.max()) for v in good.values())
+    if top > 1 + 1e-6 or min(float(v.min()) for v in good.values()) < -1e-6:
+        yield f"values go up to {top:.4g}, expected all within [0, 1]"
+        return
+    yield from _quantile_faults(stored, 1.0)
+    count = array(stored.get("count"))
+    if count is None or count.size != 1 or not count.ravel()[0] > 0:
+        yield f"count is {stored.get('count')}, expected the number of pictures"
+    if complete:
+        yield from _image_values_faults(good, seen, margin, zero_bug)
+
+
+def _image_values_faults(
+    stored: dict[str, np.ndarray], seen: stats.Stats, margin: float, zero_bug: bool
+) -> Iterator[str]:
+    if np.abs(stored["mean"] - seen["mean"]).max() > margin:
+        yield f"mean is {_rgb(stored['mean'])}, decoded pictures give {_rgb(seen['mean'])}"
+    zero = zero_bug or not stored["std"].any()
+    off = np.abs(stored["std"] - seen["std"]) > IMAGE_STD_MARGIN
+    if not zero:  # lerobot 0.6 sums squares in float32, which adds up to some per cent of them
+        squares = seen["mean"] ** 2 + seen["std"] ** 2
+        off &= np.abs(stored["std"] ** 2 - seen["std"] ** 2) > IMAGE_SQUARES_MARGIN * squares
+    if off.any():
+        hint = f"; {ZERO_STD_HINT}" if zero else ""
+        yield f"std is {_rgb(stored['std'])}, decoded pictures give {_rgb(seen['std'])}{hint}"
+    # The stored ones may come from fewer pixels, so they may miss what only a few pixels show.
+    wide = IMAGE_EXTREME_MARGIN
+    if (stored["min"] < seen["min"] - wide).any() or (stored["min"] > seen["q01"] + wide).any():
+        yield f"min is {_rgb(stored['min'])}, decoded pictures give {_rgb(seen['min'])}"
+    if (stored["max"] > seen["max"] + wide).any() or (stored["max"] < seen["q99"] - wide).any():
+        yield f"max is {_rgb(stored['max'])}, decoded pictures give {_rgb(seen['max'])}"
+
+
+def _rgb(value: np.ndarray) -> list[float]:
+    return np.round(value.ravel(), 3).tolist()

@@ -1,0 +1,365 @@
+"""A dataset as the checks see it, read piece by piece."""
+
+import json
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pp_recorder.checks.findings import UnavailableError, first_line
+from pp_recorder.checks.video_scan import CameraScan, scan_file
+from pp_recorder.dataset.reader import (
+    COLLECTION_PATH,
+    FORMAT_VERSION,
+    INFO_PATH,
+    STATS_PATH,
+    Dataset,
+    DatasetError,
+    to_array,
+)
+
+NOT_NUMBERS = ("video", "image", "string", "language")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The parquet files of a folder.
+
+    Attributes:
+        table: All rows of the readable ones, or None.
+        files: Name and number of rows of each readable one.
+        errors: What is wrong with the others.
+    """
+
+    table: pa.Table | None
+    files: list[tuple[str, int]]
+    errors: list[str]
+
+
+class Evidence:
+    """A dataset, read piece by piece, so that a broken piece does not hide the others.
+
+    Args:
+        root: The directory of the dataset.
+
+    Raises:
+        DatasetError: There is no `info.json` from which anything could be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.info = _read_info(root)
+        declared = self.info["features"]
+        self.features = {k: f for k, f in declared.items() if not feature_fault(k, f)}
+        self.fps = self.info.get("fps", 0) if is_number(self.info.get("fps")) else 0
+        self.num_episodes = count(self.info.get("total_episodes"))
+        self.num_frames = count(self.info.get("total_frames"))
+        self.cameras = [k for k, f in self.features.items() if f["dtype"] == "video"]
+        self._scans: dict[str, CameraScan] = {}
+        self._columns: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def data(self) -> Tables:
+        """The rows of all frames, also those beyond the counted ones."""
+        return _read_tables(self.root, "data")
+
+    @cached_property
+    def episode_tables(self) -> Tables:
+        """The rows of all episodes, also those beyond the counted ones."""
+        return _read_tables(self.root, "meta/episodes")
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The rows of the counted frames."""
+        if self.data.table is None:
+            raise UnavailableError("the data cannot be read")
+        return self.data.table.slice(0, self.num_frames)
+
+    @cached_property
+    def episode_table(self) -> pa.Table:
+        """The rows of the counted episodes."""
+        if self.episode_tables.table is None:
+            raise UnavailableError("the table of episodes cannot be read")
+        return self.episode_tables.table.slice(0, self.num_episodes)
+
+    @cached_property
+    def episodes(self) -> list[dict[str, Any]]:
+        """The rows of the counted episodes, without statistics."""
+        names = [c for c in self.episode_table.column_names if not c.startswith("stats/")]
+        return self.episode_table.select(names).to_pylist()
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """First row and row after the last of each counted episode, from their lengths."""
+        lengths = [count(row.get("length")) for row in self.episodes]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        if not lengths or min(lengths) < 1 or ends[-1] > self.table.num_rows:
+            raise UnavailableError("the episodes' lengths do not fit the rows")
+        return [(int(e) - n, int(e)) for e, n in zip(ends, lengths, strict=True)]
+
+    @cached_property
+    def collection(self) -> dict[str, Any]:
+        """What our recorder stored about how the dataset came about, or nothing."""
+        content = _read_json(self.root / COLLECTION_PATH)
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """The contents of `stats.json`; empty where there is none."""
+        content = _read_json(self.root / STATS_PATH)
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """The task strings by index."""
+        path = self.root / "meta/tasks.parquet"
+        try:
+            table = pq.ParquetFile(path).read()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UnavailableError("meta/tasks.parquet cannot be read") from error
+        name = next((n for n in table.column_names if n != "task_index"), None)
+        if name is None:
+            raise UnavailableError("meta/tasks.parquet has no texts")
+        return table.column(name).to_pylist()
+
+    def column(self, key: str) -> np.ndarray:
+        """A column of the counted rows, (frames, size).
+
+        Raises:
+            UnavailableError: There is none, or it does not hold numbers of one width.
+        """
+        if key not in self._columns:
+            self._columns[key] = _numbers(self.table, key)
+        return self._columns[key]
+
+    def episode_column(self, name: str) -> np.ndarray:
+        """A column of the counted episodes, (episodes, size).
+
+        Raises:
+            UnavailableError: There is none, or it does not hold numbers of one width.
+        """
+        return _numbers(self.episode_table, name)
+
+    def named(self, key: str, prefix: str) -> np.ndarray:
+        """The columns of a feature whose names begin with `prefix`, (frames, size)."""
+        names = feature_names(self.features.get(key, {}))
+        chosen = [k for k, name in enumerate(names) if name.startswith(prefix)]
+        if not chosen:
+            raise UnavailableError(f"{key} has no numbers called {prefix}*")
+        return self.column(key)[:, chosen]
+
+    def short(self, camera: str) -> str:
+        """The last part of a camera's name, if that is unambiguous."""
+        tail = camera.rsplit(".", 1)[-1]
+        return tail if sum(c.rsplit(".", 1)[-1] == tail for c in self.cameras) == 1 else camera
+
+    def scan(self, camera: str) -> CameraScan:
+        """One pass over the videos of a camera; a second call costs nothing."""
+        if camera not in self._scans:
+            self._scans[camera] = _scan_camera(self, camera)
+        return self._scans[camera]
+
+    @cached_property
+    def key_frames(self) -> dict[int, list[int]]:
+        """First, grasp, place and last frame of up to 12 episodes, evenly chosen."""
+        count = len(self.episodes)
+        chosen = np.unique(np.linspace(0, count - 1, min(12, count)).round().astype(int))
+        return {int(e): _key_frames(self, int(e)) for e in chosen}
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    """`info.json`, if it can be worked with at all."""
+    try:
+        return Dataset(root).info
+    except DatasetError as error:
+        reason = str(error)
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        reason = f"{root / INFO_PATH} cannot be read: {error}"
+    content = _read_json(root / INFO_PATH)
+    if not isinstance(content, dict) or content.get("codebase_version") != FORMAT_VERSION:
+        raise DatasetError(reason)
+    if not isinstance(content.get("features"), dict):
+        raise DatasetError(f"{root / INFO_PATH} declares no features")
+    return content
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _read_tables(root: Path, folder: str) -> Tables:
+    tables, files, errors = [], [], []
+    for path in sorted((root / folder).glob("*/*.parquet")):
+        name = path.relative_to(root).as_posix()
+        try:
+            table = pq.ParquetFile(path).read()
+        except (pa.ArrowInvalid, OSError) as error:
+            errors.append(f"{name} cannot be read: {first_line(error)}")
+            continue
+        tables.append(table)
+        files.append((name, table.num_rows))
+    if not files and not errors:
+        errors.append(f"there is no parquet file in {folder}/chunk-*/")
+    return Tables(_join(tables), files, errors)
+
+
+def _join(tables: list[pa.Table]) -> pa.Table | None:
+    if not tables:
+        return None
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowInvalid:
+        pass  # files by different programs may differ in a column's type: keep the others
+    joined = {}
+    for name in tables[0].column_names:
+        try:
+            parts = [t.select([name]) for t in tables]
+            joined[name] = pa.concat_tables(parts, promote_options="permissive").column(0)
+        except (pa.ArrowInvalid, KeyError):
+            continue
+    return pa.table(joined)
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    if name not in table.column_names:
+        raise UnavailableError(f"there is no column {name}")
+    column = table.column(name)
+    if column.null_count:
+        raise UnavailableError(f"the column {name} has {column.null_count} empty rows")
+    if pa.types.is_list(column.type) and len({len(v) for v in column}) > 1:
+        raise UnavailableError(f"the column {name} has not one width")
+    try:
+        values = to_array(column)
+    except (ValueError, pa.ArrowInvalid, NotImplementedError) as error:
+        raise UnavailableError(f"the column {name} has not one width") from error
+    if values.dtype.kind not in "biuf":
+        raise UnavailableError(f"the column {name} does not hold numbers")
+    return values
+
+
+def feature_fault(key: str, feature: Any) -> str:
+    """What is wrong with a feature's declaration, or ""."""
+    if not isinstance(feature, dict):
+        return f"feature {key} is declared as {feature!r}, expected a dictionary"
+    if missing := sorted({"dtype", "shape"} - set(feature)):
+        return f"feature {key} lacks {missing}"
+    shape = feature["shape"]
+    if not isinstance(feature["dtype"], str) or not isinstance(shape, list):
+        return f"feature {key} has dtype {feature['dtype']!r} and shape {shape!r}"
+    if not all(isinstance(n, int) and n > 0 for n in shape):
+        return f"feature {key} has shape {shape}, expected positive integers"
+    return ""
+
+
+def feature_names(feature: dict[str, Any]) -> list[str]:
+    """The names of a feature's numbers; empty where it has none."""
+    names = feature.get("names")
+    if isinstance(names, dict):
+        parts = [v if isinstance(v, list) else [v] for v in names.values()]
+        names = [name for part in parts for name in part]
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def is_depth(feature: dict[str, Any]) -> bool:
+    """Whether a camera shows depth, not colours."""
+    details = feature.get("info") or {}
+    return any(bool(details.get(k)) for k in ("video.is_depth_map", "is_depth_map"))
+
+
+def file_name(pattern: Any, **values: Any) -> str:
+    """A path pattern of `info.json`, filled in.
+
+    Raises:
+        UnavailableError: The pattern or a value is of no use.
+    """
+    try:
+        return string.Formatter().vformat(pattern, (), values)
+    except (LookupError, ValueError, TypeError) as error:
+        raise UnavailableError(f"the pattern {pattern!r} cannot be filled in") from error
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def count(value: Any) -> int:
+    """The value if it is a whole number above 0, else 0."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def array(value: Any) -> np.ndarray | None:
+    """The value as numbers, or None if it holds something else."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (ValueError, TypeError):
+        return None
+
+
+def by_episode(evidence: Evidence, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Row numbers as (episode, frames in it)."""
+    begins = np.array([begin for begin, _ in evidence.spans])
+    owners = np.searchsorted(begins, rows, side="right") - 1
+    for episode in np.unique(owners):
+        yield int(episode), rows[owners == episode] - begins[episode]
+
+
+def _key_frames(evidence: Evidence, episode: int) -> list[int]:
+    length = count(evidence.episodes[episode].get("length"))
+    grasp, place = length // 3, 2 * length // 3
+    try:
+        begin, end = evidence.spans[episode]
+        grip = evidence.named("action", "action_gripper")[begin:end, 0]
+    except UnavailableError:
+        grip = np.zeros(0)
+    if grip.size and np.ptp(grip) > 0:
+        closed = np.abs(grip - grip[0]) > np.ptp(grip) / 2  # it starts open
+        changes = np.flatnonzero(np.diff(closed))
+        if len(changes) >= 2:
+            grasp, place = int(changes[0]) + 1, int(changes[-1]) + 1
+    return [0, grasp, place, max(length - 1, 0)]
+
+
+def _scan_camera(evidence: Evidence, camera: str) -> CameraScan:
+    if not evidence.fps:
+        raise UnavailableError("fps is not known")
+    by_file: dict[str, list[int]] = {}
+    for episode in range(len(evidence.episodes)):
+        by_file.setdefault(video_name(evidence, camera, episode), []).append(episode)
+    scan = CameraScan([], {})
+    for name, members in by_file.items():
+        spans = {e: video_span(evidence, camera, e) for e in members}
+        spans = dict(sorted(spans.items(), key=lambda item: item[1][0]))
+        file, episodes = scan_file(evidence.root, name, spans, evidence.fps, evidence.key_frames)
+        scan.files.append(file)
+        scan.episodes.update(episodes)
+    return scan
+
+
+def video_name(evidence: Evidence, camera: str, episode: int) -> str:
+    """The file that holds an episode's pictures, below the dataset's directory."""
+    row = evidence.episodes[episode]
+    where = {key: row.get(f"videos/{camera}/{key}") for key in ("chunk_index", "file_index")}
+    return file_name(evidence.info.get("video_path"), video_key=camera, **where)
+
+
+def video_span(evidence: Evidence, camera: str, episode: int) -> tuple[float, float]:
+    """Begin and end in s of an episode in its video file.
+
+    Raises:
+        UnavailableError: The table of episodes has none.
+    """
+    row = evidence.episodes[episode]
+    begin, end = (row.get(f"videos/{camera}/{side}_timestamp") for side in ("from", "to"))
+    if begin is None or end is None:
+        raise UnavailableError(f"episode {episode} has no times for {camera}")
+    return float(begin), float(end)

@@ -1,0 +1,131 @@
+"""Puts a dataset on the Hugging Face Hub, with a card. Needs the extra [hub].
+
+Example: pp-push datasets/pick_place me/franka-pick-place
+"""
+
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pp_recorder.command_line import folder
+from pp_recorder.dataset.reader import FORMAT_VERSION, Dataset, DatasetError
+
+# The older names are hard links to the same videos; a copy of each would double the upload.
+IGNORED = ["videos/**/episode_*.mp4", ".lock", ".unfinished/**"]
+
+
+def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> str:
+    """Uploads a dataset and returns its address.
+
+    LeRobot finds a dataset on the Hub by a tag that names its format, so that is set too.
+
+    Args:
+        root: The dataset.
+        repo_id: "user/name".
+        private: Whether others may not see it.
+        api: A `huggingface_hub.HfApi`; default: one with the user's stored token.
+
+    Raises:
+        DatasetError: It is not a dataset, or it is empty.
+        ImportError: huggingface_hub is not installed.
+    """
+    dataset = Dataset(root)
+    if dataset.num_episodes == 0:
+        raise DatasetError(f"{root} holds no episode; nothing was uploaded")
+    card = make_card(dataset, repo_id)
+    if api is None:
+        api = _make_api()
+    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    api.upload_folder(
+        repo_id=repo_id, repo_type="dataset", folder_path=str(root), ignore_patterns=IGNORED
+    )
+    api.upload_file(
+        repo_id=repo_id, repo_type="dataset", path_or_fileobj=card.encode(),
+        path_in_repo="README.md",
+    )  # fmt: skip
+    api.create_tag(repo_id, tag=FORMAT_VERSION, repo_type="dataset", exist_ok=True)
+    return f"https://huggingface.co/datasets/{repo_id}"
+
+
+def make_card(dataset: Dataset, repo_id: str) -> str:
+    """The dataset's README for the Hub, in Markdown with its YAML header."""
+    tasks = sorted({task for entry in dataset.episodes for task in entry["tasks"]})
+    rows = [
+        f"| `{key}` | {f['dtype']} | {' x '.join(map(str, f['shape']))} |"
+        for key, f in dataset.features.items()
+    ]
+    successes = [entry.get("episode/success") for entry in dataset.episodes]
+    outcome = "" if None in successes else f", {sum(map(bool, successes))} of them successful"
+    return f"""---
+license: apache-2.0
+task_categories:
+- robotics
+tags:
+- LeRobot
+configs:
+- config_name: default
+  data_files: data/*/*.parquet
+---
+
+# {repo_id.rpartition("/")[2]}
+
+{dataset.num_episodes} episodes{outcome}, {dataset.num_frames} frames at {dataset.fps} Hz.
+Robot: {dataset.info["robot_type"]}. Task: {", ".join(tasks)}. LeRobot format {FORMAT_VERSION}.
+
+```python
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+dataset = LeRobotDataset("{repo_id}")
+```
+
+| feature | type | shape |
+|---|---|---|
+{chr(10).join(rows)}
+
+How it was collected (configuration, seed, versions, camera intrinsics and poses) is in
+`meta/collection.json`.
+"""
+
+
+def require_library() -> None:
+    """Checks that a dataset can be uploaded.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+    """
+    if find_spec("huggingface_hub") is None:
+        raise ImportError(
+            "uploading needs huggingface_hub; try \"pip install 'franka-pick-place[hub]'\""
+        )
+
+
+def _make_api() -> Any:
+    require_library()
+    from huggingface_hub import HfApi  # pyright: ignore[reportMissingImports]
+
+    return HfApi()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="pp-push",
+        description="Uploads a dataset to the Hugging Face Hub.",
+        epilog="Example: pp-push datasets/pick_place me/franka-pick-place",
+    )
+    parser.add_argument("dataset", type=folder)
+    parser.add_argument("repo_id", help="user/name")
+    parser.add_argument("--private", action="store_true")
+    args = parser.parse_args(argv)
+    try:
+        print(push(args.dataset, args.repo_id, args.private))
+    except (DatasetError, ImportError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

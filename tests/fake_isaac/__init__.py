@@ -1,0 +1,290 @@
+"""A stand-in for Isaac Sim's Python modules, to exercise the backend where Isaac Sim can't run.
+
+What a test with it proves: the backend calls only what the chosen version has, with arguments that
+the version accepts (every class, function and signature is generated from `isaac_api.json`, which
+was recorded from Isaac Sim's sources); it calls in an order that the sources allow; it survives the
+quirks and faults that are modelled here; and what it authors on the stage, a real one, means what
+was intended: a wrongly written grasp joint visibly moves the object.
+
+What it does not prove: anything about PhysX or RTX, whose places a first-order lag and painted
+squares take (`isaac_standin_physics`). Nor is it certain that the recorded sources are what an
+installation holds, or that the modelled quirks are all there are.
+
+A name without a behaviour in `isaac_standin_models` checks its arguments and then raises
+NotImplementedError. Only `carb.settings` is written by hand, without a recorded signature.
+"""
+
+import ast
+import inspect
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from pxr import Usd
+
+from tests.fake_isaac.models import ASSET_ROOT, MODELS, Functions
+from tests.fake_isaac.models import ProcessEnded as ProcessEnded
+from tests.fake_isaac.physics import Physics
+
+RECORDS = json.loads(Path(__file__).with_name("isaac_api.json").read_text())["records"]
+VERSIONS = ("4.5.0", "5.0.0", "5.1.0", "6.0.1")
+
+_BEFORE_START = ("isaacsim", "isaacsim.simulation_app")
+_UPDATES_TO_LOAD = 5
+_WARM_UP_STEPS = 2  # that Isaac takes whenever physics starts
+
+
+@dataclass
+class StandIn:
+    """Isaac Sim's modules, for as long as the context lasts.
+
+    Attributes:
+        version: One of `VERSIONS`.
+        assets_root: What `get_assets_root_path` finds.
+        frame_lag: How many renders it takes until a picture shows what has changed.
+        warmup_renders: Renders after a camera's initialisation that give no picture.
+        attachment_works: Ways of switching on a joint that physics notices: "toggle" of one that
+            was there at the last hard reset, "recreate" of one that was defined since.
+        assets_reachable: False as without a network.
+        missing_extensions: Extensions that are not installed.
+        disabled_extensions: Extensions whose modules can't be imported before `enable_extension`.
+        black_frames: All pictures are black.
+        never_a_frame: There are no pictures.
+        gains_ignored: The robot has gains of 80 and 4, whatever is set.
+        reset_forgets_gains: A reset restores the gains of the first initialisation, as Isaac's
+            documentation says; by its sources it restores those of the last `set_gains`.
+        tensor_views_break_on_recreate: The joints can't be read once a joint prim was defined while
+            physics ran.
+        calls: Every call: qualified name, and the arguments that were given.
+        warnings: What Isaac logs as a warning where it ignores a call.
+        leaked_annotators: Annotators that repeated `Camera.initialize` left behind.
+        leaked_arguments: The part of the command line that the application handed to Kit.
+    """
+
+    version: str
+    assets_root: Path
+    _: KW_ONLY
+    frame_lag: int = 1
+    warmup_renders: int = 3
+    attachment_works: tuple[str, ...] = ("toggle", "recreate")
+    assets_reachable: bool = True
+    missing_extensions: tuple[str, ...] = ()
+    disabled_extensions: tuple[str, ...] = ()
+    black_frames: bool = False
+    never_a_frame: bool = False
+    gains_ignored: bool = False
+    reset_forgets_gains: bool = False
+    tensor_views_break_on_recreate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise ValueError(f"version must be one of {VERSIONS}, got {self.version!r}")
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.warnings: list[str] = []
+        self.leaked_annotators = 0
+        self.leaked_arguments: list[str] = []
+        self.settings: dict[str, Any] = {ASSET_ROOT: str(self.assets_root)}
+        self.app: Any = None
+        self.world: Any = None
+        self.cameras: list[Any] = []
+        self.physics_hz, self.rendering_dt = 60, 1.0 / 60.0
+        self.time, self.steps = 0.0, 0
+        self.functions = Functions(self)
+        self.modules = self._generate()
+
+    def __enter__(self) -> "StandIn":
+        self._temporary = tempfile.TemporaryDirectory()
+        self.folder = folder = Path(self._temporary.name)
+        (folder / "VERSION").write_text(f"{self.version}-rc.36+release.19112.f59b3005.gl\n")
+        paths = {"ISAAC_PATH": folder, "CARB_APP_PATH": folder / "kit", "EXP_PATH": folder / "apps"}
+        self._environment = {name: os.environ.get(name) for name in paths}
+        os.environ.update({name: str(path) for name, path in paths.items()})
+        self._on_interrupt = signal.getsignal(signal.SIGINT)
+        self._install(lambda module: module in _BEFORE_START)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.app is not None and self.playing:
+            self.physics.stop()
+        for name in [n for n in sys.modules if n.split(".")[0] in ("isaacsim", "omni", "carb")]:
+            del sys.modules[name]
+        for name, value in self._environment.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        self._temporary.cleanup()
+
+    @property
+    def playing(self) -> bool:
+        return self.physics.playing
+
+    def start(self, settings: dict[str, Any]) -> None:
+        """What the application's start does: modules become importable, a stage is there."""
+        self.settings |= settings
+        absent = (*self.missing_extensions, *self.disabled_extensions)
+        self._install(lambda module: not _is_part(module, absent))
+        values = SimpleNamespace(get=self.settings.get, set=self.settings.__setitem__)
+        self._add_module("carb.settings", {"get_settings": lambda: values})
+        self.functions.create_new_stage()
+
+    def enable(self, extension: str) -> bool:
+        """Makes an extension's modules importable, if it is installed."""
+        self._install(
+            lambda m: _is_part(m, (extension,)) and not _is_part(m, self.missing_extensions)
+        )
+        return extension not in self.missing_extensions
+
+    def open(self, stage: Usd.Stage) -> bool:
+        """Makes this the current stage, which ends the World of another."""
+        if self.world is not None and self.playing:
+            self.physics.stop()
+        self.stage, self.world, self.cameras = stage, None, []
+        self.physics = Physics(stage, self.attachment_works, self.tensor_views_break_on_recreate)
+        self.loading = _UPDATES_TO_LOAD
+        return True
+
+    def update(self, simulate: bool = True) -> None:
+        """One frame of the application: physics for one rendering period, then pictures."""
+        self.loading = max(0, self.loading - 1)
+        if simulate and self.playing:
+            for _ in range(max(int(self.rendering_dt * self.physics_hz), 1)):
+                self.advance()
+        for camera in self.cameras:
+            camera.expose()
+
+    def advance(self) -> None:
+        """One physics step."""
+        self.physics.step(1.0 / self.physics_hz)
+        self.time += 1.0 / self.physics_hz
+        self.steps += 1
+
+    def play(self) -> None:
+        """Starts physics from what the stage holds."""
+        if not self.playing:
+            if "cuda" in self.world.device:
+                raise NotImplementedError("the stand-in computes on the CPU")
+            self.physics.start()
+            if self.gains_ignored:
+                self.physics.kp[:], self.physics.kd[:] = 80.0, 4.0
+            for _ in range(_WARM_UP_STEPS):
+                self.advance()
+        self.update(simulate=False)
+
+    def stop(self) -> None:
+        """Ends physics; the stage is as it was before."""
+        if self.playing:
+            self.physics.stop()
+            self.time, self.steps = 0.0, 0
+        self.update(simulate=False)
+
+    def new(self, name: str, **attributes: Any) -> Any:
+        """An instance of a generated class that did not go through its constructor."""
+        made = next(names[name] for names in self.modules.values() if name in names)
+        instance = object.__new__(made)
+        instance.model = MODELS[name](self, instance)
+        instance.model.__dict__.update(attributes)
+        return instance
+
+    def _install(self, wanted: Callable[[str], bool]) -> None:
+        for name in filter(wanted, self.modules):
+            self._add_module(name, self.modules[name])
+
+    def _add_module(self, name: str, contents: dict[str, Any]) -> None:
+        parent, _, last = name.rpartition(".")
+        if parent and parent not in sys.modules:
+            self._add_module(parent, {})
+        module = sys.modules.setdefault(name, ModuleType(name))
+        module.__path__ = []  # a package, so that a missing part raises ModuleNotFoundError
+        module.__dict__.update(contents)
+        if parent:
+            setattr(sys.modules[parent], last, module)
+
+    def _generate(self) -> dict[str, dict[str, Any]]:
+        """What each module of this version holds."""
+        modules: dict[str, dict[str, Any]] = defaultdict(dict)
+        bodies: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+        for module, qualname, kind, signatures in RECORDS:
+            parameters = next((p for versions, p in signatures if self.version in versions), None)
+            if parameters is None:
+                continue
+            call = self._call(qualname, kind, _signature(parameters))
+            owner, _, member = qualname.partition(".")
+            if kind == "function":
+                modules[module][owner] = call
+            else:
+                wrap = {"property": property, "classmethod": classmethod}.get(kind, lambda c: c)
+                bodies[module, owner][member or "__init__"] = wrap(call)
+        # A singleton: constructing it again gives the one that is there.
+        world = bodies["isaacsim.core.api", "World"]
+        world["__new__"] = lambda cls, *_, **__: self.world or object.__new__(cls)
+        for (module, owner), body in bodies.items():
+            modules[module][owner] = type(owner, (), {**body, "__module__": module})
+        modules["isaacsim"]["SimulationApp"] = modules["isaacsim.simulation_app"]["SimulationApp"]
+        return modules
+
+    def _call(self, qualname: str, kind: str, signature: inspect.Signature) -> Callable[..., Any]:
+        """What a caller of the name calls: checks and logs the arguments, then behaves."""
+        behave = self._behaviour(qualname, kind)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            instance, args = (None, args) if kind == "function" else (args[0], args[1:])
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{qualname}() of Isaac Sim {self.version}: {error}") from None
+            if kind != "property":
+                self.calls.append((qualname, dict(bound.arguments)))
+            if behave is None:
+                raise NotImplementedError(f"the stand-in has no behaviour for {qualname}")
+            bound.apply_defaults()
+            return behave(instance, **bound.arguments)
+
+        return call
+
+    def _behaviour(self, qualname: str, kind: str) -> Callable[..., Any] | None:
+        """What the name does, given the instance and the arguments by their recorded names."""
+        owner, _, member = qualname.partition(".")
+        model = Functions if kind == "function" else MODELS.get(owner)
+        if not hasattr(model, member or owner if kind != "class" else "construct"):
+            return None
+        if kind == "function":
+            return lambda _, **given: getattr(self.functions, owner)(**given)
+        if kind == "class":
+            return lambda instance, **given: self._construct(instance, owner, given)
+        if kind == "classmethod":
+            return lambda _, **given: getattr(model, member)(self, **given)
+        if kind == "property":
+            return lambda instance: getattr(instance.model, member)
+        return lambda instance, **given: getattr(instance.model, member)(**given)
+
+    def _construct(self, instance: Any, owner: str, arguments: dict[str, Any]) -> None:
+        if instance is not self.world:
+            instance.model = MODELS[owner](self, instance)
+            instance.model.construct(**arguments)
+
+
+def _signature(parameters: list[list[Any]]) -> inspect.Signature:
+    def parameter(name: str, kind: str, default: str | None, required: bool) -> inspect.Parameter:
+        is_bare = required or default is None
+        value = inspect.Parameter.empty if is_bare else _value(str(default))
+        return inspect.Parameter(name, inspect._ParameterKind[kind], default=value)
+
+    return inspect.Signature([parameter(*each) for each in parameters])
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except ValueError:  # an expression, of which no behaviour needs the value
+        return text
+
+
+def _is_part(module: str, extensions: tuple[str, ...]) -> bool:
+    return any(f"{module}.".startswith(f"{name}.") for name in extensions)

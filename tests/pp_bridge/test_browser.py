@@ -1,0 +1,187 @@
+"""The page in a real browser: Debian's chromium, without a screen."""
+
+import importlib.util
+import re
+import shutil
+
+import pytest
+
+from tests.pp_bridge.server import HASTE, SMALL, BridgeServer
+from tests.pp_bridge.test_web_process import TOKEN
+
+if importlib.util.find_spec("playwright") is None:
+    pytest.skip("playwright is not installed: pip install '.[dev]'", allow_module_level=True)
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("there is no chromium: apt-get install chromium", allow_module_level=True)
+
+PATIENCE = 60_000  # ms
+MEANS = """() => [...document.querySelectorAll("#cameras video, #cameras img")].map((v) => {
+  const canvas = new OffscreenCanvas(16, 16).getContext("2d");
+  canvas.drawImage(v, 0, 0, 16, 16);
+  const data = canvas.getImageData(0, 0, 16, 16).data.filter((_, i) => i % 4 !== 3);
+  return data.reduce((a, b) => a + b) / data.length;
+})"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = ["--no-sandbox"]  # in a container Chromium's own lacks the rights it needs
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=options) as browser,
+    ):
+        yield browser
+
+
+@pytest.fixture
+def page(browser):
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+        assert errors == []
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with BridgeServer(tmp_path_factory.mktemp("root"), *SMALL) as running:
+        yield running
+
+
+def collect(page: Page, name: str, episodes: int) -> None:
+    """Fills the form in, by what a screen reader calls its fields."""
+    page.get_by_label("Dataset", exact=True).fill(name)
+    page.get_by_label("Episodes", exact=True).fill(str(episodes))
+    if not page.get_by_label("Keep").is_visible():
+        page.get_by_text("More", exact=True).click()
+    page.get_by_label("Keep").select_option(HASTE["keep"])
+    page.get_by_label("Steps per waypoint").fill(str(HASTE["steps_per_segment"]))
+    page.get_by_role("button", name="Collect data").click()
+
+
+def frames(page: Page) -> list[int]:
+    """How many pictures each camera has shown."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("#cameras video")]
+            .map((video) => video.getVideoPlaybackQuality().totalVideoFrames)"""
+    )
+
+
+def test_collect_watch_and_stop(server, page):
+    page.goto(server.address)
+    expect(page.locator("#transport")).to_have_text("Live by WebRTC.")
+    collect(page, "first", 2)
+    expect(page.locator("#state")).to_have_text("first is complete: 2 episodes.")
+    assert page.get_by_role("progressbar").evaluate("bar => bar.value") == 1
+    expect(page.locator("#last li")).to_have_count(2)
+    video = page.locator("#last video").first
+    page.get_by_role("button", name="Play episode 1").click()
+    expect(video).to_have_js_property("ended", True)
+
+    collect(page, "second", 1000)
+    expect(page.locator("#state")).to_contain_text("Collecting second:")
+    before = frames(page)
+    means = [page.evaluate(MEANS) for _ in range(20) if not page.wait_for_timeout(100)]
+    assert all(min(mean) > 5 for mean in means), "not black"
+    assert all(len({round(m[camera], 2) for m in means}) > 3 for camera in (0, 1)), "they move"
+    assert all(now > then for now, then in zip(frames(page), before, strict=True))
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#state")).to_contain_text("second was stopped; it holds")
+    page.get_by_role("button", name="Inspect second").click()
+    expect(page.get_by_role("row", name="second").get_by_role("status")).to_contain_text("SOUND:")
+
+
+def test_without_webrtc_there_are_jpegs(server, page):
+    page.add_init_script("delete window.RTCPeerConnection")
+    page.goto(server.address)
+    expect(page.locator("#transport")).to_have_text("Live by JPEG: WebRTC can't get through.")
+    expect(page.locator("#cameras img").first).to_have_js_property("naturalWidth", 64)
+    page.wait_for_function(f"() => Math.min(...({MEANS})()) > 5")  # fails where they stay black
+
+
+def test_errors_are_words(server, page):
+    (server.root / "taken").mkdir()
+    (server.root / "taken" / "something").touch()
+    page.goto(server.address)
+    collect(page, "taken", 1)
+    expect(page.get_by_role("alert").first).to_contain_text("exists and is not an empty directory")
+    collect(page, "free", 1)
+    expect(page.locator("#state")).to_have_text("free is complete: 1 episode.")
+    expect(page.locator("#error")).to_have_text("")
+
+
+def test_a_wrong_number_that_is_folded_away_is_shown(server, page):
+    page.goto(server.address)
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_role("button", name="Collect data")).to_be_enabled()
+    page.get_by_label("Seed").fill("")
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_label("Seed")).to_be_hidden()
+    page.get_by_role("button", name="Collect data").click()
+    expect(page.get_by_label("Seed")).to_be_focused()
+
+
+def test_the_keyboard_is_enough(server, page):
+    page.goto(server.address)
+    expect(page.get_by_role("button", name="Collect data")).to_be_enabled()
+    page.get_by_label("Dataset", exact=True).focus()
+    seen = []
+    for _ in range(7):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement === document.body"):
+            break  # past the last one
+        seen.append(page.evaluate("() => document.activeElement.id || document.activeElement.name"))
+        html = page.evaluate("() => document.activeElement.outerHTML.slice(0, 200)")
+        style = "() => getComputedStyle(document.activeElement).outlineStyle"
+        assert page.evaluate(style) != "none", html
+    assert seen[0] == "num_episodes"
+    assert "start" in seen
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_nothing_is_wider_than_the_screen(server, page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(server.address)
+    collect(page, "a-dataset-with-a-rather-long-name", 1)
+    button = page.get_by_role("button", name="Inspect a-dataset-with-a-rather-long-name")
+    expect(button).to_be_visible()
+    expect(page.locator("#transport")).to_contain_text("Live by")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    spilling = """() => [...document.querySelectorAll("section")]
+        .filter((section) => section.scrollWidth > section.clientWidth).map(({ id }) => id)"""
+    assert page.evaluate(spilling) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_that_shuts_somebody_out(server, page, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page.emulate_media(color_scheme=scheme)
+    page.goto(server.address)
+    collect(page, f"axe-{scheme}", 1)  # opens the folded part of the form too
+    expect(page.locator("#state")).to_contain_text(f"axe-{scheme} is complete")
+    expect(page.get_by_role("button", name="Play episode 0")).to_be_visible()
+    collect(page, f"axe-{scheme}", 1)  # once more, for an error to show
+    expect(page.locator("#error")).to_contain_text("exists and is not an empty directory")
+    results = axe.run(page)
+    assert results.violations_count == 0, results.generate_report()
+
+
+def test_the_token_opens_the_page(browser, tmp_path):
+    variables = {"PP_BRIDGE_TOKEN": TOKEN}
+    with BridgeServer(tmp_path, *SMALL, variables=variables) as server, browser.new_page() as page:
+        page.goto(server.address)
+        field = page.get_by_label("The service's token")
+        field.fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_text("this is not the service's token")).to_be_visible()
+        field.fill(TOKEN)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        expect(page.locator("#transport")).to_have_text(re.compile("Live by"), timeout=PATIENCE)

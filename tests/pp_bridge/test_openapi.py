@@ -1,0 +1,46 @@
+"""The HTTP interface held to its own OpenAPI document."""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from pp_bridge.web_process import TOKEN_VARIABLE
+from tests.pp_bridge.server import SMALL, BridgeServer
+from tests.pp_bridge.test_web_process import TOKEN
+
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    variables = {TOKEN_VARIABLE: TOKEN}
+    with BridgeServer(tmp_path_factory.mktemp("root"), *SMALL, variables=variables) as running:
+        running.client.headers.update(HEADERS)
+        yield running
+
+
+def test_answers_are_as_documented(server):
+    document = schemathesis.openapi.from_url(f"{server.address}/openapi.json")
+    document = document.exclude(path_regex=r"\.mjpeg$")  # it never ends
+    operations = [result.ok() for result in document.get_all_operations()]
+    assert len(operations) >= 12
+    for operation in operations:
+
+        @given(case=operation.as_strategy())
+        @settings(
+            max_examples=10,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        def hold(case):
+            # A schema can't say that a name leads outside the root, or that a text is no offer.
+            case.call_and_validate(headers=HEADERS, excluded_checks=[positive_data_acceptance])
+            if server.status()["state"] == "collecting":
+                server.client.post("/collect/stop")
+
+        hold()
+        assert server.process.poll() is None

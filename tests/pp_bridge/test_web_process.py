@@ -1,0 +1,139 @@
+"""The bridge as a process: how it starts, who may use it, how it ends and what comes after."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from pp_bridge.__main__ import main
+from pp_bridge.web_process import TOKEN_VARIABLE
+from pp_recorder.dataset.reader import Dataset
+from tests.pp_bridge.server import PATIENCE, ROOT, SMALL, BridgeServer
+
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], f"put a token into the environment variable {TOKEN_VARIABLE}"),
+        (["--streaming-port", "80"], "must be from 1024 to 65528"),
+        (["--fps", "31"], "must divide the physics rate"),
+        (["--assets-root", "x"], "for --simulator isaacsim"),
+        (["--root", "/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--root", str(tmp_path / "datasets"), *options])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_token_that_can_be_guessed_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    with pytest.raises(SystemExit):
+        main(["--root", str(tmp_path)])
+    assert "at least 16 ASCII characters, got 6" in capsys.readouterr().err
+
+
+def test_a_taken_port_and_a_taken_root_are_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "pp_bridge", "--root", str(tmp_path), "--port", str(port)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert f"can't listen on 127.0.0.1 port {port}: Address already in use" in done.stderr
+
+
+def test_only_the_token_opens_the_service(tmp_path):
+    variables = {TOKEN_VARIABLE: TOKEN}
+    with BridgeServer(tmp_path, "--host", "0.0.0.0", *SMALL, variables=variables) as server:
+        client = server.client
+        assert client.get("/healthz").json()["status"] == "ok"
+        for path in ("/collect/status", "/datasets", "/metrics", "/live/cameras", "/live/x.mjpeg"):
+            assert client.get(path).status_code == 401, path
+        refused = client.post("/collect/start", json={"output_dir": "a", "num_episodes": 1})
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        for wrong in ("Bearer wrong-wrong-wrong-wrong", f"Basic {TOKEN}", "Bearer", "Bearer \xe4"):
+            headers = {"Authorization": wrong.encode("latin-1")}
+            assert client.get("/collect/status", headers=headers).status_code == 401, wrong
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        assert client.get("/collect/status", headers=right).status_code == 200
+        assert client.post("/session", json={"token": "wrong"}).status_code == 401
+        kept = client.post("/session", json={"token": TOKEN})
+        assert kept.status_code == 204
+        assert "HttpOnly" in kept.headers["set-cookie"]
+        assert "SameSite=strict" in kept.headers["set-cookie"]
+        assert client.get("/collect/status").status_code == 200, "by the cookie"
+        foreign = {"Origin": "http://evil.example"}
+        assert client.post("/collect/stop", headers=foreign).status_code == 403
+        assert TOKEN not in "".join(server.lines)
+
+
+def test_sigterm_leaves_a_valid_dataset_and_a_restart_goes_on(tmp_path):
+    with BridgeServer(tmp_path, *SMALL) as server:
+        server.start("set", num_episodes=1000)
+        finished = server.wait(lambda status: status["episodes"] >= 2)["episodes"]
+        assert server.end(signal.SIGTERM) == 0
+    held = Dataset(tmp_path / "set").num_episodes
+    assert held >= finished
+    assert not (tmp_path / "set" / ".unfinished").exists()
+    with BridgeServer(tmp_path, "--resume", *SMALL) as server:
+        status = server.wait(lambda status: status["episodes"] > held)
+        assert status["state"] == "collecting"
+        assert status["request"]["output_dir"] == "set"
+        server.client.post("/collect/stop")
+    assert Dataset(tmp_path / "set").num_episodes > held
+
+
+def test_kill_9_loses_nothing_finished_and_the_restart_reports_it(tmp_path):
+    with BridgeServer(tmp_path, *SMALL) as server:
+        server.start("set", num_episodes=1000)
+        finished = server.wait(lambda s: s["episodes"] >= 2 and s["frame"] > 0)["episodes"]
+        server.end(signal.SIGKILL)
+        assert is_silent(server.address), "the web's process ends with the other one"
+    with BridgeServer(tmp_path, *SMALL) as server:
+        status = server.status()
+        assert (status["state"], status["outcome"]) == ("idle", "interrupted")
+        assert status["request"]["output_dir"] == "set"
+        request = {**status["request"], "resume": True, "num_episodes": finished + 5}
+        resumed = server.client.post("/collect/start", json=request).json()
+        assert resumed["episodes"] >= finished
+        status = server.wait_until_idle()
+        assert (status["outcome"], status["episodes"]) == ("complete", finished + 5)
+        assert server.client.get("/datasets/set/report").json()["exit_status"] == 0
+
+
+def test_two_services_do_not_share_a_root(tmp_path):
+    with BridgeServer(tmp_path, *SMALL):
+        command = [sys.executable, "-m", "pp_bridge", "--root", str(tmp_path), "--port", "0"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert "another run is writing into" in done.stderr
+
+
+def test_the_service_ends_when_its_web_process_does(tmp_path):
+    with BridgeServer(tmp_path, *SMALL) as server:
+        server.start("set", num_episodes=1000)
+        os.kill(server.web_process, signal.SIGKILL)
+        assert server.process.wait(PATIENCE) == 1
+        assert server.wait_for_log("ended")["reason"].startswith("the web's process has ended")
+        assert Dataset(tmp_path / "set").num_episodes >= 0
+
+
+def is_silent(address: str) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(address + "/healthz")
+        except httpx.TransportError:
+            return True
+    return False

@@ -1,0 +1,506 @@
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from experts.diagnosis import failure_stage
+from pp_collect import evaluate as pp_evaluate
+from pp_recorder.evaluation.lerobot_policy import Checkpoint, CheckpointError, to_lerobot
+from pp_recorder.evaluation.metrics import Grid, Row, score, wilson_interval
+from pp_recorder.evaluation.runner import FunctionPolicy, RandomPolicy, Runner, Verdict
+from pp_recorder.parallel.processes import WorkerError, run_all
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(policy, *options):
+    return pp_evaluate.main(["--policy", policy, *map(str, options)])
+
+
+def result(tmp_path, policy, *options):
+    """Exit status and JSON of an evaluation."""
+    path = tmp_path / "result.json"
+    status = run(policy, "--json", path, *options)
+    return status, json.loads(path.read_text())
+
+
+def row(index=0, success=True, steps=100, distance=0.001, reason="", phase="", point=(0.5, 0.0)):
+    return Row(
+        index, 7, success, steps, steps / 30, distance, reason, phase, "cube", {"pick": point}, ""
+    )  # fmt: skip
+
+
+# What episodes come to
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_intervals_are_the_published_ones(successes, trials, low, high):
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize("trials", [1, 7, 200])
+def test_wilson_intervals_at_the_ends_have_a_closed_form(trials):
+    z2 = 1.959963984540054**2
+    assert wilson_interval(0, trials) == (0.0, pytest.approx(z2 / (trials + z2)))
+    assert wilson_interval(trials, trials) == (pytest.approx(trials / (trials + z2)), 1.0)
+
+
+def test_scores_fold_times_over_successes_and_distances_over_all():
+    rows = [row(steps=90), row(steps=120), row(steps=150), row(steps=400, success=False)]
+    rows = [row(k, r.success, r.steps, distance=k / 10) for k, r in enumerate(rows)]
+    scores = score(rows, Grid((0, 1), (0, 1)))
+    assert (scores.successes, scores.success_rate) == (3, 0.75)
+    assert (scores.steps_mean, scores.steps_median) == (120, 120)
+    assert scores.seconds_mean == pytest.approx(4.0)
+    assert scores.distance_median == pytest.approx(0.15)
+    assert scores.distance_p90 == pytest.approx(0.27)
+
+
+def test_failures_are_counted_by_reason_phase_and_region():
+    rows = [
+        row(point=(0.31, 0.29)),
+        row(success=False, reason="dropped", phase="carry", point=(0.31, 0.29)),
+        row(success=False, reason="dropped", phase="carry", point=(0.69, -0.29)),
+        row(success=False, reason="missed", phase="grasp", point=(0.9, -0.9)),
+    ]
+    scores = score(rows, Grid((0.3, 0.7), (-0.3, 0.3)))
+    assert list(scores.failures_by_reason.items()) == [("dropped", 2), ("missed", 1)]
+    assert scores.failures_by_phase == {"carry": 2, "grasp": 1}
+    assert scores.regions["pick"].episodes == [[0, 0, 2], [0, 0, 0], [2, 0, 0]]
+    assert scores.regions["pick"].successes == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    lines = scores.to_text().splitlines()
+    table = lines[lines.index("successes by pick (far rows first, left to the left)") + 1 :]
+    assert [line.split() for line in table] == [
+        ["-", "-", "0/2"],
+        ["-", "-", "-"],
+        ["1/2", "-", "-"],
+    ]
+
+
+def test_without_a_success_there_is_no_time():
+    scores = score([row(success=False, distance=None)], Grid((0, 1), (0, 1)))
+    assert scores.steps_mean is None
+    assert scores.distance_p90 is None
+    assert "time" not in scores.to_text()
+    json.dumps(scores.to_json(), allow_nan=False)
+
+
+def test_the_stage_of_a_failure():
+    def info(held, *unmet):
+        return {"is_grasped": held, "failures": list(unmet)}
+
+    start = info(False, "away_from_target", "arm_not_home")
+    assert failure_stage([start, start]) == "grasp"
+    assert failure_stage([start, info(True), info(True, "away_from_target")]) == "carry"
+    assert failure_stage([start, info(True, "still_held", "arm_not_home")]) == "release"
+    assert failure_stage([start, info(True), info(False, "arm_not_home")]) == "return"
+
+
+# Any environment
+
+
+def test_any_environment_will_do():
+    def judge(infos):
+        return Verdict(None, "fell", "balance", "", {})
+
+    env = gym.make("CartPole-v1")
+    runner = Runner(env, RandomPolicy(env.action_space), judge, seed=3, max_steps=1000)
+    first, again = runner.run(4), runner.run(4)
+    assert first.row == again.row
+    assert first.row.reason == "fell"
+    assert first.row.seconds == pytest.approx(first.row.steps / 50)
+    assert first.actions == again.actions
+    runner.close()
+
+
+def test_an_action_outside_a_discrete_space_is_a_mistake():
+    env = gym.make("CartPole-v1")
+    policy = FunctionPolicy(lambda observation: 5)
+    runner = Runner(env, policy, lambda infos: Verdict(None, "", "", "", {}), 3, 10)
+    assert runner.run(0).row.reason == "the action must be in Discrete(2), got a int"
+    runner.close()
+
+
+# The real environment
+
+
+def test_the_expert_succeeds(tmp_path, capsys):
+    status, report = result(tmp_path, "expert", "--num-episodes", 3, "--min-success", 1.0)
+    assert status == 0
+    scores = report["scores"]
+    assert (scores["successes"], scores["success_rate"]) == (3, 1.0)
+    assert 200 < scores["steps_median"] <= 270
+    assert scores["seconds_median"] == pytest.approx(scores["steps_median"] / 30)
+    assert scores["distance_p90"] < 0.01
+    assert sum(map(sum, scores["regions"]["pick"]["episodes"])) == 3
+    assert [r["reason"] for r in report["episodes"]] == [""] * 3
+    assert "success    3 of 3: 100.0% (95 % interval 43.9% to 100.0%)" in capsys.readouterr().out
+
+
+def test_random_actions_fail(tmp_path, capsys):
+    options = ["--num-episodes", 2, "--max-steps", 40]
+    status, report = result(tmp_path, "random", *options, "--min-success", 0.5)
+    assert status == 1
+    assert "below --min-success 50.0%" in capsys.readouterr().err
+    assert report["scores"]["failures_by_phase"] == {"grasp": 2}
+    assert [r["steps"] for r in report["episodes"]] == [40, 40]
+    assert result(tmp_path, "random", *options)[1] == report
+
+
+def test_actions_may_mean_something_else(tmp_path):
+    options = ["--num-episodes", 1, "--max-steps", 9, "--control-mode", "ee_delta"]
+    options += ["--obs-type", "goal", "--videos", tmp_path, "--resolution", "48x32"]
+    _, report = result(tmp_path, "random", *options)
+    assert report["episodes"][0]["steps"] == 9
+    assert report["control_mode"] == "ee_delta"
+    assert list(tmp_path.glob("*.mp4"))
+
+
+def test_objects_are_told_apart(tmp_path, capsys):
+    options = ["--num-episodes", 3, "--use-ycb", "--num-objects", 2, "--max-steps", 2]
+    _, report = result(tmp_path, "random", *options)
+    targets = [r["target"] for r in report["episodes"]]
+    assert len(set(targets)) > 1
+    assert report["scores"]["targets"][targets[0]] == [0, targets.count(targets[0])]
+    assert f"{targets[0]}\n" in capsys.readouterr().out
+    _, report = result(tmp_path, "random", *options, "--object", targets[0])
+    assert [r["target"] for r in report["episodes"]] == [targets[0]] * 3
+    assert report["object"] == targets[0]
+
+
+def test_a_class_and_a_function_are_policies(tmp_path):
+    assert run("tests.policies:Expert", "--num-episodes", 1, "--min-success", 1) == 0
+    _, report = result(tmp_path, "tests.policies:hold", "--num-episodes", 1, "--max-steps", 5)
+    assert report["episodes"][0]["error"] == ""
+
+
+def test_pictures_are_for_those_who_ask(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        "pp_env.sim.mujoco.simulator.MujocoSimulator.render",
+        lambda self, *what: drawn.append(what) or np.zeros((64, 64, 3), np.uint8),
+    )
+    options = ["--num-episodes", 1, "--max-steps", 3, "--resolution", 64, "--preset", "fast"]
+    run("random", *options)
+    assert not drawn
+    run("random", *options, "--obs-type", "pixels_agent_pos")
+    assert len(drawn) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nan", "the action must be finite, got NaN or infinity"),
+        ("short", "the action must have shape (8,), got (7,)"),
+        ("complex_", "the action must be of type float32, got complex64"),
+        ("none", "the action must be of type float32, got object"),
+        ("raises", "act raised ZeroDivisionError: by zero"),
+        ("leaves", "act raised SystemExit: enough"),
+        ("Hopeless", "reset raised KeyError: 'start'"),
+    ],
+)
+def test_what_a_policy_does_wrong_is_a_failed_episode(name, reason, tmp_path):
+    status, report = result(tmp_path, f"tests.policies:{name}", "--num-episodes", 2)
+    assert status == 0
+    assert report["scores"]["failures_by_reason"] == {reason: 2}
+    assert report["scores"]["errors"] == 2
+    assert report["episodes"][0]["steps"] == 0
+
+
+def test_a_mistake_halfway_spoils_only_its_episode(tmp_path):
+    status, report = result(tmp_path, "tests.policies:Forgetful", "--num-episodes", 5)
+    assert status == 0
+    assert {(r["success"], r["steps"]) for r in report["episodes"] if r["error"]} == {(False, 100)}
+    assert {r["success"] for r in report["episodes"] if not r["error"]} == {True}
+    assert report["scores"]["failures_by_phase"] == {"carry": report["scores"]["errors"]}
+
+
+def test_a_policy_that_only_does_wrong_is_given_up(capsys):
+    assert run("tests.policies:raises", "--num-episodes", 50) == 2
+    error = capsys.readouterr().err
+    assert "in each of the first 3 episodes, so the rest was not run" in error
+    assert "in act" in error
+    assert "ZeroDivisionError: by zero" in error
+
+
+# Several processes
+
+
+def test_the_numbers_do_not_depend_on_the_number_of_processes(tmp_path):
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    options = ["--num-episodes", 4, "--seed", 5]
+    assert run("tests.policies:Forgetful", *options, "--json", one) == 0
+    assert run("tests.policies:Forgetful", *options, "--json", two, "--workers", 2) == 0
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_an_episode_whose_process_dies_is_tried_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TEST_MARKER", str(tmp_path / "marker"))
+    options = ["--num-episodes", 2, "--max-steps", 3, "--workers", 2]
+    status, report = result(tmp_path, "tests.policies:dies_once", *options)
+    assert status == 0
+    assert report["scores"]["errors"] == 0
+    assert "died (SIGKILL); it is tried again" in capsys.readouterr().err
+
+
+def test_an_episode_whose_process_dies_twice_has_failed(tmp_path, capsys):
+    options = ["--num-episodes", 1, "--workers", 2]
+    status, report = result(tmp_path, "tests.policies:dies", *options)
+    assert status == 0
+    assert report["scores"]["failures_by_reason"] == {"its process died twice (SIGKILL)": 1}
+    assert capsys.readouterr().err.count("the process of episode 0 died (SIGKILL)") == 2
+
+
+def test_processes_that_cannot_begin(capsys):
+    assert run("tests.policies:dies_early", "--num-episodes", 2, "--workers", 2) == 2
+    assert "died before it could begin (SIGKILL)" in capsys.readouterr().err
+
+
+def test_what_is_wrong_before_the_first_episode_is_said_by_any_process(capsys):
+    assert run("tests.policies:no_policy", "--num-episodes", 2, "--workers", 2) == 2
+    assert "must return an object with reset" in capsys.readouterr().err
+
+
+class _UnsendableError(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+class _Breaks:
+    def run(self, index):
+        raise _UnsendableError("the scene broke", 2)
+
+    def close(self):
+        pass
+
+
+def test_an_error_of_the_environment_ends_the_evaluation():
+    with pytest.raises(TypeError):
+        pickle.loads(pickle.dumps(_UnsendableError("x", 2)))
+    with pytest.raises(WorkerError, match="_UnsendableError: the scene broke"):
+        list(run_all(_Breaks, range(3), 2, print))
+
+
+# Videos
+
+
+def test_failures_are_drawn(tmp_path):
+    small = ["--resolution", 64, "--preset", "fast", "--videos", tmp_path]
+    assert run("tests.policies:Forgetful", "--num-episodes", 4, "--seed", 5, *small) == 0
+    paths = sorted(tmp_path.glob("*.mp4"))
+    assert paths
+    assert {path.stem.split("_")[2] for path in paths} == {"failure"}
+    with av.open(str(paths[0])) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert np.shape(frames) == (100, 64, 128, 3)
+    assert np.abs(frames[-1].astype(int) - frames[0]).mean() > 5
+    high, wrist = frames[-1][:, :64].astype(int), frames[-1][:, 64:]
+    assert np.abs(high - wrist).mean() > 10
+
+
+@pytest.mark.parametrize(("which", "count"), [("all", 2), ("none", 0), ("failures", 0)])
+def test_which_episodes_are_drawn(which, count, tmp_path):
+    options = ["--resolution", 32, "--preset", "fast", "--videos", tmp_path, "--videos-of", which]
+    assert run("expert", "--num-episodes", 3, "--max-videos", 2, *options) == 0
+    assert len(list(tmp_path.glob("episode_*_success.mp4"))) == count
+
+
+def test_an_episode_without_a_step_has_no_video(tmp_path):
+    assert run("tests.policies:raises", "--num-episodes", 1, "--videos", tmp_path) == 0
+    assert not list(tmp_path.iterdir())
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("no_such_module:make", "there is no module 'no_such_module' in"),
+        ("tests.policies:no_such", "has no callable 'no_such', it has ["),
+        ("tests.policies:NUMBER", "has no callable 'NUMBER'"),
+        ("tests.policies:", "must be like my_module:make_policy"),
+        ("tests.policies:no_policy", "got 7"),
+        ("tests.policies:bad_maker", "LookupError: no weights"),
+    ],
+)
+def test_a_callable_that_is_none(policy, message, capsys):
+    assert run(policy, "--num-episodes", 1) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--policy", "no/such/folder"], "there is no such folder"),
+        (["--policy", "expert", "--num-episodes", "0"], "must be at least 1, got 0"),
+        (["--policy", "expert", "--seed", "-1"], "must not be negative, got -1"),
+        (["--policy", "expert", "--min-success", "90"], "must be from 0 to 1, got 90"),
+        (["--policy", "expert", "--control-mode", "ee_delta"], "are for --control-mode joint_pos"),
+        (["--policy", "expert", "--fps", "7"], "must divide the physics rate"),
+        (["--policy", "expert", "--json", "/"], "must be a file that can be written"),
+        ([], "the following arguments are required: --policy"),
+    ],
+)
+def test_options_that_are_wrong(options, message, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        pp_evaluate.main(options)
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_it_is_a_program_too(tmp_path):
+    (tmp_path / "mine.py").write_text("def make(env):\n    return lambda o: env.action_space.low\n")
+    command = [sys.executable, str(ROOT / "pp_evaluate.py"), "--policy", "mine:make"]
+    command += ["--num-episodes", "1", "--max-steps", "3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "success    0 of 1" in done.stdout
+
+
+# Checkpoints of LeRobot
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A folder that looks like one, for the state alone, without weights."""
+    folder = tmp_path / "checkpoints/last/pretrained_model"
+    folder.mkdir(parents=True)
+    config = {
+        "type": "act",
+        "input_features": {"observation.state": {"type": "STATE", "shape": [23]}},
+        "output_features": {"action": {"type": "ACTION", "shape": [8]}},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "policy_preprocessor.json").write_text('{"steps": []}')
+    (folder / "policy_postprocessor.json").write_text('{"steps": []}')
+    (folder / "model.safetensors").touch()
+    return folder
+
+
+def change(folder, name, **values):
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def image(width, height=None):
+    return {"type": "VISUAL", "shape": [3, height or width, width]}
+
+
+def test_a_checkpoint_without_lerobot(checkpoint, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lerobot", None)
+    assert run(str(checkpoint), "--num-episodes", 1) == 2
+    assert "try 'pip install lerobot'" in capsys.readouterr().err
+
+
+def test_a_checkpoint_for_another_robot(checkpoint, capsys):
+    features = {
+        "observation.state": {"type": "STATE", "shape": [14]},
+        "observation.images.top": image(96),
+    }
+    change(checkpoint, "config.json", input_features=features)
+    assert run(str(checkpoint), "--num-episodes", 1) == 2
+    error = capsys.readouterr().err
+    assert "does not fit this environment in ['observation.state', 'observation.images.top']" in (
+        error
+    )
+    assert "the policy has       action [8], observation.images.top [3, 96, 96]" in error
+    assert "observation.images.cam_high [3, 96, 96]" in error
+    assert "observation.state [23]" in error
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path, checkpoint, capsys):
+    with pytest.raises(SystemExit):
+        run(str(ROOT / "docs"))
+    assert "is no LeRobot checkpoint: it has no config.json" in capsys.readouterr().err
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks \['model.safetensors'\]"):
+        Checkpoint(tmp_path)
+    (checkpoint / "model.safetensors").touch()
+    (checkpoint / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+        Checkpoint(tmp_path)
+    (checkpoint / "config.json").write_text('{"type": "act"}')
+    with pytest.raises(CheckpointError, match="has no input_features"):
+        Checkpoint(tmp_path)
+
+
+def test_a_checkpoint_says_what_it_must_see(checkpoint):
+    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    pp_evaluate.settle(args)
+    assert (args.obs_type, args.resolution) == ("state", 512)
+    change(checkpoint, "config.json", input_features={"observation.images.cam_high": image(96)})
+    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    pp_evaluate.settle(args)
+    assert (args.obs_type, args.resolution) == ("pixels_agent_pos", 96)
+    change(checkpoint, "config.json", input_features={"observation.images.cam_high": image(96, 64)})
+    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    pp_evaluate.settle(args)
+    assert args.resolution == (96, 64)
+    truth = {"observation.environment_state": {"type": "ENV", "shape": [11]}}
+    change(checkpoint, "config.json", input_features=truth)
+    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
+    pp_evaluate.settle(args)
+    assert args.obs_type == "environment_state_agent_pos"
+
+
+def test_renamed_and_empty_cameras_fit(checkpoint):
+    features = {
+        "observation.images.base": image(32),
+        "observation.images.empty_camera_0": image(32),
+    }
+    change(checkpoint, "config.json", input_features=features)
+    space = gym.spaces.Dict(
+        {
+            "pixels": gym.spaces.Dict({"cam_high": gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)}),
+            "agent_pos": gym.spaces.Box(-1, 1, (23,)),
+        }
+    )
+    action = gym.spaces.Box(-1, 1, (8,))
+    with pytest.raises(CheckpointError, match=r"in \['observation.images.base'\]"):
+        Checkpoint(checkpoint).require_fitting(space, action)
+    rename = {"observation.images.cam_high": "observation.images.base"}
+    change(checkpoint, "policy_preprocessor.json", steps=[{"config": {"rename_map": rename}}])
+    Checkpoint(checkpoint).require_fitting(space, action)
+    with pytest.raises(CheckpointError, match=r"in \['action'\]"):
+        Checkpoint(checkpoint).require_fitting(space, gym.spaces.Box(-1, 1, (7,)))
+
+
+def test_observations_get_lerobots_names_and_shapes():
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[1, 2] = (255, 51, 0)
+    observation = {
+        "pixels": {"cam_high": picture},
+        "agent_pos": np.arange(3.0),
+        "environment_state": np.arange(2.0),
+    }
+    batch = to_lerobot(observation)
+    assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
+        "observation.images.cam_high": ((1, 3, 4, 6), np.float32),
+        "observation.state": ((1, 3), np.float32),
+        "observation.environment_state": ((1, 2), np.float32),
+    }
+    np.testing.assert_allclose(
+        batch["observation.images.cam_high"][0, :, 1, 2], (1, 0.2, 0), atol=1e-7
+    )
+    assert set(to_lerobot(np.zeros(23))) == {"observation.state"}
+    assert set(to_lerobot({"pixels": picture})) == {"observation.image"}
+
+
+def test_a_checkpoint_of_the_real_lerobot():
+    pytest.importorskip("lerobot", reason="'make check-lerobot' trains and evaluates one")
+    subprocess.run([sys.executable, str(ROOT / "tests/check_policy.py")], check=True)

@@ -1,0 +1,111 @@
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+import collect
+from pp_collect import replay
+from pp_env.config import YCB_OBJECTS, PickPlaceConfig, RenderConfig, from_dict
+from pp_recorder.dataset.compare import Comparison
+from pp_recorder.dataset.reader import Dataset
+from tests import crash
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets") / "recorded"
+    arguments = ["--num-episodes", "2", "--output", str(root)]
+    assert collect.main([*crash.OPTIONS, *arguments]) == 0
+    return root
+
+
+def falsify(root, target, name, change):
+    """A copy of a dataset in which one value of `meta/collection.json` differs."""
+    shutil.copytree(root, target)
+    path = target / "meta/collection.json"
+    stored = json.loads(path.read_text())
+    stored[name] = change(stored[name])
+    path.write_text(json.dumps(stored))
+    return target
+
+
+def test_recorded_actions_replay_bit_for_bit(dataset, capsys):
+    assert replay.replay_main([str(dataset)]) == 0
+    out = capsys.readouterr().out
+    assert "episode 1: equal bit for bit" in out
+    assert "2 of 2 episodes are equal" in out
+
+
+def test_another_scene_replays_otherwise(dataset, tmp_path, capsys):
+    def lighter(config):
+        config["object"]["mass"] = 0.05
+        return config
+
+    other = falsify(dataset, tmp_path / "other", "config", lighter)
+    assert replay.replay_main([str(other), "--episode", "0"]) == 1
+    assert "episode 0: differs in" in capsys.readouterr().out
+
+
+def test_other_versions_are_compared_with_a_tolerance(dataset, tmp_path, capsys):
+    other = falsify(dataset, tmp_path / "other", "machine", lambda _: "another")
+    assert replay.replay_main([str(other), "--episode", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["tolerance"] == 1e-3
+
+
+def test_replay_gives_new_pictures_without_collecting(dataset, tmp_path):
+    output = tmp_path / "sharp"
+    assert replay.replay_main([str(dataset), "--render", str(output), "--resolution", "96x64"]) == 0
+    old, new = Dataset(dataset), Dataset(output)
+    assert new.features["observation.images.cam_high"]["shape"] == [64, 96, 3]
+    assert new.table.equals(old.table)
+    assert sum(1 for _ in new.frames(1, "observation.images.cam_wrist")) == 180
+
+
+def test_episodes_are_made_again_from_their_seeds(dataset, capsys):
+    assert replay.reproduce_main([str(dataset)]) == 0
+    assert "2 of 2 episodes are equal" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "value"), [("noise_rad", 0.02), ("wander_rad", 0.3)])
+def test_another_expert_does_not_reproduce(dataset, tmp_path, capsys, name, value):
+    other = falsify(dataset, tmp_path / "other", name, lambda _: value)
+    assert replay.reproduce_main([str(other), "--episode", "1"]) == 1
+    assert "differs in action from frame 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("main", [replay.replay_main, replay.reproduce_main])
+def test_what_is_no_dataset_of_ours(main, dataset, tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "is not a directory" in capsys.readouterr().err
+    assert main([str(dataset), "--episode", "7"]) == 2
+    assert "episode must be from 0 to 1, got 7" in capsys.readouterr().err
+
+
+def test_new_pictures_need_a_place(dataset, capsys):
+    with pytest.raises(SystemExit):
+        replay.replay_main([str(dataset), "--preset", "pretty"])
+    assert "need --render OUT" in capsys.readouterr().err
+
+
+def test_a_nan_is_a_difference():
+    comparison = Comparison(0, 1.0)
+    comparison.add("action", 3, float("nan"))
+    assert comparison.differing == {"action": 3}
+
+
+def test_a_configuration_survives_json():
+    for objects in ((), YCB_OBJECTS):
+        config = PickPlaceConfig(render=RenderConfig(64, "fast"), objects=objects)
+        stored = json.loads(json.dumps(dataclasses.asdict(config)))
+        assert from_dict(PickPlaceConfig, stored) == config
+        hash(from_dict(PickPlaceConfig, stored))
+    with pytest.raises(ValueError, match=r"PickPlaceConfig has no \['sky'\]"):
+        from_dict(PickPlaceConfig, {"sky": "blue"})
+
+
+@pytest.mark.long
+def test_a_thousand_replays(tmp_path):
+    options = ["--num-episodes", "1000", "--no-cameras", "--keep", "all"]
+    assert collect.main(["--output", str(tmp_path / "set"), *options]) == 0
+    assert replay.replay_main([str(tmp_path / "set")]) == 0

@@ -1,0 +1,547 @@
+"""The Isaac Sim backend against a stand-in of Isaac's Python modules, and against the real one.
+
+The stand-in proves calls, order and error handling, not physics: see `isaac_standin.py`.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pxr import Usd, UsdGeom, UsdPhysics
+
+import collect
+from experts.pick_place import PickPlaceExpert
+from pp_collect import isaac_check
+from pp_env import panda
+from pp_env.config import (
+    HOME_JOINT_POS,
+    YCB_OBJECTS,
+    GraspConfig,
+    PickPlaceConfig,
+    RenderConfig,
+    TaskConfig,
+)
+from pp_env.env import PickPlaceEnv
+from pp_env.randomization import RANDOMIZATION_PRESETS
+from pp_env.sim import default_timing, leave, make_simulator
+from pp_env.sim.api import Command
+from pp_env.sim.isaac import app as isaac_app
+from pp_env.sim.isaac import usd_stage
+from pp_env.sim.isaac.app import IsaacSimError
+from pp_env.sim.isaac.simulator import IsaacSimulator
+from pp_recorder.dataset.reader import Dataset
+from pp_recorder.rollout import run_episode
+from tests.fake_isaac import VERSIONS, StandIn
+from tests.fake_isaac.models import ProcessEnded
+from tests.pp_env.sim.isaac.test_usd_stage import write_can
+from tests.sim_contract import SimulatorContract, start
+
+SIZE = 64
+HOLD = Command(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
+CONFIG = PickPlaceConfig(timing=default_timing("isaacsim"), render=RenderConfig(resolution=SIZE))
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory, robot_file):
+    root = tmp_path_factory.mktemp("assets")
+    for folder in ("Franka", "FrankaRobotics/FrankaPanda"):
+        path = root / "Isaac/Robots" / folder / "franka.usd"
+        path.parent.mkdir(parents=True)
+        shutil.copyfile(robot_file, path)
+    (root / "NVIDIA").mkdir()
+    return root
+
+
+@pytest.fixture
+def isaac(assets, tmp_path, monkeypatch):
+    """`isaac(version, **faults)` is a context in which Isaac Sim seems to be installed."""
+    driver = tmp_path / "driver"
+    driver.touch()
+    monkeypatch.setattr(isaac_app, "_NVIDIA_DRIVER", (driver,))
+    monkeypatch.setattr(sys, "argv", ["collect.py", "--output", "x"])
+    monkeypatch.delenv("ISAAC_ASSETS_ROOT", raising=False)
+
+    @contextmanager
+    def installed(version="4.5.0", root=assets, **faults):
+        with StandIn(version, root, **faults) as standin:
+            yield standin
+        isaac_app._started = None
+
+    yield installed
+    isaac_app._started = None
+
+
+def names(standin):
+    return [name for name, _ in standin.calls]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_two_episodes_with_pictures(isaac, version):
+    with isaac(version) as standin:
+        env = PickPlaceEnv(
+            "isaacsim", "pixels_agent_pos", config=CONFIG, terminate_on_success=False
+        )
+        expert = PickPlaceExpert()
+        for seed in (0, 1):
+            episode = run_episode(env, expert, [], seed, seed, expert.num_steps)
+            assert episode.success, episode.trace[-1][1]["failures"]
+        observation, _ = env.reset(seed=2)
+        for picture in observation["pixels"].values():
+            assert picture.shape == (SIZE, SIZE, 3)
+            assert picture.std() > 2
+        description = env.simulator_description
+        assert description["version"].startswith(version)
+        assert description["attachment"] == "toggle"
+        json.dumps(description)
+        env.close()
+        env.close()
+        calls = names(standin)
+        assert calls.count("World.reset") == 1, "one hard reset, then teleports"
+        assert calls.count("Camera.initialize") == 2
+        assert standin.leaked_annotators == 0
+        assert standin.leaked_arguments == []
+
+
+def ycb_config(*shown):
+    """The pool, with Isaac's files for some of it only."""
+    pool = tuple(
+        obj if obj.name in shown else dataclasses.replace(obj, asset=None) for obj in YCB_OBJECTS
+    )
+    return dataclasses.replace(
+        CONFIG, objects=pool, num_objects=3, task=TaskConfig(random_yaw=True)
+    )
+
+
+def positions(simulator):
+    return [prim.get_world_pose()[0] for prim in simulator._objects]
+
+
+@pytest.mark.parametrize("attachment", ["toggle", "recreate", "carry"])
+def test_a_pool_of_objects_without_files(isaac, attachment):
+    config = ycb_config()
+    with isaac() as standin:
+        env = PickPlaceEnv(
+            lambda config: IsaacSimulator(config, attachment=attachment),
+            config=config,
+            terminate_on_success=False,
+        )
+        expert, simulator = PickPlaceExpert(), env._simulator
+        for seed, name in enumerate(("tomato soup can", "mustard bottle", "sugar box")):
+            options = {"object": name}
+            episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
+            assert episode.success, episode.trace[-1][1]["failures"]
+            info = episode.start_info
+            there = {info["object"], *info["distractors"]}
+            for index, (obj, place) in enumerate(
+                zip(YCB_OBJECTS, positions(simulator), strict=True)
+            ):
+                path = usd_stage.numbered(usd_stage.OBJECT, index)
+                seen = UsdGeom.Imageable(standin.world.stage.GetPrimAtPath(path))
+                is_there = obj.name in there
+                assert (seen.ComputeVisibility() != "invisible") == is_there
+                floor = config.table.top_z if is_there else 0.0
+                assert place[2] - obj.height / 2 == pytest.approx(floor, abs=2e-3)
+                assert (place[0] > 0) == is_there
+        env.close()
+
+
+def test_a_pool_of_objects_with_isaacs_files(isaac, assets):
+    soup, sugar = YCB_OBJECTS[1], YCB_OBJECTS[0]
+    for obj, order in ((soup, (2, 0, 1)), (sugar, (1, 2, 0))):
+        path = assets / obj.asset
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lying = dataclasses.replace(obj, shape="box", size=tuple(obj.size[i] for i in order))
+        write_can(path, 100.0, True, lying)
+    with isaac():
+        config = ycb_config(soup.name, sugar.name)
+        env = PickPlaceEnv("isaacsim", config=config, terminate_on_success=False)
+        expert = PickPlaceExpert()
+        for seed, obj in enumerate((soup, sugar)):
+            options = {"object": obj.name}
+            episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
+            assert episode.success, episode.trace[-1][1]["failures"]
+        env.close()
+    with isaac(), pytest.raises(usd_stage.StageError, match="did not load .*--no-ycb-assets"):
+        IsaacSimulator(ycb_config("006_mustard_bottle"))
+
+
+class TestStandIn(SimulatorContract):
+    @pytest.fixture
+    def simulator(self, isaac):
+        with isaac():
+            yield IsaacSimulator(CONFIG)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("isaacsim") is None,
+    reason="Isaac Sim is not installed in this Python; run with its python.sh",
+)
+class TestIsaacSim(SimulatorContract):
+    @pytest.fixture
+    def simulator(self):
+        simulator = IsaacSimulator(CONFIG)
+        yield simulator
+        simulator.close()
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3])
+def test_the_frame_lag_is_measured_and_made_up_for(isaac, lag):
+    with isaac(frame_lag=lag):
+        simulator = IsaacSimulator(CONFIG)
+        assert simulator.description["renders_per_frame"] == max(lag, 1)
+        pictures = []
+        for pick in ((0.5, -0.2), (0.5, 0.2), (0.5, -0.2)):
+            simulator.reset(start(pick=pick))
+            pictures.append(simulator.render("cam_high"))
+        np.testing.assert_array_equal(pictures[0], pictures[2])
+        assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("works", "chosen"),
+    [(("toggle", "recreate"), "toggle"), (("recreate",), "recreate"), ((), "carry")],
+)
+def test_the_first_grasp_mechanism_that_holds_is_used(isaac, works, chosen):
+    with isaac(attachment_works=works):
+        env = PickPlaceEnv("isaacsim", config=CONFIG, terminate_on_success=False)
+        assert env.simulator_description["attachment"] == chosen
+        expert = PickPlaceExpert()
+        for seed in (3, 4):
+            assert run_episode(env, expert, [], seed, seed, expert.num_steps).success
+
+
+def test_a_mechanism_that_breaks_the_handles_is_not_used(isaac):
+    with isaac(attachment_works=("recreate",), tensor_views_break_on_recreate=True):
+        simulator = IsaacSimulator(CONFIG)
+        assert simulator.description["attachment"] == "carry"
+        assert simulator.working_attachments() == ["carry"]
+
+
+def test_a_given_mechanism_is_not_probed(isaac):
+    with isaac(attachment_works=()):
+        assert IsaacSimulator(CONFIG, attachment="toggle").description["attachment"] == "toggle"
+    with isaac(), pytest.raises(ValueError, match="attachment must be one of"):
+        IsaacSimulator(CONFIG, attachment="glue")
+
+
+def test_friction_leaves_the_joint_alone(isaac):
+    config = PickPlaceConfig(CONFIG.timing, render=CONFIG.render, grasp=GraspConfig("friction"))
+    with isaac():
+        env = PickPlaceEnv("isaacsim", config=config)
+        expert = PickPlaceExpert()
+        episode = run_episode(env, expert, [], 0, 0, 150)
+        assert any(info["is_grasped"] for _, info in episode.trace)
+        assert not episode.success, "the stand-in has no friction"
+
+
+def test_servos_have_the_configured_gains_also_after_someone_stopped_the_timeline(isaac):
+    with isaac(reset_forgets_gains=True) as standin:
+        simulator = IsaacSimulator(CONFIG)
+        for _ in range(2):
+            simulator.reset(start())
+            stiffness, damping = simulator.read_gains()
+            np.testing.assert_allclose(stiffness[:7], CONFIG.servo.arm_stiffness)
+            np.testing.assert_allclose(damping[7:], CONFIG.servo.finger_damping)
+            standin.world.stop()
+            with pytest.raises(IsaacSimError, match="paused or stopped by someone else"):
+                simulator.step(HOLD)
+
+
+def test_it_lives_in_an_application_that_runs_already(isaac):
+    with isaac() as standin:
+        from isaacsim import SimulationApp
+
+        sys.argv = sys.argv[:1]
+        app = SimulationApp({"headless": True})
+        from isaacsim.core.api import World
+
+        world = World(
+            physics_dt=1 / 120, rendering_dt=1 / 30, stage_units_in_meters=1.0, device="cpu"
+        )
+        world.stage.DefinePrim("/World/Somebody", "Xform")
+        env = PickPlaceEnv(
+            lambda config: IsaacSimulator(config, app=app, world=world), config=CONFIG
+        )
+        expert = PickPlaceExpert()
+        assert run_episode(env, expert, [], 0, 0, expert.num_steps).success
+        env.close()
+        assert world.stage.GetPrimAtPath("/World/Somebody")
+        assert World.instance() is world, "not ours to clear"
+        assert names(standin).count("SimulationApp") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"physics_dt": 1 / 60, "device": "cpu"}, r"step physics by 1/120 s, found 0.0166"),
+        ({"physics_dt": 1 / 120, "device": "cuda:0"}, "physics must run on the CPU"),
+    ],
+)
+def test_a_world_that_does_not_fit_is_refused(isaac, options, message):
+    with isaac():
+        from isaacsim import SimulationApp
+
+        sys.argv = sys.argv[:1]
+        app = SimulationApp({"headless": True})
+        from isaacsim.core.api import World
+
+        world = World(rendering_dt=1 / 30, stage_units_in_meters=1.0, **options)
+        with pytest.raises(IsaacSimError, match=message):
+            IsaacSimulator(CONFIG, app=app, world=world)
+
+
+def test_one_environment_after_another_but_not_two_at_once(isaac):
+    with isaac() as standin:
+        first = IsaacSimulator(CONFIG)
+        with pytest.raises(IsaacSimError, match="has a World already"):
+            IsaacSimulator(CONFIG)
+        first.close()
+        second = IsaacSimulator(CONFIG)
+        second.reset(start())
+        assert names(standin).count("SimulationApp") == 1
+
+
+def test_the_command_line_and_ctrl_c_stay_ours(isaac):
+    def handler(*_):
+        pass
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with isaac() as standin:
+            IsaacSimulator(CONFIG)
+            assert standin.leaked_arguments == []
+            assert sys.argv == ["collect.py", "--output", "x"]
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def launch(standin):
+    return next(arguments for name, arguments in standin.calls if name == "SimulationApp")[
+        "launch_config"
+    ]
+
+
+def test_the_application_draws_without_delay(isaac, assets):
+    with isaac() as standin:
+        IsaacSimulator(CONFIG, assets_root=str(assets))
+        config = launch(standin)
+        assert config["headless"] is True
+        assert "--/app/hydraEngine/waitIdle=true" in config["extra_args"]
+        assert f"--/persistent/isaac/asset_root/default={assets}" in config["extra_args"]
+        assert "get_assets_root_path" not in names(standin), "which may block without a network"
+
+
+@pytest.mark.parametrize(
+    ("version", "extension", "setting"),
+    [
+        ("4.5.0", "omni.kit.livestream.webrtc", "--/app/livestream/port=49102"),
+        ("5.1.0", "omni.services.livestream.nvcf", "--/app/livestream/port=49102"),
+        (
+            "6.0.1",
+            "omni.kit.livestream.app",
+            "--/exts/omni.kit.livestream.app/primaryStream/signalPort=49102",
+        ),
+    ],
+)
+def test_livestream(isaac, version, extension, setting):
+    with isaac(version) as standin:
+        simulator = IsaacSimulator(CONFIG, streaming_port=49102)
+        assert setting in launch(standin)["extra_args"]
+        assert launch(standin)["hide_ui"] is False
+        enabled = [a for name, a in standin.calls if name == "enable_extension"]
+        assert {"extension_name": extension} in enabled
+        simulator.reset(start())
+        before = names(standin).count("World.render")
+        simulator.step(HOLD)
+        assert names(standin).count("World.render") > before, "or the stream would freeze"
+
+
+class TestBadSurroundings:
+    def fails(self, match, error=IsaacSimError, **options):
+        with pytest.raises(error, match=match):
+            IsaacSimulator(CONFIG, **options)
+
+    def test_no_isaac_sim(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(isaac_app, "_NVIDIA_DRIVER", (tmp_path,))
+        with pytest.raises(ImportError, match=r"not installed in this Python.*python\.sh"):
+            make_simulator("isaacsim", CONFIG)
+
+    def test_no_gpu(self, isaac, monkeypatch, tmp_path):
+        with isaac():
+            monkeypatch.setattr(isaac_app, "_NVIDIA_DRIVER", (tmp_path / "none",))
+            self.fails("needs an NVIDIA RTX GPU.*'--gpus all'")
+
+    @pytest.mark.parametrize("text", ["4.2.0-rc.18+release", "7.0.0", "", "nonsense"])
+    def test_another_version(self, isaac, text):
+        with isaac():
+            (Path(os.environ["ISAAC_PATH"]) / "VERSION").write_text(text)
+            self.fails("not supported|version is unknown")
+
+    def test_a_missing_extension(self, isaac):
+        name = "isaacsim.sensors.camera"
+        with isaac(missing_extensions=(name,)):
+            self.fails(f"has no extension '{name}'; start it with the standard experience")
+
+    def test_an_extension_that_is_switched_off_is_switched_on(self, isaac):
+        with isaac(disabled_extensions=("isaacsim.sensors.camera",)):
+            IsaacSimulator(CONFIG).reset(start())
+
+    def test_assets_that_can_not_be_reached(self, isaac):
+        with isaac(assets_reachable=False):
+            self.fails("assets can't be reached.*--assets-root or ISAAC_ASSETS_ROOT")
+
+    def test_an_asset_root_without_assets(self, isaac, tmp_path):
+        with isaac() as standin:
+            self.fails("must be a folder that holds Isaac/", assets_root=str(tmp_path))
+            assert standin.calls == [], "found out before the application starts"
+
+    def test_a_robot_that_did_not_resolve(self, isaac, tmp_path):
+        (tmp_path / "Isaac").mkdir()
+        with isaac():
+            self.fails("file did not load", RuntimeError, assets_root=str(tmp_path))
+
+    def test_black_frames(self, isaac):
+        with isaac(black_frames=True):
+            self.fails("still sees one colour")
+
+    def test_no_frames(self, isaac):
+        for version in ("4.5.0", "5.0.0"):  # an empty array, and None
+            with isaac(version, never_a_frame=True):
+                self.fails("should give a picture of 64 x 64 pixels, but gave")
+
+    def test_not_the_main_thread(self, isaac):
+        caught = []
+
+        def make():
+            try:
+                IsaacSimulator(CONFIG)
+            except IsaacSimError as error:
+                caught.append(str(error))
+
+        with isaac():
+            thread = threading.Thread(target=make)
+            thread.start()
+            thread.join()
+        assert "driven by the main thread" in caught[0]
+
+    def test_two_livestreams(self, isaac):
+        with isaac(), pytest.raises(ValueError, match="sets up its own livestream"):
+            IsaacSimulator(CONFIG, app=object(), streaming_port=49102)
+
+
+def test_light_randomization_is_applied_and_taken_back(isaac):
+    config = dataclasses.replace(CONFIG, randomization=RANDOMIZATION_PRESETS["light"])
+    with isaac() as standin:
+        env = PickPlaceEnv("isaacsim", config=config)
+        dome = standin.world.stage.GetPrimAtPath("/World/PickPlace/Lights/dome")
+        for seed in (0, 1, 0):
+            _, info = env.reset(seed=seed)
+            intensity = config.usd_lights.dome * info["variation"].light_intensity
+            assert dome.GetAttribute("inputs:intensity").Get() == pytest.approx(intensity)
+        env._simulator.reset(start())
+        assert dome.GetAttribute("inputs:intensity").Get() == config.usd_lights.dome
+
+
+def test_what_can_not_be_randomized_there_is_refused(isaac, tmp_path, capsys):
+    with isaac() as standin:
+        options = ["--simulator", "isaacsim", "--randomize", "full"]
+        assert collect.main([*options, "--output", str(tmp_path / "set")]) == 1
+        assert standin.calls == [], "found out before the application starts"
+    error = capsys.readouterr().err
+    assert "'table_textures', 'object_textures', 'friction', 'mass'] is not available" in error
+    assert "use the preset 'light' (collect.py --randomize light)" in error
+
+
+def test_collecting_with_it(isaac, tmp_path):
+    output, status = tmp_path / "set", tmp_path / "status.json"
+    with isaac(frame_lag=2), pytest.raises(ProcessEnded):  # what closing the application does
+        collect.main(
+            ["--simulator", "isaacsim", "--num-episodes", "2", "--resolution", "96x64",
+             "--output", str(output), "--status-file", str(status)]
+        )  # fmt: skip
+    assert not [t for t in threading.enumerate() if isinstance(t, threading.Timer)], "nothing waits"
+    dataset = Dataset(output)
+    assert (dataset.num_episodes, dataset.num_frames) == (2, 540)
+    assert next(dataset.frames(0, "observation.images.cam_high")).shape == (64, 96, 3)
+    details = dataset.collection["simulator_details"]
+    assert details["renders_per_frame"] == 2
+    assert dataset.collection["config"]["timing"]["physics_hz"] == 120
+    assert json.loads(status.read_text())["state"] == "complete"
+
+
+def test_a_failure_ends_the_process_with_its_status(isaac, tmp_path, monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    with isaac(black_frames=True):
+        options = ["--simulator", "isaacsim", "--output", str(tmp_path / "set")]
+        assert collect.main([*options, "--resolution", str(SIZE)]) == 1
+    assert left == [1]
+    assert "still sees one colour" in capsys.readouterr().err
+
+
+def test_an_exception_is_seen_before_the_process_ends(isaac, monkeypatch, capsys):
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    with isaac():
+        IsaacSimulator(CONFIG)
+
+        def program():
+            try:
+                raise KeyError("a bug")
+            finally:
+                leave(1)
+
+        with pytest.raises(KeyError):
+            program()
+    assert "KeyError: 'a bug'" in capsys.readouterr().err
+
+
+def test_without_the_application_leaving_is_nothing():
+    assert leave(3) == 3
+
+
+def test_the_self_test_runs_to_its_end(isaac, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    monkeypatch.setattr(isaac_check, "_MEMORY_EPISODES", 4)
+    monkeypatch.setattr(isaac_check, "_EPISODES", 2)
+    with isaac(), suppress(ProcessEnded):
+        isaac_check.main(["--output", str(tmp_path / "out"), "--resolution", str(SIZE)])
+    out = capsys.readouterr().out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    results = {r["question"]: r for r in report["results"]}
+    assert len(results) == 17, out
+    failed = {q: r["found"] for q, r in results.items() if r["passed"] is False}
+    assert failed == {}, out
+    assert list((tmp_path / "out").glob("start_cam_*.jpg"))
+
+
+def soft_robot(root, assets):
+    """Assets whose robot has other gains than ours."""
+    shutil.copytree(assets, root)
+    stage = Usd.Stage.Open(str(root / "Isaac/Robots/Franka/franka.usd"))
+    for prim in stage.Traverse():
+        if prim.HasAPI(UsdPhysics.DriveAPI, "angular"):
+            UsdPhysics.DriveAPI(prim, "angular").GetStiffnessAttr().Set(1.0)
+    stage.GetRootLayer().Save()
+    return root
+
+
+def test_the_self_test_says_what_fails(isaac, assets, tmp_path, monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(isaac_check, "_MEMORY_EPISODES", 2)
+    monkeypatch.setattr(isaac_check, "_EPISODES", 1)
+    with isaac(gains_ignored=True, root=soft_robot(tmp_path / "assets", assets)):
+        isaac_check.main(["--output", str(tmp_path), "--resolution", str(SIZE)])
+    assert left == [1]
+    results = json.loads((tmp_path / "report.json").read_text())["results"]
+    assert "gains are those that were set" in {r["question"] for r in results if not r["passed"]}

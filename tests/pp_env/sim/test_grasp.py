@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from pp_env import panda
+from pp_env.config import GraspConfig, ObjectConfig
+from pp_env.sim.api import Command, Pose
+from pp_env.sim.grasp import is_grasped
+from tests.pp_env.test_task import DONE
+
+DOWN = np.array([0.0, 1.0, 0.0, 0.0])
+HAND = np.array([0.5, 0.1, 0.43 + panda.TCP_OFFSET])
+PINCHING = DONE._replace(gripper_pos=np.full(2, 0.02), eef=Pose(HAND, DOWN))
+CLOSE, OPEN = Command(np.zeros(7), 0.0), Command(np.zeros(7), 0.04)
+
+
+def rule(state, command=CLOSE):
+    return is_grasped(state, command, GraspConfig(), ObjectConfig())
+
+
+def test_stopped_fingers_around_the_object_hold_it():
+    assert rule(PINCHING)
+
+
+def test_an_open_command_lets_go():
+    assert not rule(PINCHING._replace(is_grasped=True), OPEN)
+
+
+def test_a_held_object_stays_held_until_then():
+    assert rule(PINCHING._replace(is_grasped=True, gripper_vel=np.full(2, 1.0)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gripper_vel": np.array([0.0, -0.04])},
+        {"gripper_pos": np.array([0.0, 0.0])},
+        {"object": Pose(np.array([0.5, 0.15, 0.43]), DONE.object.quat_wxyz)},
+        {"object": Pose(np.array([0.53, 0.1, 0.43]), DONE.object.quat_wxyz)},
+        {"object": Pose(np.array([0.5, 0.1, 0.40]), DONE.object.quat_wxyz)},
+    ],
+    ids=["still closing", "closed on nothing", "beside", "in front", "below"],
+)
+def test_anything_else_is_no_grasp(change):
+    assert not rule(PINCHING._replace(**change))

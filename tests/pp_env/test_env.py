@@ -1,0 +1,214 @@
+import pickle
+import subprocess
+import sys
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import pp_env
+from pp_env import PickPlaceConfig, PickPlaceEnv
+from pp_env.config import RenderConfig, TimingConfig
+from pp_env.env import OBS_TYPES
+from pp_env.layout import ACTION
+from tests.fakes import SIMULATOR, FakeSimulator
+
+SMALL = PickPlaceConfig(render=RenderConfig(resolution=32))
+HOLD = np.append(pp_env.config.HOME_JOINT_POS, 0.04).astype(np.float32)
+INFO_KEYS = {
+    "is_success", "is_grasped", "object_pos", "object_quat", "object_rgb", "goal_pos", "distance",
+    "failures", "environment_state", "object", "distractors", "task", "object_size",
+    "grasp_height", "grasp_yaws", "travel_height", "scene_height",
+}  # fmt: skip
+
+
+@pytest.fixture
+def env():
+    env = PickPlaceEnv(SIMULATOR)
+    yield env
+    env.close()
+
+
+def rollout(env, seed, steps=20):
+    """Everything that a seed decides, as one vector."""
+    observation, info = env.reset(seed=seed)
+    numbers = [observation, info["environment_state"], info["object_rgb"]]
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        action = rng.uniform(ACTION.low, ACTION.high).astype(np.float32)
+        observation, *_, info = env.step(0.1 * action + 0.9 * HOLD)
+        numbers += [observation, info["environment_state"]]
+    return np.concatenate(numbers)
+
+
+@pytest.mark.parametrize("obs_type", OBS_TYPES)
+def test_gymnasium_has_no_complaint(obs_type):
+    env = gym.make(
+        pp_env.ENV_ID, obs_type=obs_type, render_mode="rgb_array", config=SMALL, simulator=SIMULATOR
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # A recommendation that targets in rad and m cannot follow.
+        warnings.filterwarnings("ignore", ".*we recommend using a symmetric and normalized space")
+        check_env(env.unwrapped)
+    env.close()
+
+
+def test_it_is_registered_with_its_step_limit():
+    env = gym.make(pp_env.ENV_ID, simulator=SIMULATOR)
+    assert env.spec.max_episode_steps == 400
+    assert isinstance(env.unwrapped, PickPlaceEnv)
+    env.reset(seed=0)
+    ends = [env.step(HOLD)[2:4] for _ in range(400)]
+    assert ends[-2:] == [(False, False), (False, True)]
+    env.close()
+
+
+def test_same_seed_in_the_same_env(env):
+    first = rollout(env, 5)
+    rollout(env, 6)
+    np.testing.assert_array_equal(rollout(env, 5), first)
+
+
+def test_same_seed_in_a_new_env(env):
+    np.testing.assert_array_equal(rollout(PickPlaceEnv(SIMULATOR), 5), rollout(env, 5))
+
+
+def test_same_seed_in_a_new_process(env):
+    code = (
+        "import sys, pickle; from tests.pp_env.test_env import SIMULATOR, PickPlaceEnv, rollout; "
+        "pickle.dump(rollout(PickPlaceEnv(SIMULATOR), 5), sys.stdout.buffer)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    np.testing.assert_array_equal(pickle.loads(done.stdout), rollout(env, 5))
+
+
+def test_different_seeds_differ(env):
+    starts = {tuple(env.reset(seed=s)[1]["object_pos"]) for s in range(20)}
+    assert len(starts) == 20
+
+
+def test_reset_without_a_seed_goes_on_with_the_generator(env):
+    def three():
+        env.reset(seed=1)
+        return [tuple(env.reset()[1]["goal_pos"]) for _ in range(3)]
+
+    assert three() == three()
+    assert len(set(three())) == 3
+
+
+def test_options_fix_the_scene(env):
+    options = {"pick": (0.4, 0.1), "place": (0.6, -0.1), "color": (0.2, 0.3, 0.4), "object": "cube"}
+    _, info = env.reset(seed=0, options=options)
+    np.testing.assert_allclose(info["object_pos"][:2], (0.4, 0.1), atol=1e-6)
+    np.testing.assert_allclose(info["goal_pos"], (0.6, -0.1, 0.41), atol=1e-9)
+    np.testing.assert_allclose(info["object_rgb"], (0.2, 0.3, 0.4))
+
+
+def test_info_is_complete_at_reset_and_at_every_step(env):
+    _, info = env.reset(seed=0)
+    assert set(info) == INFO_KEYS
+    assert info["is_success"] is False
+    *_, info = env.step(HOLD)
+    assert set(info) == INFO_KEYS | {"action", "action_clipped"}
+    assert info["distance"] == pytest.approx(
+        np.linalg.norm(info["object_pos"][:2] - info["goal_pos"][:2])
+    )
+
+
+def test_observations_stay_in_the_space_whatever_the_actions(env):
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(300):
+        observation, *_ = env.step(env.action_space.sample())
+        assert env.observation_space.contains(observation)
+
+
+def test_actions_out_of_bounds_are_clipped_and_reported(env):
+    env.reset(seed=0)
+    *_, info = env.step(HOLD)
+    assert not info["action_clipped"]
+    wild = HOLD.copy()
+    wild[0], wild[7] = 99.0, -1.0
+    *_, info = env.step(wild)
+    assert info["action_clipped"]
+    assert info["action"][0] == ACTION.high[0]
+    assert info["action"][7] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.zeros(7), r"shape \(8,\), got \(7,\)"),
+        (np.full(8, np.nan), r"action must be finite, but \['action_joint_0'"),
+        (np.append(HOLD[:7], np.inf), r"but \['action_gripper'\]"),
+    ],
+)
+def test_bad_actions(env, action, message):
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.step(action)
+
+
+def test_step_before_reset(env):
+    with pytest.raises(RuntimeError, match="call reset first"):
+        env.step(HOLD)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"obs_type": "sound"}, r"obs_type must be one of \['state', .*got 'sound'"),
+        ({"render_mode": "ascii"}, "render_mode must be one of .*got 'ascii'"),
+        ({"simulator": "bullet"}, "simulator must be one of .*got 'bullet'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PickPlaceEnv(**arguments)
+
+
+def test_pictures_come_with_the_observation():
+    env = PickPlaceEnv(simulator=FakeSimulator, obs_type="pixels_agent_pos", config=SMALL)
+    observation, _ = env.reset(seed=0)
+    assert set(observation["pixels"]) == {"cam_high", "cam_wrist"}
+    assert observation["pixels"]["cam_high"].shape == (32, 32, 3)
+    assert env.observation_space.contains(observation)
+
+
+def test_render_fps_follows_the_control_rate():
+    env = PickPlaceEnv(FakeSimulator, config=PickPlaceConfig(timing=TimingConfig(control_hz=60)))
+    assert env.metadata["render_fps"] == 60
+    assert PickPlaceEnv.metadata["render_fps"] == 30
+
+
+def test_close_closes_the_simulator_and_may_be_repeated():
+    env = PickPlaceEnv(FakeSimulator)
+    env.close()
+    env.close()
+    assert env._simulator.closed
+
+
+def test_terminates_on_success_unless_told_not_to():
+    from experts.pick_place import PickPlaceExpert
+
+    for terminate in (True, False):
+        env = PickPlaceEnv(FakeSimulator, terminate_on_success=terminate)
+        expert = PickPlaceExpert(noise_rad=0.0)
+        observation, info = env.reset(seed=0)
+        expert.reset(observation, info, np.random.default_rng(0))
+        for _ in range(expert.num_steps):
+            observation, reward, terminated, _, info = env.step(expert.act(observation))
+        assert (reward, terminated) == (1.0, terminate)
+
+
+def test_import_is_light_and_has_no_side_effects():
+    code = (
+        "import sys, os; before = dict(os.environ); import pp_env; "
+        "heavy = {'mujoco', 'pyarrow', 'av', 'tqdm', 'OpenGL', 'gymnasium_robotics'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules); "
+        "assert dict(os.environ) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,97 @@
+import json
+import shutil
+
+import pytest
+
+import collect
+from pp_collect import replay
+from pp_recorder.checks.cli import main as inspect_main
+from pp_recorder.dataset.merge import main as merge_main
+from pp_recorder.dataset.reader import Dataset
+from tests import crash
+
+
+def record(root, *options, episodes=2):
+    arguments = ["--num-episodes", str(episodes), "--output", str(root)]
+    assert collect.main([*crash.OPTIONS, *arguments, *options]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    return record(folder / "a"), record(folder / "b", "--first-attempt", "2")
+
+
+def test_parts_of_a_collection_give_the_whole(parts, tmp_path):
+    whole = record(tmp_path / "whole", episodes=4)
+    joint = tmp_path / "joint"
+    assert merge_main([*map(str, parts), "--output", str(joint)]) == 0
+    assert crash.differences(whole, joint) == []
+
+
+def test_other_seeds_are_kept_apart_and_still_reproduce(parts, tmp_path):
+    other = record(tmp_path / "other", "--seed", "8", episodes=1)
+    joint = tmp_path / "joint"
+    assert merge_main([str(parts[0]), str(other), "--output", str(joint)]) == 0
+    collection = json.loads((joint / "meta/collection.json").read_text())
+    assert [(p["seed"], p["episodes"]) for p in collection["parts"]] == [(3, 2), (8, 1)]
+    assert Dataset(joint).num_frames == 3 * 180
+    assert replay.reproduce_main([str(joint), "--episode", "2"]) == 0
+
+
+YCB = ["--use-ycb", "--num-objects", "2", "--random-yaw"]
+
+
+def test_parts_with_different_tasks(tmp_path, capsys):
+    whole = record(tmp_path / "whole", *YCB, episodes=4)
+    parts = [
+        record(tmp_path / "a", *YCB, episodes=2),
+        record(tmp_path / "b", *YCB, "--first-attempt", "2", episodes=2),
+    ]
+    texts = [{entry["tasks"][0] for entry in Dataset(part).episodes} for part in parts]
+    assert texts[0] != texts[1]
+    assert merge_main([*map(str, parts), "--output", str(tmp_path / "joint")]) == 0
+    assert crash.differences(whole, tmp_path / "joint") == []
+    assert inspect_main([str(tmp_path / "joint")]) == 0
+    assert "SOUND" in capsys.readouterr().out
+    assert replay.replay_main([str(tmp_path / "joint")]) == 0
+    assert replay.reproduce_main([str(tmp_path / "joint"), "--episode", "3"]) == 0
+
+
+def test_parts_of_one_object_each(tmp_path):
+    names = ("mustard bottle", "pudding box")
+    parts = [record(tmp_path / n, "--use-ycb", "--object", n, episodes=1) for n in names]
+    joint = tmp_path / "joint"
+    assert merge_main([*map(str, parts), "--output", str(joint)]) == 0
+    dataset = Dataset(joint)
+    assert dataset.column("task_index")[[0, -1]].ravel().tolist() == [0, 1]
+    assert dataset.collection is not None
+    assert dataset.collection["object"] is None
+    assert [part["object"] for part in dataset.collection["parts"]] == list(names)
+    assert replay.reproduce_main([str(joint)]) == 0
+
+
+def test_the_sources_are_left_alone(parts, tmp_path):
+    before = {p: p.read_bytes() for p in parts[0].rglob("*") if p.is_file()}
+    merge_main([*map(str, parts), "--output", str(tmp_path / "joint")])
+    assert {p: p.read_bytes() for p in parts[0].rglob("*") if p.is_file()} == before
+
+
+def test_what_does_not_fit_together(parts, tmp_path, capsys):
+    other = record(tmp_path / "other", "--noise-rad", "0", episodes=1)
+    assert merge_main([str(parts[0]), str(other), "--output", str(tmp_path / "joint")]) == 2
+    assert "differ in noise_rad, so they are not parts of one" in capsys.readouterr().err
+    assert not (tmp_path / "joint").exists()
+
+
+def test_a_foreign_dataset(parts, tmp_path, capsys):
+    shutil.copytree(parts[0], tmp_path / "foreign")
+    (tmp_path / "foreign/meta/collection.json").unlink()
+    assert merge_main([str(tmp_path / "foreign"), "--output", str(tmp_path / "joint")]) == 2
+    assert "was not recorded by this project" in capsys.readouterr().err
+
+
+def test_a_used_output(parts, capsys):
+    assert merge_main([str(parts[0]), "--output", str(parts[1])]) == 2
+    assert "not an empty directory" in capsys.readouterr().err

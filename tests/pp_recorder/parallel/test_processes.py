@@ -1,0 +1,260 @@
+"""Collecting in several processes; what becomes of a dataset must not show it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import collect
+from pp_recorder.dataset import writer as lerobot_writer
+from pp_recorder.parallel.processes import Died, run_all
+from tests import crash
+
+ROOT = Path(__file__).parent.parent
+# Hasty: about half of the attempts fail.
+HASTY = ["--steps-per-segment", "6", "--resolution", "32", "--preset", "fast", "--seed", "3"]
+
+
+def run(output, *options):
+    return collect.main([*HASTY, "--output", str(output), *map(str, options)])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets") / "alone"
+    assert run(root, "--num-episodes", 5, "--workers", 1) == 0
+    return root
+
+
+def test_the_dataset_does_not_show_how_many_there_were(alone, tmp_path, capsys):
+    assert run(tmp_path / "set", "--num-episodes", 5, "--workers", 3) == 0
+    assert crash.differences(alone, tmp_path / "set") == []
+    attempts = [e["episode/attempt"] for e in _episodes(alone)]
+    assert attempts != list(range(5)), "no attempt failed, so this shows less than it should"
+    assert f"success    5 of {attempts[-1] + 1} attempts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_chunk_does_not_end_the_run(monkeypatch, tmp_path, workers):
+    monkeypatch.setattr(lerobot_writer, "CHUNK_SIZE", 2)
+    assert run(tmp_path / "set", "--num-episodes", 5, "--workers", workers) == 0
+    assert len(list((tmp_path / "set" / "data").rglob("*.parquet"))) == 3
+    assert [e["episode_index"] for e in _episodes(tmp_path / "set")] == list(range(5))
+    assert not (tmp_path / "set" / ".unfinished").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rendering_after_a_rehearsal_gives_the_same(alone, tmp_path, workers):
+    options = ["--num-episodes", 5, "--workers", workers, "--render-after"]
+    assert run(tmp_path / "set", *options) == 0
+    assert crash.differences(alone, tmp_path / "set") == []
+
+
+def test_worker_processes_leave_out_what_only_the_parent_needs():
+    code = "import sys, collect, collection; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=crash.ROOT).returncode == 0
+
+
+def test_failures_are_kept_in_order(tmp_path):
+    options = ["--num-episodes", 6, "--keep", "all", "--no-cameras"]
+    assert run(tmp_path / "one", *options, "--workers", 1) == 0
+    assert run(tmp_path / "two", *options, "--workers", 2) == 0
+    assert crash.differences(tmp_path / "one", tmp_path / "two") == []
+    assert len({e["episode/success"] for e in _episodes(tmp_path / "one")}) == 2
+
+
+def test_one_set_can_be_begun_by_some_and_ended_by_others(alone, tmp_path):
+    assert run(tmp_path / "set", "--num-episodes", 2, "--workers", 2) == 0
+    assert run(tmp_path / "set", "--num-episodes", 4, "--workers", 1, "--resume") == 0
+    assert run(tmp_path / "set", "--num-episodes", 5, "--workers", 2, "--resume") == 0
+    assert crash.differences(alone, tmp_path / "set") == []
+
+
+def test_giving_up_where_nothing_succeeds(tmp_path, capsys):
+    options = ["--no-cameras", "--steps-per-segment", 1, "--num-episodes", 30, "--workers", 2]
+    assert run(tmp_path / "set", *options) == 1
+    assert "20 attempts in a row failed" in capsys.readouterr().err
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path):
+    with _collecting(tmp_path / "set", episodes=12) as process:
+        _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)
+        os.kill(_workers_of(process)[0], signal.SIGKILL)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "died (SIGKILL); it is tried again" in err
+    assert run(tmp_path / "alone", "--num-episodes", 12, "--workers", 1) == 0
+    assert crash.differences(tmp_path / "alone", tmp_path / "set") == []
+
+
+def test_a_killed_collection_can_be_resumed(alone, tmp_path):
+    with _collecting(tmp_path / "set", episodes=500) as process:
+        _wait_for(lambda: _num_episodes(tmp_path / "set") >= 2)
+        process.kill()
+    kept = _num_episodes(tmp_path / "set")
+    assert kept >= 2
+    assert run(tmp_path / "set", "--num-episodes", kept + 2, "--workers", 2, "--resume") == 0
+    assert run(tmp_path / "whole", "--num-episodes", kept + 2, "--workers", 1) == 0
+    assert crash.differences(tmp_path / "whole", tmp_path / "set") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(tmp_path, number):
+    with _collecting(tmp_path / "set", episodes=500, start_new_session=True) as process:
+        _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)
+        workers = _workers_of(process)
+        # Ctrl-C in a terminal reaches the whole group, kill only the one that is named.
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    kept = _num_episodes(tmp_path / "set")
+    assert f"a valid dataset of {kept} of the 500 episodes" in out
+    assert not (tmp_path / "set/.unfinished").exists()
+    assert workers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_an_output_that_vanishes_ends_it(tmp_path):
+    with _collecting(tmp_path / "set", episodes=500) as process:
+        _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)
+        (tmp_path / "set").rename(tmp_path / "moved")
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error:" in err
+    assert "No such file or directory" in err
+    assert _num_episodes(tmp_path / "moved") >= 1
+    assert not (tmp_path / "set").exists()
+
+
+def test_two_runs_into_one_output(tmp_path):
+    with _collecting(tmp_path / "set", episodes=500) as process:
+        _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)
+        second = subprocess.run(
+            _command(tmp_path / "set", 500, "--resume"), cwd=ROOT, capture_output=True, text=True
+        )
+        process.terminate()
+    assert second.returncode == 1
+    assert "another run is writing into" in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "0"], "must be at least 1"),
+        (["--workers", "99"], "may need 59.4 GB of memory, of which 3.0 GB are free; try"),
+        (["--workers", "2", "--restart-every", "5"], "--restart-every is for one worker"),
+        (["--workers", "2", "--no-headless"], "--no-headless is for one worker"),
+        (["--render-after", "--keep", "all"], "not with --keep all"),
+        (["--render-after", "--simulator", "isaacsim"], "a simulator that repeats itself"),
+    ],
+)
+def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.setattr(collect, "free_memory", lambda: 3.0e9)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "set", *options)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "memory", "workers"),
+    [
+        ([], 100e9, 4),
+        ([], 1.9e9, 3),
+        ([], 0.1e9, 1),
+        (["--num-episodes", "2"], 100e9, 2),
+        (["--restart-every", "5"], 100e9, 1),
+        (["--simulator", "isaacsim"], 100e9, 1),
+        (["--workers", "7"], 100e9, 7),
+    ],
+)
+def test_how_many_there_are(monkeypatch, options, memory, workers):
+    monkeypatch.setattr(collect, "free_memory", lambda: memory)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    args = collect.make_parser().parse_args(options)
+    collect.settle_workers(args)
+    assert args.workers == workers
+
+
+class Slow:
+    """The first episode takes longest."""
+
+    def run(self, index):
+        time.sleep(1.0 if index == 0 else 0.0)
+        return os.environ["WHO"], time.monotonic()
+
+    def close(self):
+        """Nothing to do."""
+
+
+def test_results_come_in_order_and_none_runs_far_ahead():
+    results = list(
+        run_all(Slow, range(20), 2, print, environment=lambda number: {"WHO": str(number)})
+    )
+    assert [index for index, _ in results] == list(range(20))
+    who, ended = zip(*(value for _, value in results), strict=True)
+    assert who[:2] == ("0", "1")
+    assert ended[7] < ended[0] < ended[8], "eight may be under way"
+
+
+class Deadly:
+    """In place of workers whose processes die."""
+
+    def ask(self, function, *args):
+        return function(*args)
+
+    def run_all(self, make, indices, stop):
+        yield from [(0, Died("SIGKILL"))]
+
+    def close(self):
+        """Nothing to do."""
+
+
+def test_an_attempt_that_kills_its_process_twice_ends_the_collection(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collect, "make_team", lambda args: Deadly())
+    assert run(tmp_path / "set", "--num-episodes", 2, "--workers", 2) == 1
+    assert "attempt 0 ended its process twice (SIGKILL)" in capsys.readouterr().err
+
+
+def _command(output, episodes, *options):
+    return [
+        sys.executable, "collect.py", *HASTY, "--num-episodes", str(episodes), "--workers", "2",
+        "--output", str(output), *options,
+    ]  # fmt: skip
+
+
+def _collecting(output, episodes, **options):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(_command(output, episodes), cwd=ROOT, **pipes, **options)
+
+
+def _wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.05)
+
+
+def _workers_of(process):
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    spawned = [p for p in children if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return [int(pid) for pid in spawned]
+
+
+def _num_episodes(root):
+    try:
+        return json.loads((root / "meta/info.json").read_text())["total_episodes"]
+    except FileNotFoundError:
+        return 0
+
+
+def _episodes(root):
+    from pp_recorder.dataset.reader import Dataset
+
+    return Dataset(root).episodes

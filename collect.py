@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from experts.pick_place import PickPlaceExpert
 from pp_collect.session import (
     Attempt,
-    AttemptWorker,
     Collection,
     CollectionError,
-    Tally,
+    CollectionStats,
+    RolloutWorker,
     describe_simulator,
-    drawing_of,
     make_env,
     make_expert,
     make_writer,
+    worker_render_env,
 )
 from pp_env.config import (
     RENDER_PRESETS,
@@ -154,7 +154,7 @@ class Run:
         self,
         args: argparse.Namespace,
         writer: "LeRobotWriter",
-        tally: Tally,
+        tally: CollectionStats,
         frames_per_episode: int,
         file: StatusFile,
     ) -> None:
@@ -188,7 +188,7 @@ def collect_here(
     stop: StopRequest,
     file: StatusFile,
 ) -> Run:
-    """Attempts episodes in this process, until there are enough or it is to start anew."""
+    """EpisodeRunner episodes in this process, until there are enough or it is to start anew."""
     with closing(make_env(args, config)) as env:
         collection = Collection(args, config, expert, env)
         run = Run(args, collection.writer, collection.tally, expert.num_steps, file)
@@ -229,15 +229,15 @@ def collect_with_workers(
     stop: StopRequest,
     file: StatusFile,
 ) -> Run:
-    """Attempts episodes in several processes and writes them down in their order, here."""
+    """EpisodeRunner episodes in several processes and writes them down in their order, here."""
     team = make_team(args)
     try:
         simulator = team.ask(describe_simulator, args, config)  # so that this process needs none
         writer = make_writer(args, config, simulator)
-        tally = Tally.of(writer.episodes, args.first_attempt)
+        tally = CollectionStats.of(writer.episodes, args.first_attempt)
         run = Run(args, writer, tally, expert.num_steps, file)
         nearby = None if args.ray_address else writer.scratch
-        make = partial(AttemptWorker, args, config, expert, nearby)
+        make = partial(RolloutWorker, args, config, expert, nearby)
         try:
             while writer.num_episodes < args.num_episodes and not stop.requested:
                 writer.scratch.mkdir(exist_ok=True)
@@ -262,8 +262,8 @@ def make_team(args: argparse.Namespace) -> Processes | Cluster:
         WorkerError: There is no cluster at --ray-address.
     """
     if args.ray_address is not None:
-        return Cluster(args.ray_address, args.workers, args.gpu_share, drawing_of)
-    return Processes(args.workers, notice, drawing_of)
+        return Cluster(args.ray_address, args.workers, args.gpu_share, worker_render_env)
+    return Processes(args.workers, notice, worker_render_env)
 
 
 def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace) -> None:
@@ -279,9 +279,9 @@ def take(index: int, attempt: Attempt | Died, run: Run, args: argparse.Namespace
         )
     run.tally.count(attempt.outcome)
     if attempt.parcel is not None:
-        run.writer.adopt(attempt.parcel.unpack(run.writer.scratch))
+        run.writer.add_episode(attempt.parcel.unpack(run.writer.scratch))
     run.update()
-    run.tally.require_hope(args, run.writer.num_episodes)
+    run.tally.check_failure_streak(args, run.writer.num_episodes)
 
 
 def restart_is_due(args: argparse.Namespace, finished: int) -> bool:
@@ -464,9 +464,9 @@ def require_writable(output: Path | str, resume: bool) -> None:
         ImportError: Its store needs what is not installed.
     """
     if isinstance(output, str):
-        from pp_recorder.storage.object_store import Store
+        from pp_recorder.storage.object_store import ObjectStore
 
-        Store(output).require_writable(resume)
+        ObjectStore(output).require_writable(resume)
         return
     from pp_recorder.dataset.writer import require_empty
 

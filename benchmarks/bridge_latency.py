@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from pp_bridge.shared_state import Board
+from pp_bridge.shared_state import SharedState
 from pp_bridge.web_process import WebProcess, WebSettings
 
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -45,7 +45,7 @@ _READ_CLOCK = """(seconds) => new Promise((done) => {
 def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
     """Age in ms of pictures in the browser's canvas, counted from when the bridge gets them."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    board = Board(["cam_high", "cam_wrist"], (args.resolution, args.resolution))
+    board = SharedState(["cam_high", "cam_wrist"], (args.resolution, args.resolution))
     board.post({"state": "collecting"})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -85,7 +85,7 @@ def _ages(page: Page, address: str, seconds: float) -> dict[str, float]:
     }
 
 
-def _feed(board: Board, size: int) -> None:
+def _feed(board: SharedState, size: int) -> None:
     """Shows 30 pictures per second that have the time in ms drawn into them, bit by bit."""
     picture = np.random.default_rng(0).integers(60, 120, (size // 16, size // 16, 3), np.uint8)
     picture = picture.repeat(16, 0).repeat(16, 1)

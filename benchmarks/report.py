@@ -20,7 +20,7 @@ _DOCS = Path(__file__).parent.parent / "docs"
 _PLOT = _DOCS / "images" / "performance.png"
 
 
-class Row(NamedTuple):
+class EpisodeResult(NamedTuple):
     """A line of a table: a figure of each column, where it has one.
 
     Attributes:
@@ -45,37 +45,37 @@ class Row(NamedTuple):
 
 
 _SPEED_ROWS = (
-    Row("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
-    Row("success", ("success",), "{:.1%}"),
-    Row("attempts", ("attempts",), "{:,}"),
-    Row("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
-    Row("MB per episode", ("mb_per_episode",), "{:.1f}"),
-    Row("peak memory per process, MB", ("peak_memory_mb",), "{:.0f}"),
-    Row("images per second", ("images_per_s",), "{:.1f}"),
-    Row("images per CPU s", ("images_per_cpu_s",), "{:.1f}"),
-    Row("simulated s per CPU s", ("sim_s_per_cpu_s",), "{:,.1f}"),
+    EpisodeResult("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
+    EpisodeResult("success", ("success",), "{:.1%}"),
+    EpisodeResult("attempts", ("attempts",), "{:,}"),
+    EpisodeResult("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
+    EpisodeResult("MB per episode", ("mb_per_episode",), "{:.1f}"),
+    EpisodeResult("peak memory per process, MB", ("peak_memory_mb",), "{:.0f}"),
+    EpisodeResult("images per second", ("images_per_s",), "{:.1f}"),
+    EpisodeResult("images per CPU s", ("images_per_cpu_s",), "{:.1f}"),
+    EpisodeResult("simulated s per CPU s", ("sim_s_per_cpu_s",), "{:,.1f}"),
 )
 _SCALING_ROWS = (
-    Row("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
-    Row("efficiency", ("efficiency",), "{:.0%}"),
-    Row("the same with start-up", ("with_start_up_per_h",), "{:,.0f}"),
-    Row("start-up, s", ("start_up_s",), "{:.1f}"),
-    Row("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
-    Row("success", ("success",), "{:.1%}"),
-    Row("episodes", ("episodes",), "{:,}"),
+    EpisodeResult("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
+    EpisodeResult("efficiency", ("efficiency",), "{:.0%}"),
+    EpisodeResult("the same with start-up", ("with_start_up_per_h",), "{:,.0f}"),
+    EpisodeResult("start-up, s", ("start_up_s",), "{:.1f}"),
+    EpisodeResult("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
+    EpisodeResult("success", ("success",), "{:.1%}"),
+    EpisodeResult("episodes", ("episodes",), "{:,}"),
 )
 _PEER_ROWS = (
-    Row("images per CPU s", ("pictures", "images_per_cpu_s"), "{:.1f}"),
-    Row("ours is faster", ("pictures", "ratio"), "{:.1f} times"),
-    Row("simulated s per CPU s, state only", ("state", "sim_s_per_cpu_s"), "{:.1f}"),
-    Row("ours is faster", ("state", "ratio"), "{:.1f} times"),
-    Row("control period, s", ("state", "period_s"), "{:.3f}"),
-    Row("reset, state only, CPU s", ("state", "reset_cpu_s"), "{:.4f}"),
-    Row("reset with pictures, CPU s", ("pictures", "reset_cpu_s"), "{:.4f}"),
-    Row("import and make, state only, CPU s", ("state", "make_cpu_s"), "{:.1f}"),
-    Row("import and make with pictures, CPU s", ("pictures", "make_cpu_s"), "{:.1f}"),
-    Row("peak memory, state only, MB", ("state", "peak_memory_mb"), "{:.0f}"),
-    Row("peak memory with pictures, MB", ("pictures", "peak_memory_mb"), "{:.0f}"),
+    EpisodeResult("images per CPU s", ("pictures", "images_per_cpu_s"), "{:.1f}"),
+    EpisodeResult("ours is faster", ("pictures", "ratio"), "{:.1f} times"),
+    EpisodeResult("simulated s per CPU s, state only", ("state", "sim_s_per_cpu_s"), "{:.1f}"),
+    EpisodeResult("ours is faster", ("state", "ratio"), "{:.1f} times"),
+    EpisodeResult("control period, s", ("state", "period_s"), "{:.3f}"),
+    EpisodeResult("reset, state only, CPU s", ("state", "reset_cpu_s"), "{:.4f}"),
+    EpisodeResult("reset with pictures, CPU s", ("pictures", "reset_cpu_s"), "{:.4f}"),
+    EpisodeResult("import and make, state only, CPU s", ("state", "make_cpu_s"), "{:.1f}"),
+    EpisodeResult("import and make with pictures, CPU s", ("pictures", "make_cpu_s"), "{:.1f}"),
+    EpisodeResult("peak memory, state only, MB", ("state", "peak_memory_mb"), "{:.0f}"),
+    EpisodeResult("peak memory with pictures, MB", ("pictures", "peak_memory_mb"), "{:.0f}"),
 )
 
 
@@ -101,7 +101,7 @@ def scaling(results: Results) -> str:
 def breakdown(results: Results) -> str:
     """Where a recorded step's time goes, by preset."""
     columns = results["ms_per_step"]
-    rows = [Row(label, (label,), "{:.1f}") for label in next(iter(columns.values()))]
+    rows = [EpisodeResult(label, (label,), "{:.1f}") for label in next(iter(columns.values()))]
     return _table(["ms per step", *columns], [row.cells(columns.values()) for row in rows])
 
 

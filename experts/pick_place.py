@@ -41,7 +41,7 @@ class UnreachableError(ValueError):
 
 
 @dataclass(frozen=True)
-class Handling:
+class GraspRequirements:
     """What the objects on the table ask of the hand. By default, a small cube alone.
 
     Attributes:
@@ -57,7 +57,7 @@ class Handling:
     scene_height: float = ObjectConfig().height
 
     @classmethod
-    def of(cls, info: dict[str, Any]) -> "Handling":
+    def of(cls, info: dict[str, Any]) -> "GraspRequirements":
         """From an environment's `info`, which need not have all of it."""
         return cls(**{name: info[name] for name in cls.__dataclass_fields__ if name in info})
 
@@ -70,7 +70,7 @@ class Handling:
 class PickPlaceExpert:
     """Picks the object, places it on the target and goes home: 9 segments, then stands still.
 
-    A `Policy`: it needs `object_pos`, `object_quat`, `goal_pos` and what `Handling` takes from
+    A `Policy`: it needs `object_pos`, `object_quat`, `goal_pos` and what `GraspRequirements` takes from
     `info` at reset, and the arm's joints from the observation. It knows no simulator.
 
     Args:
@@ -125,7 +125,7 @@ class PickPlaceExpert:
             observation: Observation of the first state: the vector, or a dictionary with it as
                 `agent_pos`.
             info: With `object_pos` (3,), `object_quat` (4,) w first, `goal_pos` (3,), world frame,
-                and the fields of `Handling`.
+                and the fields of `GraspRequirements`.
             rng: Where the noise comes from.
 
         Raises:
@@ -133,7 +133,7 @@ class PickPlaceExpert:
         """
         vector = observation["agent_pos"] if isinstance(observation, dict) else observation
         start = OBSERVATION.unpack(np.asarray(vector, dtype=np.float64))
-        handling = Handling.of(info)
+        handling = GraspRequirements.of(info)
         targets = plan(info["object_pos"], info["object_quat"], info["goal_pos"], handling)
         noise = rng.uniform(-self._noise_rad, self._noise_rad, size=(len(WAYPOINTS), 7))
         targets = _with_noise(targets, noise, _STRAY if handling.is_tall else np.inf)
@@ -175,7 +175,7 @@ def plan(
     object_pos: np.ndarray,
     object_quat: np.ndarray,
     goal_pos: np.ndarray,
-    handling: Handling | None = None,
+    handling: GraspRequirements | None = None,
 ) -> np.ndarray:
     """Actions (9, 8) at the waypoints, without noise.
 
@@ -192,7 +192,7 @@ def plan(
     Raises:
         UnreachableError: There is none.
     """
-    handling = handling or Handling()
+    handling = handling or GraspRequirements()
     grasp_pos = object_pos + np.array([0.0, 0.0, handling.grasp_height])
     place_pos = np.append(goal_pos[:2], grasp_pos[2] + _PLACE_CLEARANCE)
     heights = (0.0, handling.travel_height)

@@ -10,7 +10,7 @@ import collect
 from pp_bridge import logs
 from pp_bridge.messages import RefusalError
 from pp_bridge.service import NO_RUN, Service
-from pp_bridge.shared_state import MOST_VIEWERS, Board
+from pp_bridge.shared_state import MOST_VIEWERS, SharedState
 from pp_bridge.web_process import (
     TOKEN_VARIABLE,
     WebProcess,
@@ -63,7 +63,7 @@ def serve(args: argparse.Namespace, config: PickPlaceConfig, token: str | None) 
         OSError: The root is another service's, or the port is taken.
         RuntimeError: The simulator can't be started, or the web's process has ended.
     """
-    board = Board([camera.name for camera in config.cameras], config.render.size)
+    board = SharedState([camera.name for camera in config.cameras], config.render.size)
     board.post(NO_RUN)
     owned = lock(args.root)
     try:

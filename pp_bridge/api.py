@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
 import pp_env
-from pp_bridge.catalog import OutsideError, Store
+from pp_bridge.catalog import DatasetCatalog, OutsideError
 from pp_bridge.messages import Command, Reply, StartRequest
 from pp_bridge.metrics import StatusCollector
-from pp_bridge.security import Guard, TokenCheck
-from pp_bridge.shared_state import Board
+from pp_bridge.security import RequestFilter, TokenCheck
+from pp_bridge.shared_state import SharedState
 from pp_bridge.webrtc import Live, OfferError
 from pp_recorder.dataset.reader import DatasetError
 
@@ -113,7 +113,7 @@ class Session(BaseModel):
     token: str = Field(max_length=1000)
 
 
-def make_app(board: Board, token: str | None, local_only: bool) -> FastAPI:
+def make_app(board: SharedState, token: str | None, local_only: bool) -> FastAPI:
     """What both services have in common: the page, the cameras, the token and the errors.
 
     Args:
@@ -138,14 +138,16 @@ def make_app(board: Board, token: str | None, local_only: bool) -> FastAPI:
     )
     app.exception_handler(RequestValidationError)(_explain)
     app.exception_handler(400)(_explain_unreadable)
-    app.add_middleware(Guard, local_only=local_only)
+    app.add_middleware(RequestFilter, local_only=local_only)
     check = TokenCheck(token)
     _include(app, _open_routes(board, check))
     _include(app, _live_routes(board, live), [Depends(check)])
     return app
 
 
-def add_collection(app: FastAPI, board: Board, token: str | None, store: Store, ask: Ask) -> None:
+def add_collection(
+    app: FastAPI, board: SharedState, token: str | None, store: DatasetCatalog, ask: Ask
+) -> None:
     """Adds what only the bridge has.
 
     Args:
@@ -161,7 +163,7 @@ def add_collection(app: FastAPI, board: Board, token: str | None, store: Store, 
     _include(app, _metrics_routes(board), check)
 
 
-def _open_routes(board: Board, check: TokenCheck) -> APIRouter:
+def _open_routes(board: SharedState, check: TokenCheck) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/", include_in_schema=False)
@@ -183,7 +185,7 @@ def _open_routes(board: Board, check: TokenCheck) -> APIRouter:
     return routes
 
 
-def _live_routes(board: Board, live: Live) -> APIRouter:
+def _live_routes(board: SharedState, live: Live) -> APIRouter:
     routes = APIRouter(prefix="/live", tags=["live view"])
 
     @routes.get("/cameras")
@@ -213,7 +215,7 @@ def _live_routes(board: Board, live: Live) -> APIRouter:
     return routes
 
 
-def _collect_routes(board: Board, store: Store, ask: Ask) -> APIRouter:
+def _collect_routes(board: SharedState, store: DatasetCatalog, ask: Ask) -> APIRouter:
     routes = APIRouter(prefix="/collect", tags=["collection"])
 
     @routes.get("/status")
@@ -239,7 +241,7 @@ def _collect_routes(board: Board, store: Store, ask: Ask) -> APIRouter:
     return routes
 
 
-def _dataset_routes(store: Store) -> APIRouter:
+def _dataset_routes(store: DatasetCatalog) -> APIRouter:
     routes = APIRouter(prefix="/datasets", tags=["datasets"])
 
     @routes.get("", responses=_may(507))
@@ -285,7 +287,7 @@ def _dataset_routes(store: Store) -> APIRouter:
     return routes
 
 
-def _metrics_routes(board: Board) -> APIRouter:
+def _metrics_routes(board: SharedState) -> APIRouter:
     routes = APIRouter()
     registry = CollectorRegistry()
     registry.register(StatusCollector(board))

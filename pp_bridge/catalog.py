@@ -22,7 +22,7 @@ class OutsideError(ValueError):
     """A path does not name a folder directly below the root."""
 
 
-class Store:
+class DatasetCatalog:
     """Datasets that lie side by side.
 
     Args:

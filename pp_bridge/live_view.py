@@ -4,7 +4,7 @@ import argparse
 import os
 import time
 
-from pp_bridge.shared_state import Board
+from pp_bridge.shared_state import SharedState
 from pp_bridge.web_process import (
     TOKEN_VARIABLE,
     WebProcess,
@@ -19,14 +19,14 @@ from pp_recorder.rollout import Episode, Step
 _SHORTEST = 0.01  # s; viewers get 31 pictures a second, so more copies would be for nobody
 
 
-class Spectator:
+class FramePublisher:
     """Shows the pictures that were taken for the dataset, if somebody watches.
 
     Args:
         board: Where.
     """
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: SharedState) -> None:
         self._board = board
         self._shown = -_SHORTEST
 
@@ -50,7 +50,7 @@ class Spectator:
         """Nothing to do."""
 
 
-class LiveView(Spectator):
+class LiveView(FramePublisher):
     """The live view alone, for `collect.py --streaming`; `close` ends it.
 
     Args:
@@ -65,7 +65,7 @@ class LiveView(Spectator):
     """
 
     def __init__(self, args: argparse.Namespace, config: PickPlaceConfig) -> None:
-        board = Board([camera.name for camera in config.cameras], config.render.size)
+        board = SharedState([camera.name for camera in config.cameras], config.render.size)
         board.post({"state": "collecting"})
         super().__init__(board)
         host, port = args.streaming_host, args.streaming_port

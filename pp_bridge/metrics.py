@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from pp_bridge.shared_state import Board
+from pp_bridge.shared_state import SharedState
 
 
 class StatusCollector:
@@ -14,7 +14,7 @@ class StatusCollector:
         board: Where the status is.
     """
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: SharedState) -> None:
         self._board = board
 
     def collect(self) -> Iterator[Metric]:

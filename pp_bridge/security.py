@@ -52,7 +52,7 @@ class TokenCheck:
         return hmac.compare_digest(given.encode(errors="replace"), self._token.encode())
 
 
-class Guard:
+class RequestFilter:
     """Refuses bodies that are too large, and what pages of other sites make a browser send.
 
     Args:

@@ -12,9 +12,9 @@ from typing import Any
 import gymnasium as gym
 
 from collect import StopRequest
-from pp_bridge.live_view import Spectator
+from pp_bridge.live_view import FramePublisher
 from pp_bridge.messages import Command, RefusalError, Reply, StartRequest
-from pp_bridge.shared_state import Board
+from pp_bridge.shared_state import SharedState
 from pp_collect.session import Collection, make_expert
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import keep_alive
@@ -50,12 +50,12 @@ class Run:
         args: argparse.Namespace,
         config: PickPlaceConfig,
         env: gym.Env,
-        board: Board,
+        board: SharedState,
     ) -> None:
         self.request = request
         try:
             expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, config)
-            self.collection = Collection(args, config, expert, env, [Spectator(board)])
+            self.collection = Collection(args, config, expert, env, [FramePublisher(board)])
         except (FileExistsError, DatasetError) as error:
             raise RefusalError("conflict", str(error)) from None
         except OSError as error:
@@ -134,7 +134,7 @@ class Service:
         args: argparse.Namespace,
         config: PickPlaceConfig,
         env: gym.Env,
-        board: Board,
+        board: SharedState,
         commands: Connection,
         root: Path,
     ) -> None:

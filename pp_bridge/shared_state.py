@@ -14,7 +14,7 @@ _TEXT_BYTES = 65536
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-class Board:
+class SharedState:
     """Shared memory with the newest picture of every camera and the newest status.
 
     Only the newest counts: who is slow misses pictures, and nobody waits for a reader. It can be

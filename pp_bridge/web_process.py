@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pp_bridge import logs
-from pp_bridge.shared_state import MOST_VIEWERS, Board
+from pp_bridge.shared_state import MOST_VIEWERS, SharedState
 
 TOKEN_VARIABLE = "PP_BRIDGE_TOKEN"
 
@@ -114,7 +114,7 @@ class WebProcess:
         OSError: The port is taken.
     """
 
-    def __init__(self, board: Board, settings: WebSettings) -> None:
+    def __init__(self, board: SharedState, settings: WebSettings) -> None:
         listener = _listen(settings.host, settings.port)
         self.port: int = listener.getsockname()[1]
         self.commands, theirs = _CONTEXT.Pipe()
@@ -174,7 +174,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _serve(
-    board: Board, settings: WebSettings, listener: socket.socket, commands: Connection
+    board: SharedState, settings: WebSettings, listener: socket.socket, commands: Connection
 ) -> None:
     """What the process does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -183,7 +183,7 @@ def _serve(
     import uvicorn
 
     from pp_bridge import api
-    from pp_bridge.catalog import Store
+    from pp_bridge.catalog import DatasetCatalog
     from pp_bridge.messages import Command, Reply
 
     lock = threading.Lock()
@@ -200,7 +200,7 @@ def _serve(
 
     app = api.make_app(board, settings.token, local_only=settings.token is None)
     if settings.root is not None:
-        api.add_collection(app, board, settings.token, Store(settings.root), ask)
+        api.add_collection(app, board, settings.token, DatasetCatalog(settings.root), ask)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
     )

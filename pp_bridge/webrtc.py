@@ -20,7 +20,7 @@ from aiortc import (
 )
 
 from pp_bridge.encoder import Encoder
-from pp_bridge.shared_state import MOST_VIEWERS, Board
+from pp_bridge.shared_state import MOST_VIEWERS, SharedState
 
 _POLL = 0.005  # s between two looks at the board while somebody watches
 _SHORTEST = 1 / 31  # s between two pictures, however fast the collection is
@@ -42,7 +42,7 @@ class Live:
         board: Where the pictures are.
     """
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: SharedState) -> None:
         self._board = board
         self._tracks: dict[str, set[_Track]] = {name: set() for name in board.cameras}
         self._jpegs: dict[str, set[asyncio.Queue[bytes]]] = {name: set() for name in board.cameras}

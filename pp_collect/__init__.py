@@ -1,1 +1,1 @@
-""""""
+"""The application layer: options, collection sessions, evaluation, replay."""

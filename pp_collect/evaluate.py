@@ -30,14 +30,14 @@ from pp_env.sim import leave
 from pp_recorder.command_line import not_negative, positive, share
 from pp_recorder.dataset.compare import RecordedActions
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint, LeRobotPolicy
-from pp_recorder.evaluation.metrics import Grid, Row, Scores, score
+from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, score
 from pp_recorder.evaluation.runner import (
     Attempt,
     EvaluationError,
     FunctionPolicy,
     RandomPolicy,
     Runner,
-    Verdict,
+    TaskOutcome,
     evaluate,
 )
 from pp_recorder.rollout import Policy, run_episode
@@ -101,7 +101,7 @@ def run_episodes(args: argparse.Namespace) -> list[Attempt]:
         def notice(text: str) -> None:
             bar.write(text, file=sys.stderr)
 
-        def progress(row: Row) -> None:
+        def progress(row: EpisodeResult) -> None:
             nonlocal successes
             successes += row.success
             bar.update()
@@ -115,7 +115,7 @@ def run_episodes(args: argparse.Namespace) -> list[Attempt]:
             args.workers,
             notice,
             progress,
-            collection.drawing_of,
+            collection.worker_render_env,
         )
 
 
@@ -215,10 +215,10 @@ def as_policy(made: Any, name: str) -> Policy:
     )
 
 
-def judge(infos: Sequence[dict[str, Any]]) -> Verdict:
+def judge(infos: Sequence[dict[str, Any]]) -> TaskOutcome:
     """What the task says of an episode."""
     start, end = infos[0], infos[-1]
-    return Verdict(
+    return TaskOutcome(
         distance=end["distance"],
         reason=", ".join(end["failures"]),
         phase=failure_stage(infos),
@@ -259,7 +259,7 @@ def write_videos(args: argparse.Namespace, attempts: list[Attempt]) -> list[Path
     return paths
 
 
-def report(args: argparse.Namespace, scores: Scores, seconds: float) -> str:
+def report(args: argparse.Namespace, scores: EvalMetrics, seconds: float) -> str:
     """The table for the terminal."""
     return "\n".join(
         [
@@ -271,7 +271,9 @@ def report(args: argparse.Namespace, scores: Scores, seconds: float) -> str:
     )
 
 
-def to_json(args: argparse.Namespace, scores: Scores, attempts: list[Attempt]) -> dict[str, Any]:
+def to_json(
+    args: argparse.Namespace, scores: EvalMetrics, attempts: list[Attempt]
+) -> dict[str, Any]:
     """The report for machines; it depends on nothing but the options, versions and machine."""
     return {
         **{name: value for name, value in vars(args).items() if name not in _ABOUT_THE_RUN},

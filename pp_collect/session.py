@@ -1,7 +1,7 @@
 """What a collection is made of: its environment, expert and recording, and its attempts.
 
 Attempt k depends on the seed, k and the configuration alone, so `Collection`, which drives a
-simulator here frame by frame, and any number of `AttemptWorker`s elsewhere give the same dataset.
+simulator here frame by frame, and any number of `RolloutWorker`s elsewhere give the same dataset.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from experts.pick_place import PickPlaceExpert
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
-from pp_recorder.dataset.episode import EpisodeRecorder, Parcel, Recording
-from pp_recorder.dataset.schema import Feature, picture
+from pp_recorder.dataset.episode import EpisodePayload, EpisodeRecorder
+from pp_recorder.dataset.schema import DatasetSchema, Feature, picture
 from pp_recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
 from pp_recorder.sinks import SuccessOnly, notice
 
@@ -73,11 +73,11 @@ class Attempt(NamedTuple):
     """An attempt made elsewhere, and its recording if it is to be kept."""
 
     outcome: Outcome
-    parcel: Parcel | None
+    parcel: EpisodePayload | None
 
 
 @dataclass
-class Tally:
+class CollectionStats:
     """What the attempts came to.
 
     Attributes:
@@ -93,7 +93,7 @@ class Tally:
     failed_in_a_row: int = 0
 
     @classmethod
-    def of(cls, entries: list[dict[str, Any]], first_attempt: int) -> "Tally":
+    def of(cls, entries: list[dict[str, Any]], first_attempt: int) -> "CollectionStats":
         """What the attempts from the first to the last of these recorded episodes came to."""
         tally = cls()
         for entry in entries:
@@ -112,7 +112,7 @@ class Tally:
         if not outcome.success:
             self.failures[outcome.failure] += 1
 
-    def require_hope(self, args: argparse.Namespace, kept: int) -> None:
+    def check_failure_streak(self, args: argparse.Namespace, kept: int) -> None:
         """Checks that it makes sense to go on.
 
         Raises:
@@ -126,7 +126,7 @@ class Tally:
             )
 
 
-class Attempts:
+class EpisodeRunner:
     """Makes attempts, one frame at a time.
 
     With --render-after, each is rehearsed without pictures, and only a success is made once more
@@ -198,9 +198,9 @@ class Collection:
     ) -> None:
         env.reset(seed=0)  # draws, if cameras are recorded: no OpenGL, no dataset
         self._args = args
-        self._attempts = Attempts(args, config, expert, env)
+        self._attempts = EpisodeRunner(args, config, expert, env)
         self.writer = make_writer(args, config, simulator_description(env))
-        self.tally = Tally.of(self.writer.episodes, args.first_attempt)
+        self.tally = CollectionStats.of(self.writer.episodes, args.first_attempt)
         self.watchers = list(watchers)
         self._dataset = self.writer if args.keep == "all" else SuccessOnly(self.writer)
         self._steps: Generator[Step, None, Outcome] | None = None
@@ -233,7 +233,7 @@ class Collection:
         except StopIteration as done:
             self._steps = None
             self.tally.count(done.value)
-            self.tally.require_hope(self._args, self.writer.num_episodes)
+            self.tally.check_failure_streak(self._args, self.writer.num_episodes)
         return True
 
     def close(self) -> None:
@@ -258,7 +258,7 @@ class Collection:
             self._steps = None
 
 
-class AttemptWorker:
+class RolloutWorker:
     """Makes attempts for a collection elsewhere; a `pp_recorder.parallel.processes.Worker`.
 
     Args:
@@ -277,7 +277,7 @@ class AttemptWorker:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="worker-")
         self._env = make_env(args, config)
-        self._attempts = Attempts(args, config, expert, self._env)
+        self._attempts = EpisodeRunner(args, config, expert, self._env)
         self._recorder = EpisodeRecorder(
             Path(self._folder.name), make_recording(args, config, collected={})
         )
@@ -287,7 +287,7 @@ class AttemptWorker:
         """Makes one attempt."""
         outcome = _exhaust(self._attempts.run(index, [self._dataset]))
         recorded = self._recorder.take()
-        return Attempt(outcome, None if recorded is None else Parcel.pack(recorded))
+        return Attempt(outcome, None if recorded is None else EpisodePayload.pack(recorded))
 
     def close(self) -> None:
         """Frees the environment."""
@@ -296,7 +296,7 @@ class AttemptWorker:
         self._folder.cleanup()
 
 
-def drawing_of(number: int) -> dict[str, str]:
+def worker_render_env(number: int) -> dict[str, str]:
     """Environment variables that make the worker of that number draw apart from the others.
 
     On a GPU of its own, where there are several; NVIDIA's driver sleeps until a picture is drawn,
@@ -374,20 +374,20 @@ def make_writer(
 ) -> "LeRobotWriter":
     """The dataset writer, with this environment's features and the simulator's description."""
     from pp_recorder.dataset.writer import LeRobotWriter
-    from pp_recorder.storage.mirror import Mirror, default_staging
+    from pp_recorder.storage.mirror import RemoteSync, default_staging
 
     collected = {**describe_collection(args, config), "simulator_details": simulator}
     recording = make_recording(args, config, collected)
     if isinstance(args.output, Path):
         return LeRobotWriter(args.output, recording, args.resume)
     staging = args.staging or default_staging(args.output)
-    mirror = Mirror(args.output, staging, args.resume, notice)
+    mirror = RemoteSync(args.output, staging, args.resume, notice)
     return LeRobotWriter(mirror.root, recording, args.resume, mirror)
 
 
 def make_recording(
     args: argparse.Namespace, config: PickPlaceConfig, collected: dict[str, Any]
-) -> Recording:
+) -> DatasetSchema:
     """What is recorded; `collected` says how the dataset comes about."""
     width, height = config.render.size
     features = {
@@ -397,7 +397,7 @@ def make_recording(
     }
     for name in camera_names(args, config):
         features[f"observation.images.{name}"] = picture(height, width)
-    return Recording(
+    return DatasetSchema(
         features=features,
         row=make_row(args, config),
         fps=config.timing.control_hz,

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from pp_recorder.dataset.reader import Dataset, DatasetError
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 OPTIONS = [
     "--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--seed", "3",
     "--workers", "1",
@@ -27,7 +27,7 @@ OPTIONS = [
 
 
 @dataclass
-class Tally:
+class CollectionStats:
     """What the kills did."""
 
     kills: int = 0
@@ -65,9 +65,9 @@ def finished(output: Path) -> int:
     return dataset.num_episodes
 
 
-def kill_and_resume(output: Path, kills: int, seed: int, per_kill: float = 1.5) -> Tally:
+def kill_and_resume(output: Path, kills: int, seed: int, per_kill: float = 1.5) -> CollectionStats:
     """Resumes a collection that never ends, and kills it, so often."""
-    rng, tally, before = random.Random(seed), Tally(), 0
+    rng, tally, before = random.Random(seed), CollectionStats(), 0
     for _ in range(kills):
         process = subprocess.Popen(
             command(output, 100_000),

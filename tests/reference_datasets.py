@@ -13,7 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 CONFIGURATIONS = {
     "cube": ["--resolution", "128"],
     "ycb": ["--resolution", "128", "--use-ycb", "--random-yaw"],

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,7 @@ import benchmarks
 from benchmarks import expert_success, peers, report
 from benchmarks.expert_success import Setting
 from benchmarks.prepared import prepared
-
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import av
 import numpy as np
@@ -14,8 +13,8 @@ import pytest
 import collect
 from pp_env.config import HOME_JOINT_POS
 from pp_env.layout import ACTION, OBSERVATION
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 QUICK = [
     "--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--workers", "1",
 ]  # fmt: skip

@@ -20,8 +20,8 @@ import collect
 import pp_env
 from pp_bridge.__main__ import make_parser as bridge_parser
 from pp_bridge.web_process import TOKEN_VARIABLE, require_token
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = {path.stem: path for path in DEPLOY.glob("*.Dockerfile")}
 CONSTRAINTS = DEPLOY / "isaac-sim-4.5-constraints.txt"

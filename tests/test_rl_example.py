@@ -2,15 +2,16 @@
 
 import csv
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests import ROOT
+
 pytest.importorskip("stable_baselines3", reason="the example needs stable-baselines3")
 pytest.importorskip("matplotlib", reason="the example draws its curve with matplotlib")
 
-PROGRAM = Path(__file__).parents[1] / "examples" / "train_sb3.py"
+PROGRAM = ROOT / "examples" / "train_sb3.py"
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,10 @@ from pp_recorder.checks.robot import (
 from pp_recorder.checks.rows import check_data, check_rows, check_timestamps
 from pp_recorder.checks.stats import check_image_statistics, check_statistics
 from pp_recorder.checks.videos import check_pictures, check_video, check_video_order
-from pp_recorder.checks.view import Evidence, feature_names
+from pp_recorder.checks.view import DatasetView, feature_names
 
 __all__ = [
-    "Evidence",
+    "DatasetView",
     "Finding",
     "Result",
     "UnavailableError",
@@ -35,10 +35,10 @@ __all__ = [
     "tracking_error",
 ]
 
-Check = Callable[[Evidence, Result], str]
+Check = Callable[[DatasetView, Result], str]
 
 
-def all_checks(evidence: Evidence) -> list[tuple[str, Check]]:
+def all_checks(evidence: DatasetView) -> list[tuple[str, Check]]:
     """Name and function of every check, in the order in which they are reported."""
     checks: list[tuple[str, Check]] = [
         ("info", check_info),
@@ -67,12 +67,12 @@ def all_checks(evidence: Evidence) -> list[tuple[str, Check]]:
     ]
 
 
-def run_checks(evidence: Evidence) -> list[Result]:
+def run_checks(evidence: DatasetView) -> list[Result]:
     """Runs every check, whatever becomes of the others."""
     return [_run(name, check, evidence) for name, check in all_checks(evidence)]
 
 
-def _run(name: str, check: Check, evidence: Evidence) -> Result:
+def _run(name: str, check: Check, evidence: DatasetView) -> Result:
     result, begin = Result(name), time.perf_counter()
     try:
         with np.errstate(all="ignore"):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pp_recorder.checks import Evidence, Finding, Result, run_checks
+from pp_recorder.checks import DatasetView, Finding, Result, run_checks
 from pp_recorder.checks.html_report import render
 from pp_recorder.command_line import folder
 from pp_recorder.dataset.reader import DatasetError
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = make_parser().parse_args(argv)
     try:
-        evidence = Evidence(args.dataset)
+        evidence = DatasetView(args.dataset)
     except DatasetError as error:
         return _refuse(args, str(error))
     results = run_checks(evidence)
@@ -45,7 +45,7 @@ def exit_status(results: list[Result]) -> int:
     return int(any(result.status == "FAIL" for result in results))
 
 
-def to_text(evidence: Evidence, results: list[Result]) -> str:
+def to_text(evidence: DatasetView, results: list[Result]) -> str:
     """The table of checks and the findings, for a terminal."""
     width = max(len(result.name) for result in results)
     lines = [str(evidence.root), ""]
@@ -71,7 +71,7 @@ def verdict(results: list[Result]) -> str:
     return f"SOUND: {done} checks, {_number(warnings, 'warning')}"
 
 
-def to_json(evidence: Evidence, results: list[Result]) -> dict[str, Any]:
+def to_json(evidence: DatasetView, results: list[Result]) -> dict[str, Any]:
     """The report for machines."""
     return {
         "dataset": str(evidence.root),

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from pp_recorder.checks import (
-    Evidence,
+    DatasetView,
     Result,
     UnavailableError,
     feature_names,
@@ -89,7 +89,7 @@ footer { padding: 40px 20px; }
 """
 
 
-def render(evidence: Evidence, results: list[Result]) -> str:
+def render(evidence: DatasetView, results: list[Result]) -> str:
     """The page.
 
     Args:
@@ -146,7 +146,7 @@ def _section(title: str, draw: Callable[[], str]) -> str:
     return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{title}</h2>\n{content}\n</section>'
 
 
-def _header(evidence: Evidence, results: list[Result], name: str) -> str:
+def _header(evidence: DatasetView, results: list[Result], name: str) -> str:
     failed = sum(r.status == "FAIL" for r in results)
     warned = sum(r.status == "WARN" for r in results)
     done = sum(r.status != "SKIP" for r in results)
@@ -165,7 +165,7 @@ def _header(evidence: Evidence, results: list[Result], name: str) -> str:
     )
 
 
-def _totals(evidence: Evidence) -> list[tuple[str, str]]:
+def _totals(evidence: DatasetView) -> list[tuple[str, str]]:
     seconds = evidence.num_frames / evidence.fps if evidence.fps else 0
     files = [f for f in evidence.root.rglob("*") if f.is_file()]
     size = sum({(s := f.stat()).st_ino: s.st_size for f in files}.values())  # hard links once
@@ -187,7 +187,7 @@ def _totals(evidence: Evidence) -> list[tuple[str, str]]:
     return [*totals, ("Success", f"{sum(success)} of {len(success)} ({share:.0%})")]
 
 
-def _episode_values(evidence: Evidence, name: str) -> list[Any]:
+def _episode_values(evidence: DatasetView, name: str) -> list[Any]:
     values = [row.get(name) for row in evidence.episodes]
     if not values or any(value is None for value in values):
         raise UnavailableError(f"the episodes have no column {name}")
@@ -239,7 +239,7 @@ def _findings(results: list[Result]) -> str:
 # ---------------------------------------------------------------------------------------- pictures
 
 
-def _contact_sheet(evidence: Evidence) -> str:
+def _contact_sheet(evidence: DatasetView) -> str:
     if not evidence.cameras:
         raise UnavailableError("there are no cameras")
     episodes = "".join(_episode(evidence, e, frames) for e, frames in evidence.key_frames.items())
@@ -248,12 +248,12 @@ def _contact_sheet(evidence: Evidence) -> str:
     return f'<p class="dim">{intro}</p><div class="episodes">{episodes}</div>'
 
 
-def _episode(evidence: Evidence, episode: int, frames: list[int]) -> str:
+def _episode(evidence: DatasetView, episode: int, frames: list[int]) -> str:
     strips = "".join(_strip(evidence, camera, episode, frames) for camera in evidence.cameras)
     return f"<article><h3>{_episode_title(evidence, episode)}</h3>{strips}</article>"
 
 
-def _episode_title(evidence: Evidence, episode: int) -> str:
+def _episode_title(evidence: DatasetView, episode: int) -> str:
     row = evidence.episodes[episode]
     text = f"Episode {episode}, {row.get('length')} frames"
     if row.get("episode/success") is None:
@@ -265,7 +265,7 @@ def _episode_title(evidence: Evidence, episode: int) -> str:
     return f'{text}, <span class="FAIL">failure</span>: {reason} in {phase}'
 
 
-def _strip(evidence: Evidence, camera: str, episode: int, frames: list[int]) -> str:
+def _strip(evidence: DatasetView, camera: str, episode: int, frames: list[int]) -> str:
     try:
         pictures = evidence.scan(camera).episodes[episode].pictures
     except (UnavailableError, KeyError):
@@ -380,7 +380,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [float(f"{k * step:.10g}") for k in range(first, last + 1)]
 
 
-def _points(evidence: Evidence, name: str) -> np.ndarray:
+def _points(evidence: DatasetView, name: str) -> np.ndarray:
     """A column of points on the table, (episodes, 2), m."""
     points = np.array(_episode_values(evidence, name), dtype=np.float64)
     if points.ndim != 2 or points.shape[1] < 2:
@@ -388,21 +388,21 @@ def _points(evidence: Evidence, name: str) -> np.ndarray:
     return points[:, :2]
 
 
-def _outcomes(evidence: Evidence) -> list[Any]:
+def _outcomes(evidence: DatasetView) -> list[Any]:
     try:
         return [bool(value) for value in _episode_values(evidence, "episode/success")]
     except UnavailableError:
         return [None] * len(evidence.episodes)
 
 
-def _table_plane(evidence: Evidence) -> str:
+def _table_plane(evidence: DatasetView) -> str:
     parts = [f"<div><h3>Places</h3>{_places(evidence)}</div>"]
     if None not in _outcomes(evidence):
         parts.append(f"<div><h3>Success by region</h3>{_regions(evidence)}</div>")
     return f'<div class="pair">{"".join(parts)}</div>'
 
 
-def _places(evidence: Evidence) -> str:
+def _places(evidence: DatasetView) -> str:
     pick, place = _points(evidence, "episode/pick"), _points(evidence, "episode/place")
     outcomes = _outcomes(evidence)
     both = np.concatenate([pick, place])
@@ -457,7 +457,7 @@ def _legend(entries: list[tuple[str, str]]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def _regions(evidence: Evidence) -> str:
+def _regions(evidence: DatasetView) -> str:
     pick = _points(evidence, "episode/pick")
     outcomes = np.array([bool(v) for v in _episode_values(evidence, "episode/success")])
     edges = [np.linspace(*_padded(pick[:, d].min(), pick[:, d].max()), 4) for d in range(2)]
@@ -486,7 +486,7 @@ def _region(outcomes: np.ndarray) -> str:
     )
 
 
-def _failures(evidence: Evidence) -> str:
+def _failures(evidence: DatasetView) -> str:
     outcomes = _episode_values(evidence, "episode/success")
     kinds: dict[tuple[str, str], list[int]] = {}
     for i, (row, success) in enumerate(zip(evidence.episodes, outcomes, strict=True)):
@@ -506,7 +506,7 @@ def _failures(evidence: Evidence) -> str:
     )
 
 
-def _curves(evidence: Evidence) -> str:
+def _curves(evidence: DatasetView) -> str:
     episode = 0
     begin, end = evidence.spans[episode]
     pairs = _curve_pairs(evidence)
@@ -529,7 +529,7 @@ def _curves(evidence: Evidence) -> str:
     return f'{intro}{legend}<div class="charts">{charts}</div>'
 
 
-def _tracking_text(evidence: Evidence) -> str:
+def _tracking_text(evidence: DatasetView) -> str:
     try:
         error = tracking_error(evidence)
     except UnavailableError:
@@ -566,7 +566,7 @@ def _curve(
     return f"<div><h3>{escape(name)}</h3>{axes.draw(lines, title)}</div>"
 
 
-def _curve_pairs(evidence: Evidence) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
+def _curve_pairs(evidence: DatasetView) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
     """Label, state and action of what belongs together, each (frames,)."""
     action, state = _optional(evidence, "action"), _optional(evidence, "observation.state")
     if action is None and state is None:
@@ -593,19 +593,19 @@ def _curve_pairs(evidence: Evidence) -> list[tuple[str, np.ndarray | None, np.nd
     return pairs
 
 
-def _optional(evidence: Evidence, key: str) -> np.ndarray | None:
+def _optional(evidence: DatasetView, key: str) -> np.ndarray | None:
     try:
         return evidence.column(key)
     except UnavailableError:
         return None
 
 
-def _labels(evidence: Evidence, key: str, size: int) -> list[str]:
+def _labels(evidence: DatasetView, key: str, size: int) -> list[str]:
     names = feature_names(evidence.features.get(key, {}))
     return names if len(names) == size else [f"{key}[{k}]" for k in range(size)]
 
 
-def _lengths(evidence: Evidence) -> str:
+def _lengths(evidence: DatasetView) -> str:
     lengths = np.array(_episode_values(evidence, "length"), dtype=np.float64)
     low, high = lengths.min(), lengths.max()
     bins = 1 if high == low else int(min(20, max(5, np.sqrt(len(lengths)))))
@@ -630,7 +630,7 @@ def _lengths(evidence: Evidence) -> str:
     return f"<p>{text}</p>{axes.draw(''.join(bars), 'Histogram of the lengths. ' + text)}"
 
 
-def _statistics(evidence: Evidence) -> str:
+def _statistics(evidence: DatasetView) -> str:
     if not evidence.stats:
         raise UnavailableError("there is no meta/stats.json")
     rows = [
@@ -644,7 +644,7 @@ def _statistics(evidence: Evidence) -> str:
     return f'<div class="wide" role="region" aria-label="Statistics" tabindex="0">{table}</div>'
 
 
-def _stat_rows(evidence: Evidence, key: str, stored: dict[str, Any]) -> list[str]:
+def _stat_rows(evidence: DatasetView, key: str, stored: dict[str, Any]) -> list[str]:
     columns = [np.ravel(stored.get(name, [])) for name in ("min", "max", "mean", "std")]
     size = min(column.size for column in columns)
     is_picture = evidence.features[key]["dtype"] in ("video", "image")

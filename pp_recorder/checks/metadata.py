@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pp_recorder.checks.findings import Result, UnavailableError, first_line
 from pp_recorder.checks.view import (
-    Evidence,
+    DatasetView,
     count,
     feature_fault,
     feature_names,
@@ -24,7 +24,7 @@ from pp_recorder.dataset.schema import BOOKKEEPING
 LEFTOVER_HINT = "left by a killed run; resume or recording again cleans it"
 
 
-def check_info(evidence: Evidence, log: Result) -> str:
+def check_info(evidence: DatasetView, log: Result) -> str:
     """`info.json`: keys, types, declarations of features."""
     info = evidence.info
     counts = ("total_episodes", "total_frames", "total_tasks", "chunks_size")
@@ -88,7 +88,7 @@ def _check_splits(info: dict[str, Any], log: Result) -> None:
             log.error(f"info.json: split {name} is {text!r}, expected a range within 0:{total}")
 
 
-def check_tasks(evidence: Evidence, log: Result) -> str:
+def check_tasks(evidence: DatasetView, log: Result) -> str:
     """The table of tasks."""
     path = evidence.root / "meta/tasks.parquet"
     if not path.is_file():
@@ -128,7 +128,7 @@ def _check_task_index(table: pa.Table, log: Result) -> None:
         )
 
 
-def _check_legacy_tasks(evidence: Evidence, log: Result) -> None:
+def _check_legacy_tasks(evidence: DatasetView, log: Result) -> None:
     path = evidence.root / "meta/tasks.jsonl"
     if not path.is_file():
         return
@@ -142,7 +142,7 @@ def _check_legacy_tasks(evidence: Evidence, log: Result) -> None:
         log.error(f"meta/tasks.jsonl says {found[:3]}, meta/tasks.parquet {evidence.tasks[:3]}")
 
 
-def check_episodes(evidence: Evidence, log: Result) -> str:
+def check_episodes(evidence: DatasetView, log: Result) -> str:
     """The table of episodes."""
     for error in evidence.episode_tables.errors if evidence.num_episodes else ():
         log.error(error)
@@ -169,7 +169,7 @@ def check_episodes(evidence: Evidence, log: Result) -> str:
     return f"{len(rows)} rows, lengths {min(lengths)} to {max(lengths)}"
 
 
-def _check_episode_rows(evidence: Evidence, log: Result) -> None:
+def _check_episode_rows(evidence: DatasetView, log: Result) -> None:
     at = 0
     for i, row in enumerate(evidence.episodes):
         length = count(row["length"])
@@ -194,7 +194,7 @@ def _check_episode_rows(evidence: Evidence, log: Result) -> None:
         )
 
 
-def _check_data_files(evidence: Evidence, log: Result) -> None:
+def _check_data_files(evidence: DatasetView, log: Result) -> None:
     """Each episode must be in the file that its row names."""
     begin, places = 0, {}
     for name, rows in evidence.data.files:
@@ -216,7 +216,7 @@ def _check_data_files(evidence: Evidence, log: Result) -> None:
                 log.error(f"episode {i}: {name} has the rows {low}..{high}, not {first}..{end}", i)
 
 
-def _check_video_spans(evidence: Evidence, camera: str, log: Result) -> None:
+def _check_video_spans(evidence: DatasetView, camera: str, log: Result) -> None:
     """Times must fit the lengths, and episodes in one file must not overlap."""
     short, ends = evidence.short(camera), {}
     for i, row in enumerate(evidence.episodes):
@@ -241,7 +241,7 @@ def _check_video_spans(evidence: Evidence, camera: str, log: Result) -> None:
         ends[name] = end
 
 
-def check_leftovers(evidence: Evidence, log: Result) -> str:
+def check_leftovers(evidence: DatasetView, log: Result) -> str:
     """Rows and files that no counted episode refers to."""
     for kind, tables, counted in (
         ("data", evidence.data, evidence.num_frames),
@@ -262,7 +262,7 @@ def check_leftovers(evidence: Evidence, log: Result) -> str:
     return "none" if not log.findings else f"{len(log.findings)} kinds"
 
 
-def _known_videos(evidence: Evidence) -> set[str] | None:
+def _known_videos(evidence: DatasetView) -> set[str] | None:
     """The video files of the counted episodes, under both of their names."""
     known = set()
     try:

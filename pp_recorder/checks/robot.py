@@ -5,14 +5,14 @@ from collections.abc import Callable
 import numpy as np
 
 from pp_recorder.checks.findings import Result, UnavailableError, text_of
-from pp_recorder.checks.view import Evidence, array, by_episode, feature_names
+from pp_recorder.checks.view import DatasetView, array, by_episode, feature_names
 
 LIMIT_TOLERANCE = 0.005  # rad; limits in simulators are slightly soft
 TRACKING_LIMIT = 0.1  # rad
 SATURATED = 0.5  # share of the frames
 
 
-def check_joint_limits(evidence: Evidence, log: Result) -> str:
+def check_joint_limits(evidence: DatasetView, log: Result) -> str:
     """Joint positions, and their targets, within the limits in `collection.json`."""
     low, high = _limit(evidence, "joint_low"), _limit(evidence, "joint_high")
     looked = []
@@ -32,7 +32,7 @@ def check_joint_limits(evidence: Evidence, log: Result) -> str:
 
 
 def _report_beyond(
-    evidence: Evidence,
+    evidence: DatasetView,
     report: Callable[[str, int | None, int | None], None],
     prefix: str,
     values: np.ndarray,
@@ -53,7 +53,7 @@ def _report_beyond(
         )
 
 
-def _limit(evidence: Evidence, name: str) -> np.ndarray:
+def _limit(evidence: DatasetView, name: str) -> np.ndarray:
     limits = evidence.collection.get("limits")
     value = array(limits.get(name)) if isinstance(limits, dict) and name in limits else None
     if value is None or value.ndim != 1:
@@ -61,7 +61,7 @@ def _limit(evidence: Evidence, name: str) -> np.ndarray:
     return value
 
 
-def check_joint_speed(evidence: Evidence, log: Result) -> str:
+def check_joint_speed(evidence: DatasetView, log: Result) -> str:
     """Joint velocities within the limits in `collection.json`."""
     top = _limit(evidence, "joint_velocity")
     speed = evidence.named("observation.state", "joint_vel_")
@@ -71,7 +71,7 @@ def check_joint_speed(evidence: Evidence, log: Result) -> str:
     return f"at most {(np.abs(speed) / top).max():.0%} of the limit"
 
 
-def tracking_error(evidence: Evidence) -> np.ndarray:
+def tracking_error(evidence: DatasetView) -> np.ndarray:
     """|joint positions one step later - their targets| in rad, (frames, joints); NaN at ends.
 
     Raises:
@@ -87,7 +87,7 @@ def tracking_error(evidence: Evidence) -> np.ndarray:
     return error
 
 
-def check_tracking(evidence: Evidence, log: Result) -> str:
+def check_tracking(evidence: DatasetView, log: Result) -> str:
     """How well the arm follows its targets."""
     error = tracking_error(evidence)
     known = error[np.isfinite(error)]
@@ -106,7 +106,7 @@ def check_tracking(evidence: Evidence, log: Result) -> str:
     return f"max {known.max():.4f} rad, 99th percentile {np.percentile(known, 99):.4f} rad"
 
 
-def check_saturation(evidence: Evidence, log: Result) -> str:
+def check_saturation(evidence: DatasetView, log: Result) -> str:
     """How often the action is at a bound: of the joints if known, else its own extremes."""
     action = evidence.column("action")
     names = feature_names(evidence.features.get("action", {}))
@@ -127,7 +127,7 @@ def check_saturation(evidence: Evidence, log: Result) -> str:
 
 
 def _action_bounds(
-    evidence: Evidence, names: list[str], action: np.ndarray
+    evidence: DatasetView, names: list[str], action: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     low, high = action.min(0).astype(np.float64), action.max(0).astype(np.float64)
     joints = [k for k, name in enumerate(names) if name.startswith("action_joint_")]
@@ -140,7 +140,7 @@ def _action_bounds(
     return low, high
 
 
-def check_success(evidence: Evidence, log: Result) -> str:
+def check_success(evidence: DatasetView, log: Result) -> str:
     """The success of an episode against the success of its last frame."""
     labels = [row.get("episode/success") for row in evidence.episodes]
     if missing := [i for i, label in enumerate(labels) if label is None]:

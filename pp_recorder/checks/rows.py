@@ -5,10 +5,10 @@ import pyarrow as pa
 
 from pp_recorder.checks.findings import Result, UnavailableError, text_of
 from pp_recorder.checks.video_scan import TIME_TOLERANCE
-from pp_recorder.checks.view import NOT_NUMBERS, Evidence, by_episode
+from pp_recorder.checks.view import NOT_NUMBERS, DatasetView, by_episode
 
 
-def check_data(evidence: Evidence, log: Result) -> str:
+def check_data(evidence: DatasetView, log: Result) -> str:
     """The rows: files, columns, types, widths, count, no NaN."""
     if evidence.num_episodes == 0:
         return "no rows"
@@ -28,7 +28,7 @@ def check_data(evidence: Evidence, log: Result) -> str:
     return f"{table.num_rows} rows, {len(found)} columns in {len(evidence.data.files)} file(s)"
 
 
-def _check_column(evidence: Evidence, key: str, log: Result) -> None:
+def _check_column(evidence: DatasetView, key: str, log: Result) -> None:
     feature, column = evidence.features[key], evidence.table.column(key)
     if column.null_count:
         log.error(f"{key} has {column.null_count} empty rows, expected none")
@@ -58,7 +58,7 @@ def _stored_dtype(kind: pa.DataType) -> str:
     return names.get(str(kind), str(kind))
 
 
-def check_rows(evidence: Evidence, log: Result) -> str:
+def check_rows(evidence: DatasetView, log: Result) -> str:
     """The bookkeeping columns, the tasks and the ends of episodes."""
     spans, counted = evidence.spans, evidence.spans[-1][1]
     numbers = np.arange(counted)
@@ -80,7 +80,7 @@ def check_rows(evidence: Evidence, log: Result) -> str:
     return f"{counted} rows in {len(spans)} episodes"
 
 
-def _check_row_tasks(evidence: Evidence, log: Result) -> None:
+def _check_row_tasks(evidence: DatasetView, log: Result) -> None:
     tasks, index = evidence.tasks, evidence.column("task_index")[:, 0]
     wrong = np.flatnonzero((index < 0) | (index >= len(tasks)))
     for episode, bad in by_episode(evidence, wrong):
@@ -102,7 +102,7 @@ def _check_row_tasks(evidence: Evidence, log: Result) -> None:
             )
 
 
-def _check_done(evidence: Evidence, log: Result) -> None:
+def _check_done(evidence: DatasetView, log: Result) -> None:
     done = evidence.column("next.done")[:, 0].astype(bool)
     for i, (begin, end) in enumerate(evidence.spans):
         found = np.flatnonzero(done[begin:end]).tolist()
@@ -115,7 +115,7 @@ def _check_done(evidence: Evidence, log: Result) -> None:
             )
 
 
-def check_timestamps(evidence: Evidence, log: Result) -> str:
+def check_timestamps(evidence: DatasetView, log: Result) -> str:
     """`timestamp` must be frame_index / fps."""
     if not evidence.fps:
         raise UnavailableError("fps is not known")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pp_recorder.checks.findings import Result, UnavailableError
-from pp_recorder.checks.view import NOT_NUMBERS, Evidence, array, is_depth
+from pp_recorder.checks.view import NOT_NUMBERS, DatasetView, array, is_depth
 from pp_recorder.dataset import stats
 
 # lerobot's own delete, split and merge leave these features' statistics as they were before.
@@ -21,7 +21,7 @@ ZERO_STD_HINT = (
 )
 
 
-def check_statistics(evidence: Evidence, log: Result) -> str:
+def check_statistics(evidence: DatasetView, log: Result) -> str:
     """The statistics of numbers, of the dataset and of each episode, against recomputation."""
     if evidence.num_episodes == 0:
         return "no rows"
@@ -104,7 +104,7 @@ def _quantile_faults(stored: dict[str, Any], scale: np.ndarray | float) -> Itera
 
 
 def _episode_stats_faults(
-    evidence: Evidence, key: str, values: np.ndarray
+    evidence: DatasetView, key: str, values: np.ndarray
 ) -> list[tuple[int | None, str, str]]:
     """Episode, place and fault of the statistics in meta/episodes; there may be none of them."""
     try:
@@ -120,7 +120,7 @@ def _episode_stats_faults(
     return faults
 
 
-def _stored_columns(evidence: Evidence, key: str) -> dict[str, np.ndarray]:
+def _stored_columns(evidence: DatasetView, key: str) -> dict[str, np.ndarray]:
     """The columns stats/<key>/* of meta/episodes, each (episodes, size)."""
     names = ("min", "max", "mean", "std", "count", *stats.QUANTILES)
     present = [n for n in names if f"stats/{key}/{n}" in evidence.episode_table.column_names]
@@ -129,7 +129,7 @@ def _stored_columns(evidence: Evidence, key: str) -> dict[str, np.ndarray]:
     return {n: evidence.episode_column(f"stats/{key}/{n}") for n in present}
 
 
-def check_image_statistics(evidence: Evidence, log: Result, camera: str) -> str:
+def check_image_statistics(evidence: DatasetView, log: Result, camera: str) -> str:
     """The statistics of a camera against the decoded pictures."""
     if evidence.num_episodes == 0:
         return "no pictures"

@@ -94,7 +94,7 @@ class _PointStats(stats.ImageStats):
     STRIDE = 1
 
 
-class _EpisodeEye:
+class EpisodeVideoScan:
     """Looks at the pictures of one episode as they come."""
 
     def __init__(self, keep: Iterable[int]) -> None:
@@ -177,7 +177,7 @@ def scan_file(
     """
     members = list(spans)
     scan, path = FileScan(name, members), root / name
-    eyes = {e: _EpisodeEye(keep.get(e, ())) for e in members}
+    eyes = {e: EpisodeVideoScan(keep.get(e, ())) for e in members}
     begins = [begin for begin, _ in spans.values()]
     half = 0.5 / fps
     try:

@@ -4,7 +4,7 @@ import numpy as np
 
 from pp_recorder.checks.findings import Result, UnavailableError, text_of
 from pp_recorder.checks.video_scan import REPEAT_FRAMES, EpisodeScan, FileScan
-from pp_recorder.checks.view import Evidence, count, is_depth, video_name
+from pp_recorder.checks.view import DatasetView, count, is_depth, video_name
 
 # An episode is frozen if so large a share of its pictures repeats the one before and no block
 # changes by more than FROZEN_CHANGE, in 8-bit levels, but for short moments.
@@ -15,7 +15,7 @@ SWAP_DIFFERENCE = 0.003  # the least that one of some swapped videos must differ
 SWAP_SHIFT = 0.05
 
 
-def check_video(evidence: Evidence, log: Result, camera: str) -> str:
+def check_video(evidence: DatasetView, log: Result, camera: str) -> str:
     """The files of a camera: present, decodable, one frame per row, on the grid, as declared."""
     scan = evidence.scan(camera)
     for file in scan.files:
@@ -28,7 +28,7 @@ def check_video(evidence: Evidence, log: Result, camera: str) -> str:
     return f"{frames} frames in {len(scan.files)} file(s), {', '.join(sizes)}"
 
 
-def _check_video_file(evidence: Evidence, camera: str, file: FileScan, log: Result) -> None:
+def _check_video_file(evidence: DatasetView, camera: str, file: FileScan, log: Result) -> None:
     where = _episodes_text(file.episodes)
     if file.error:
         frames = sum(count(evidence.episodes[i].get("length")) for i in file.episodes)
@@ -50,7 +50,7 @@ def _check_video_file(evidence: Evidence, camera: str, file: FileScan, log: Resu
 
 
 def _check_video_episode(
-    evidence: Evidence, file: FileScan, i: int, scan: EpisodeScan, log: Result
+    evidence: DatasetView, file: FileScan, i: int, scan: EpisodeScan, log: Result
 ) -> None:
     length = count(evidence.episodes[i].get("length"))
     if scan.frames != length and not file.error:
@@ -70,7 +70,7 @@ def _episodes_text(episodes: list[int]) -> str:
     return f"episodes {min(episodes)}..{max(episodes)}"
 
 
-def check_pictures(evidence: Evidence, log: Result, camera: str) -> str:
+def check_pictures(evidence: DatasetView, log: Result, camera: str) -> str:
     """What a camera shows: no black, flat or frozen pictures."""
     scan = evidence.scan(camera)
     if is_depth(evidence.features[camera]):
@@ -89,7 +89,7 @@ def check_pictures(evidence: Evidence, log: Result, camera: str) -> str:
     return f"{seen} pictures looked at"
 
 
-def _check_motion(evidence: Evidence, i: int, scan: EpisodeScan, log: Result) -> None:
+def _check_motion(evidence: DatasetView, i: int, scan: EpisodeScan, log: Result) -> None:
     if scan.repeated >= FROZEN_SHARE and scan.change <= FROZEN_CHANGE:
         if _moves(evidence, i, 0, scan.frames):
             log.error(
@@ -106,7 +106,7 @@ def _check_motion(evidence: Evidence, i: int, scan: EpisodeScan, log: Result) ->
             )
 
 
-def _moves(evidence: Evidence, episode: int, frame: int, length: int) -> bool:
+def _moves(evidence: DatasetView, episode: int, frame: int, length: int) -> bool:
     """Whether the state moves during some frames; unknown counts as yes for whole episodes."""
     try:
         try:
@@ -123,7 +123,7 @@ def _moves(evidence: Evidence, episode: int, frame: int, length: int) -> bool:
     return bool(moving.any() and (part[moving] / spread[moving]).mean() > MOVED)
 
 
-def check_video_order(evidence: Evidence, log: Result) -> str:
+def check_video_order(evidence: DatasetView, log: Result) -> str:
     """Whether videos were swapped: each must fit its own stored statistics best."""
     labels, stored, found = _fingerprints(evidence)
     if len(labels) < 2:
@@ -179,7 +179,7 @@ def _circle(start: int, best: np.ndarray, suspects: np.ndarray) -> list[int]:
     return members if members and at == start else []
 
 
-def _fingerprints(evidence: Evidence) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray]:
+def _fingerprints(evidence: DatasetView) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray]:
     """Label, stored and recomputed statistics (n, k) of every video that has both."""
     labels, stored, found = [], [], []
     for camera in evidence.cameras:

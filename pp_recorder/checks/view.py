@@ -42,7 +42,7 @@ class Tables:
     errors: list[str]
 
 
-class Evidence:
+class DatasetView:
     """A dataset, read piece by piece, so that a broken piece does not hide the others.
 
     Args:
@@ -305,7 +305,7 @@ def array(value: Any) -> np.ndarray | None:
         return None
 
 
-def by_episode(evidence: Evidence, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def by_episode(evidence: DatasetView, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Row numbers as (episode, frames in it)."""
     begins = np.array([begin for begin, _ in evidence.spans])
     owners = np.searchsorted(begins, rows, side="right") - 1
@@ -313,7 +313,7 @@ def by_episode(evidence: Evidence, rows: np.ndarray) -> Iterator[tuple[int, np.n
         yield int(episode), rows[owners == episode] - begins[episode]
 
 
-def _key_frames(evidence: Evidence, episode: int) -> list[int]:
+def _key_frames(evidence: DatasetView, episode: int) -> list[int]:
     length = count(evidence.episodes[episode].get("length"))
     grasp, place = length // 3, 2 * length // 3
     try:
@@ -329,7 +329,7 @@ def _key_frames(evidence: Evidence, episode: int) -> list[int]:
     return [0, grasp, place, max(length - 1, 0)]
 
 
-def _scan_camera(evidence: Evidence, camera: str) -> CameraScan:
+def _scan_camera(evidence: DatasetView, camera: str) -> CameraScan:
     if not evidence.fps:
         raise UnavailableError("fps is not known")
     by_file: dict[str, list[int]] = {}
@@ -345,14 +345,14 @@ def _scan_camera(evidence: Evidence, camera: str) -> CameraScan:
     return scan
 
 
-def video_name(evidence: Evidence, camera: str, episode: int) -> str:
+def video_name(evidence: DatasetView, camera: str, episode: int) -> str:
     """The file that holds an episode's pictures, below the dataset's directory."""
     row = evidence.episodes[episode]
     where = {key: row.get(f"videos/{camera}/{key}") for key in ("chunk_index", "file_index")}
     return file_name(evidence.info.get("video_path"), video_key=camera, **where)
 
 
-def video_span(evidence: Evidence, camera: str, episode: int) -> tuple[float, float]:
+def video_span(evidence: DatasetView, camera: str, episode: int) -> tuple[float, float]:
     """Begin and end in s of an episode in its video file.
 
     Raises:

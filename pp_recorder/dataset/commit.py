@@ -15,7 +15,7 @@ UNFINISHED = ".unfinished"
 LOCK = ".lock"
 
 
-class Elsewhere(Protocol):
+class RemoteTarget(Protocol):
     """Where the dataset is kept, if its directory is only where it comes about."""
 
     def publish(self, files: Sequence[tuple[Path, str]], removed: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ class Commit:
         elsewhere: Takes everything before it is renamed here.
     """
 
-    def __init__(self, root: Path, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(self, root: Path, elsewhere: RemoteTarget | None = None) -> None:
         self._root = root
         self._elsewhere = elsewhere
         self._files: list[tuple[Path, str]] = []

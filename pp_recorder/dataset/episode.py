@@ -1,63 +1,19 @@
 """What is recorded of an episode, and the recording itself, before it is part of a dataset."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pp_recorder.dataset.schema import BOOKKEEPING, OUTCOME, Feature
+from pp_recorder.dataset.schema import DatasetSchema
 from pp_recorder.dataset.stats import Stats
-from pp_recorder.dataset.video import CODECS, VideoEncoder
+from pp_recorder.dataset.video import VideoEncoder
 from pp_recorder.rollout import Episode, Step
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What a dataset is to contain.
-
-    Attributes:
-        features: The columns that `row` fills, by name.
-        row: The values of those columns for a step: arrays of the features' shapes.
-        fps: Frames per second, as the environment makes them.
-        task: What the robot is told to do: one text, or a function of an episode's start `info`.
-        robot_type: For `info.json`.
-        collection: How the dataset came about, stored in `meta/collection.json`.
-        describe: Extra columns of `meta/episodes` for an episode; always the same ones.
-        codec: A name in `pp_recorder.dataset.video.CODECS`.
-    """
-
-    features: dict[str, Feature]
-    row: Callable[[Step], dict[str, np.ndarray]]
-    fps: int
-    task: str | Callable[[dict[str, Any]], str]
-    robot_type: str
-    collection: dict[str, Any]
-    describe: Callable[[Episode], dict[str, Any]] = lambda episode: {}
-    codec: str = "h264"
-
-    def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
-
-    def task_of(self, start_info: dict[str, Any]) -> str:
-        """The text for an episode that started with this `info`."""
-        return self.task(start_info) if callable(self.task) else self.task
-
-    @property
-    def cameras(self) -> list[str]:
-        """The features that are videos."""
-        return [key for key, feature in self.features.items() if feature.dtype == "video"]
-
-    @property
-    def all_features(self) -> dict[str, Feature]:
-        """All columns of the dataset, in their order."""
-        return {**self.features, **OUTCOME, **BOOKKEEPING}
-
-
-@dataclass(frozen=True)
-class RecordedEpisode:
+class EncodedEpisode:
     """An episode that is complete but for its number.
 
     Attributes:
@@ -74,21 +30,21 @@ class RecordedEpisode:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class EpisodePayload:
     """A recorded episode with its files in it, to be sent to another process or machine."""
 
-    episode: RecordedEpisode
+    episode: EncodedEpisode
     contents: dict[str, bytes]
 
     @classmethod
-    def pack(cls, episode: RecordedEpisode) -> "Parcel":
+    def pack(cls, episode: EncodedEpisode) -> "EpisodePayload":
         """Takes the episode's files, which are deleted."""
         contents = {camera: path.read_bytes() for camera, (path, _) in episode.videos.items()}
         for path, _ in episode.videos.values():
             path.unlink()
         return cls(episode, contents)
 
-    def unpack(self, folder: Path) -> RecordedEpisode:
+    def unpack(self, folder: Path) -> EncodedEpisode:
         """The episode with its files in this folder."""
         videos = {}
         for camera, content in self.contents.items():
@@ -106,8 +62,8 @@ class EpisodeRecorder:
         recording: What is recorded.
     """
 
-    def __init__(self, folder: Path, recording: Recording) -> None:
-        self._recorded: RecordedEpisode | None = None
+    def __init__(self, folder: Path, recording: DatasetSchema) -> None:
+        self._recorded: EncodedEpisode | None = None
         self._folder = folder
         self._recording = recording
         self._rows: list[dict[str, np.ndarray]] = []
@@ -153,9 +109,9 @@ class EpisodeRecorder:
         task = self._recording.task_of(episode.start_info)
         self._rows, self._encoders = [], {}
         extra = self._recording.describe(episode)
-        self._recorded = RecordedEpisode(columns, videos, task, extra)
+        self._recorded = EncodedEpisode(columns, videos, task, extra)
 
-    def take(self) -> RecordedEpisode | None:
+    def take(self) -> EncodedEpisode | None:
         """Hands over the episode that has ended, once; None if there is none."""
         recorded, self._recorded = self._recorded, None
         return recorded

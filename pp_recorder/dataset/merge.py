@@ -12,9 +12,9 @@ from typing import Any
 from pp_recorder.command_line import folder
 from pp_recorder.dataset import stats
 from pp_recorder.dataset.commit import aside
-from pp_recorder.dataset.episode import RecordedEpisode, Recording
+from pp_recorder.dataset.episode import EncodedEpisode
 from pp_recorder.dataset.reader import Dataset, DatasetError
-from pp_recorder.dataset.schema import BOOKKEEPING, Feature
+from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, Feature
 from pp_recorder.dataset.writer import LeRobotWriter, stored_stats
 
 # What the parts of one dataset may differ in; and in what parts of one collection do not.
@@ -39,7 +39,7 @@ def merge(sources: list[Path], output: Path) -> int:
     for dataset, collection in zip(datasets[1:], stored[1:], strict=True):
         _require_alike(datasets[0], stored[0], dataset, collection)
     first = datasets[0]
-    recording = Recording(
+    recording = DatasetSchema(
         features=_own_features(first),
         row=_no_steps,
         fps=first.fps,
@@ -68,7 +68,7 @@ def _adopt(writer: LeRobotWriter, dataset: Dataset, episode: int) -> None:
         shutil.copyfile(dataset.video_path(episode, camera), copy)
         videos[camera] = (copy, stored_stats(entry, camera))
     extra = {key: value for key, value in entry.items() if key.startswith("episode/")}
-    writer.adopt(RecordedEpisode(columns, videos, entry["tasks"][0], extra))
+    writer.add_episode(EncodedEpisode(columns, videos, entry["tasks"][0], extra))
 
 
 def _collection(dataset: Dataset) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pp_recorder.dataset.commit import UNFINISHED, Commit, Elsewhere
+from pp_recorder.dataset.commit import UNFINISHED, Commit, RemoteTarget
 from pp_recorder.dataset.reader import CHUNK_SIZE, Dataset, DatasetError
 
 
@@ -67,7 +67,7 @@ def cut_back(
     prefix: Prefix,
     info: dict[str, Any],
     stats: dict[str, Any],
-    elsewhere: Elsewhere | None = None,
+    elsewhere: RemoteTarget | None = None,
 ) -> None:
     """Makes the directory hold the prefix and nothing else.
 

@@ -1,9 +1,13 @@
-"""The columns of a dataset: what LeRobot calls features."""
+"""The columns of a dataset, which LeRobot calls features, and what fills them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pp_recorder.dataset.video import CODECS, PIXEL_FORMAT
+from pp_recorder.rollout import Episode, Step
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,46 @@ OUTCOME = {
 def picture(height: int, width: int) -> Feature:
     """The feature of a camera."""
     return Feature("video", (height, width, 3), ("height", "width", "channels"))
+
+
+@dataclass(frozen=True)
+class DatasetSchema:
+    """What a dataset is to contain.
+
+    Attributes:
+        features: The columns that `row` fills, by name.
+        row: The values of those columns for a step: arrays of the features' shapes.
+        fps: Frames per second, as the environment makes them.
+        task: What the robot is told to do: one text, or a function of an episode's start `info`.
+        robot_type: For `info.json`.
+        collection: How the dataset came about, stored in `meta/collection.json`.
+        describe: Extra columns of `meta/episodes` for an episode; always the same ones.
+        codec: A name in `pp_recorder.dataset.video.CODECS`.
+    """
+
+    features: dict[str, Feature]
+    row: Callable[[Step], dict[str, np.ndarray]]
+    fps: int
+    task: str | Callable[[dict[str, Any]], str]
+    robot_type: str
+    collection: dict[str, Any]
+    describe: Callable[[Episode], dict[str, Any]] = lambda episode: {}
+    codec: str = "h264"
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
+
+    def task_of(self, start_info: dict[str, Any]) -> str:
+        """The text for an episode that started with this `info`."""
+        return self.task(start_info) if callable(self.task) else self.task
+
+    @property
+    def cameras(self) -> list[str]:
+        """The features that are videos."""
+        return [key for key, feature in self.features.items() if feature.dtype == "video"]
+
+    @property
+    def all_features(self) -> dict[str, Feature]:
+        """All columns of the dataset, in their order."""
+        return {**self.features, **OUTCOME, **BOOKKEEPING}

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from pp_recorder.dataset import recovery, stats
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, aside, lock, unlock
-from pp_recorder.dataset.episode import EpisodeRecorder, RecordedEpisode, Recording
+from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
 from pp_recorder.dataset.reader import CHUNK_SIZE, COLLECTION_PATH, FORMAT_VERSION, DatasetError
+from pp_recorder.dataset.schema import DatasetSchema
 from pp_recorder.rollout import Episode, Step
-from pp_recorder.storage.mirror import Mirror
+from pp_recorder.storage.mirror import RemoteSync
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -69,9 +70,9 @@ class LeRobotWriter:
     def __init__(
         self,
         root: Path,
-        recording: Recording,
+        recording: DatasetSchema,
         resume: bool = False,
-        mirror: Mirror | None = None,
+        mirror: RemoteSync | None = None,
     ) -> None:
         self.root = root
         self.place = str(root) if mirror is None else mirror.url
@@ -119,9 +120,9 @@ class LeRobotWriter:
         """
         self._recorder.end(episode)
         if (recorded := self._recorder.take()) is not None:
-            self.adopt(recorded)
+            self.add_episode(recorded)
 
-    def adopt(self, episode: RecordedEpisode) -> None:
+    def add_episode(self, episode: EncodedEpisode) -> None:
         """Commits an episode that was recorded elsewhere; its videos lie on this file system.
 
         Raises:

@@ -13,7 +13,7 @@ _SHOWN_REASONS = 10
 
 
 @dataclass(frozen=True)
-class Row:
+class EpisodeResult:
     """What is reported of one episode.
 
     Attributes:
@@ -81,7 +81,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Scores:
+class EvalMetrics:
     """All episodes together.
 
     Attributes:
@@ -155,11 +155,11 @@ class Scores:
         return "\n".join(lines)
 
 
-def score(rows: Sequence[Row], grid: Grid) -> Scores:
+def score(rows: Sequence[EpisodeResult], grid: Grid) -> EvalMetrics:
     """Folds episodes, of which there is at least one."""
     good = [row for row in rows if row.success]
     distances = [row.distance for row in rows if row.distance is not None]
-    return Scores(
+    return EvalMetrics(
         episodes=len(rows),
         successes=len(good),
         success_rate=len(good) / len(rows),
@@ -204,17 +204,17 @@ def _count(words) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _targets(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+def _targets(rows: Sequence[EpisodeResult]) -> dict[str, tuple[int, int]]:
     names = sorted({row.target for row in rows if row.target})
     outcomes = {name: [row.success for row in rows if row.target == name] for name in names}
     return {name: (sum(good), len(good)) for name, good in outcomes.items()}
 
 
-def _point_names(rows: Sequence[Row]) -> list[str]:
+def _point_names(rows: Sequence[EpisodeResult]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.points))
 
 
-def _region(rows: Sequence[Row], grid: Grid, name: str) -> Region:
+def _region(rows: Sequence[EpisodeResult], grid: Grid, name: str) -> Region:
     episodes = np.zeros((grid.rows, grid.columns), dtype=int)
     successes = np.zeros_like(episodes)
     for row in rows:

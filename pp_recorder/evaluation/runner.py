@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from pp_recorder.evaluation.metrics import Row
+from pp_recorder.evaluation.metrics import EpisodeResult
 from pp_recorder.parallel.processes import Died, run_all
 from pp_recorder.rollout import Policy, episode_seed, run_episode
 
@@ -25,8 +25,8 @@ class PolicyError(Exception):
     """A policy raised, or its action is none; the message is the same for the same mistake."""
 
 
-class Verdict(NamedTuple):
-    """What the task says of an episode; see `Row`."""
+class TaskOutcome(NamedTuple):
+    """What the task says of an episode; see `EpisodeResult`."""
 
     distance: float | None
     reason: str
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
     points: dict[str, tuple[float, float]]
 
 
-Judge = Callable[[Sequence[dict[str, Any]]], Verdict]
+Judge = Callable[[Sequence[dict[str, Any]]], TaskOutcome]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Attempt:
         actions: What the environment applied, one per step; enough to see the episode again.
     """
 
-    row: Row
+    row: EpisodeResult
     actions: list[np.ndarray]
 
 
@@ -92,7 +92,7 @@ class Runner:
             reason, error = str(mistake), _explain(mistake)
         infos, actions = self._env.infos, self._env.actions
         verdict = self._judge(infos)
-        row = Row(
+        row = EpisodeResult(
             index=index,
             seed=seed,
             success=success,
@@ -147,7 +147,7 @@ def evaluate(
     seed: int,
     processes: int,
     notice: Callable[[str], None],
-    progress: Callable[[Row], None],
+    progress: Callable[[EpisodeResult], None],
     environment: Callable[[int], dict[str, str]] = lambda number: {},
 ) -> list[Attempt]:
     """Runs episodes 0..num_episodes-1; their results do not depend on the number of processes.
@@ -181,7 +181,7 @@ def evaluate(
 
 def _dead(index: int, seed: int, died: Died) -> Attempt:
     reason = f"its process died twice ({died.how})"
-    row = Row(
+    row = EpisodeResult(
         index, episode_seed(seed, index), False, 0, 0.0, None, reason, "unknown", "", {}, reason
     )
     return Attempt(row, [])

@@ -1,1 +1,1 @@
-""""""
+"""Datasets in object stores: files, synchronisation, leases."""

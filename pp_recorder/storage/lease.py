@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from pp_recorder.storage.object_store import Store, StoreError
+from pp_recorder.storage.object_store import ObjectStore, StoreError
 
 _BEAT = 10.0  # s between two renewals
 _LEASE = 40.0  # s without one, after which a run is taken for dead
 _PREFIX = ".lock-"
 
 
-class Claim:
+class Lease:
     """A note in a store that a run writes there, renewed as long as the run lives.
 
     First it is put down, then the others are looked at: of two runs that begin at once at least
@@ -31,7 +31,7 @@ class Claim:
         StoreError: The store cannot be used.
     """
 
-    def __init__(self, store: Store, who: str, notice: Callable[[str], None]) -> None:
+    def __init__(self, store: ObjectStore, who: str, notice: Callable[[str], None]) -> None:
         self._store = store
         self._name = f"{_PREFIX}{who}"
         self._ended = threading.Event()

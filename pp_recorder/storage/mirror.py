@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from pp_recorder.dataset.commit import LOCK, lock, unlock
 from pp_recorder.dataset.reader import DatasetError
-from pp_recorder.storage.lease import Claim
-from pp_recorder.storage.object_store import Store, StoreError, dataset_names, require_empty
+from pp_recorder.storage.lease import Lease
+from pp_recorder.storage.object_store import ObjectStore, StoreError, dataset_names, require_empty
 
 _AT_ONCE = 16  # transfers
 _PAUSES = (5.0, 15.0, 40.0)  # s before an upload is tried again
@@ -26,7 +26,7 @@ _INFO = "meta/info.json"
 _IDENTITY = "identity"
 
 
-class Mirror:
+class RemoteSync:
     """A store that holds a dataset, and the folder that a writer works on instead.
 
     Args:
@@ -51,17 +51,17 @@ class Mirror:
     ) -> None:
         self.url = url
         self.root = staging / "dataset"
-        self._store = Store(url)
+        self._store = ObjectStore(url)
         self._notice = notice
         self._staging = staging
         self._pending = staging / "pending.json"
-        self._claim: Claim | None = None
+        self._claim: Lease | None = None
         self._info: str | None = None  # in the store
         staging.mkdir(parents=True, exist_ok=True)
         _require_ours(staging)
         self._lock: int | None = lock(staging)
         try:
-            self._claim = Claim(self._store, _identity(staging), notice)
+            self._claim = Lease(self._store, _identity(staging), notice)
             if resume:
                 self._catch_up()
             else:
@@ -83,7 +83,7 @@ class Mirror:
             removed: Names.
 
         Raises:
-            StoreError: It did not work out. A `Mirror` of this folder makes up for it.
+            StoreError: It did not work out. A `RemoteSync` of this folder makes up for it.
             FileExistsError: Another run has taken over.
         """
         record = {

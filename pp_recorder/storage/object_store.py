@@ -19,7 +19,7 @@ class StoreError(OSError):
     """A store cannot be read or written."""
 
 
-class Store:
+class ObjectStore:
     """The files under a URL, by their names relative to it; each is written as a whole.
 
     Args:
@@ -108,12 +108,12 @@ class Store:
             ) from error
 
 
-def dataset_names(store: Store) -> list[str]:
+def dataset_names(store: ObjectStore) -> list[str]:
     """The files that are not notes of ours."""
     return [name for name in store.sizes() if not name.startswith(".")]
 
 
-def require_empty(store: Store) -> None:
+def require_empty(store: ObjectStore) -> None:
     """Checks that a dataset may be begun in a store.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdRender
 
-from tests import isaac_standin_physics as world
+from tests.fake_isaac import physics as world
 
 ASSET_ROOT = "/persistent/isaac/asset_root/default"
 _RATE = "/app/runLoops/main/rateLimitFrequency"

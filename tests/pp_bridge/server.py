@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 SMALL = ("--resolution", "64x48", "--preset", "fast")
 PATIENCE = 120.0  # s
 # Episodes of 18 frames: too fast to succeed, which is not what these tests are about.

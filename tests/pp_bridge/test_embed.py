@@ -92,7 +92,7 @@ def test_another_kind_of_observation_is_refused(tmp_path):
 
 
 def test_the_example_switches_between_its_jobs(tmp_path):
-    command = [sys.executable, "examples/own_main_loop.py", "--port", "0", "--resolution", "64"]
+    command = [sys.executable, "examples/embed_in_app.py", "--port", "0", "--resolution", "64"]
     command += ["--num-episodes", "1", "--output", str(tmp_path / "own")]
     environment = {"PYTHONPATH": str(ROOT), **os.environ}
     with subprocess.Popen(

@@ -12,7 +12,7 @@ import collect
 from pp_bridge import live_view as spectator
 from pp_bridge.messages import Command, StartRequest
 from pp_bridge.service import Service
-from pp_bridge.shared_state import Board
+from pp_bridge.shared_state import SharedState
 from pp_collect import session as collection
 from pp_recorder.dataset.reader import Dataset
 from tests.fakes import FakeSimulator
@@ -37,7 +37,7 @@ class Desk:
         self.args = collect.make_parser().parse_args(["--resolution", "32"])
         self.args.simulator = simulator
         self.config = collect.make_config(collect.make_parser().parse_args(["--resolution", "32"]))
-        self.board = Board(["cam_high", "cam_wrist"], (32, 32))
+        self.board = SharedState(["cam_high", "cam_wrist"], (32, 32))
         self.env = collection.make_env(self.args, self.config)
         self.env.reset(seed=0)
         self.args.simulator = "fake"
@@ -152,9 +152,9 @@ def test_viewers_see_the_recorded_pictures(desk):
 def test_no_more_pictures_are_copied_than_viewers_can_get(monkeypatch):
     clock = iter(np.arange(0.0, 1.0, 0.001))
     monkeypatch.setattr(spectator, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    board = Board(["a"], (4, 4))
+    board = SharedState(["a"], (4, 4))
     board.viewers = 1
-    watcher = spectator.Spectator(board)
+    watcher = spectator.FramePublisher(board)
     step = SimpleNamespace(observation={"pixels": {"a": np.zeros((4, 4, 3), np.uint8)}})
     for _ in range(1000):
         watcher.add(step)
@@ -169,7 +169,7 @@ def test_idling_costs_next_to_nothing(desk):
 
 
 def test_a_reader_never_makes_the_board_wait():
-    board = Board(["a"], (4, 4))
+    board = SharedState(["a"], (4, 4))
     picture = np.full((4, 4, 3), 7, np.uint8)
     with board._pixels_lock, board._text_lock:
         assert not board.show({"a": picture})

@@ -2,7 +2,6 @@ import json
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import av
 import gymnasium as gym
@@ -12,11 +11,10 @@ import pytest
 from experts.diagnosis import failure_stage
 from pp_collect import evaluate as pp_evaluate
 from pp_recorder.evaluation.lerobot_policy import Checkpoint, CheckpointError, to_lerobot
-from pp_recorder.evaluation.metrics import Grid, Row, score, wilson_interval
-from pp_recorder.evaluation.runner import FunctionPolicy, RandomPolicy, Runner, Verdict
+from pp_recorder.evaluation.metrics import EpisodeResult, Grid, score, wilson_interval
+from pp_recorder.evaluation.runner import FunctionPolicy, RandomPolicy, Runner, TaskOutcome
 from pp_recorder.parallel.processes import WorkerError, run_all
-
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
 
 
 def run(policy, *options):
@@ -31,7 +29,7 @@ def result(tmp_path, policy, *options):
 
 
 def row(index=0, success=True, steps=100, distance=0.001, reason="", phase="", point=(0.5, 0.0)):
-    return Row(
+    return EpisodeResult(
         index, 7, success, steps, steps / 30, distance, reason, phase, "cube", {"pick": point}, ""
     )  # fmt: skip
 
@@ -115,7 +113,7 @@ def test_the_stage_of_a_failure():
 
 def test_any_environment_will_do():
     def judge(infos):
-        return Verdict(None, "fell", "balance", "", {})
+        return TaskOutcome(None, "fell", "balance", "", {})
 
     env = gym.make("CartPole-v1")
     runner = Runner(env, RandomPolicy(env.action_space), judge, seed=3, max_steps=1000)
@@ -130,7 +128,7 @@ def test_any_environment_will_do():
 def test_an_action_outside_a_discrete_space_is_a_mistake():
     env = gym.make("CartPole-v1")
     policy = FunctionPolicy(lambda observation: 5)
-    runner = Runner(env, policy, lambda infos: Verdict(None, "", "", "", {}), 3, 10)
+    runner = Runner(env, policy, lambda infos: TaskOutcome(None, "", "", "", {}), 3, 10)
     assert runner.run(0).row.reason == "the action must be in Discrete(2), got a int"
     runner.close()
 

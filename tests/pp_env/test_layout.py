@@ -1,9 +1,8 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
+from tests import ROOT
 
 XYZ = ["x", "y", "z"]
 
@@ -51,10 +50,10 @@ def test_unpack_takes_leading_axes():
 
 @pytest.mark.parametrize("layout", [OBSERVATION, ACTION])
 def test_the_readme_has_the_generated_table(layout):
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     assert layout.table() in readme, f"put this into the README:\n{layout.table()}"
 
 
 def test_the_dataset_page_has_the_generated_table():
-    page = (Path(__file__).parent.parent / "docs" / "dataset.md").read_text()
+    page = (ROOT / "docs" / "dataset.md").read_text()
     assert ENVIRONMENT_STATE.table() in page, f"put this into it:\n{ENVIRONMENT_STATE.table()}"

@@ -1,13 +1,12 @@
 """The pool of objects: how each is grasped, where it can stand, and that the expert moves it."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experts import inverse_kinematics as kinematics
-from experts.pick_place import Handling, PickPlaceExpert, plan
+from experts.pick_place import GraspRequirements, PickPlaceExpert, plan
 from pp_env import PickPlaceConfig, PickPlaceEnv, panda, placement, rotation, task
 from pp_env.config import (
     HOME_JOINT_POS,
@@ -18,6 +17,7 @@ from pp_env.config import (
     TaskConfig,
 )
 from pp_recorder.rollout import run_episode
+from tests import ROOT
 from tests.fakes import SIMULATOR, FakeSimulator
 
 TURNED = TaskConfig(random_yaw=True)
@@ -169,7 +169,7 @@ def test_all_that_is_drawn_can_be_planned():
     for seed in range(60):
         config = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=1 + 5 * (seed % 2), task=TURNED)
         initial = task.initial_state(draw(seed, config), config)
-        handling = Handling.of(task.handling(initial, config))
+        handling = GraspRequirements.of(task.handling(initial, config))
         targets = plan(*initial.object, initial.goal_pos, handling)
         hand, turn = kinematics.forward(targets[1, :7])
         obj = config.candidates[initial.target]
@@ -225,7 +225,7 @@ def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
 
 def test_the_arm_comes_down_in_the_posture_that_it_came_in():
     """The postures nearest to HOME are far from each other here, so the object would be swung."""
-    handling = Handling(0.075, (0.0, np.pi), travel_height=0.12, scene_height=0.19)
+    handling = GraspRequirements(0.075, (0.0, np.pi), travel_height=0.12, scene_height=0.19)
     turned = np.array([0.387, 0.0, 0.0, -0.922])
     pick, goal = np.array([0.37, -0.275, 0.505]), np.array([0.514, -0.28, 0.41])
     targets = plan(pick, turned, goal, handling)[:, :7]
@@ -254,7 +254,7 @@ def test_a_fallen_object_is_no_success():
 
 
 def test_the_page_about_objects_has_the_pools_table():
-    page = (Path(__file__).parent.parent / "docs" / "objects.md").read_text()
+    page = (ROOT / "docs" / "objects.md").read_text()
     rows = []
     for obj in YCB_OBJECTS:
         size = " x ".join(f"{1e3 * extent:.0f}" for extent in obj.size)

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import pickle
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -20,6 +19,7 @@ from pp_env.randomization import (
 )
 from pp_env.sim.api import Command
 from pp_env.textures import PLAIN, TEXTURES, shade
+from tests import ROOT
 from tests.fakes import SIMULATOR, FakeSimulator
 
 CAMERAS = {"cam_high": False, "cam_wrist": True}
@@ -232,5 +232,5 @@ def test_environments_side_by_side():
 
 
 def test_the_page_has_the_generated_table():
-    page = (Path(__file__).parent.parent / "docs" / "randomization.md").read_text()
+    page = (ROOT / "docs" / "randomization.md").read_text()
     assert preset_table() in page, f"put this into it:\n{preset_table()}"

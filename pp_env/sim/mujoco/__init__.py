@@ -1,1 +1,1 @@
-""""""
+"""The environment's simulator on MuJoCo."""

@@ -135,7 +135,7 @@ class MujocoSimulator:
             if index in present:
                 body.put(self._model, self._data, present[index])
             else:
-                body.put_away(self._model, self._data)
+                body.park(self._model, self._data)
 
     def _observe(self, grasped: bool) -> SimState:
         data, hand, body = self._data, self._hand, self._bodies[self._target]
@@ -211,7 +211,7 @@ class _Body:
         model.geom_contype[self._geom], model.geom_conaffinity[self._geom] = self._collides
         model.body_gravcomp[self.id] = 0.0
 
-    def put_away(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    def park(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Floats below the floor, where it touches nothing."""
         data.qpos[self._qpos] = self._away
         model.geom_contype[self._geom] = model.geom_conaffinity[self._geom] = 0

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import collect
-from pp_recorder.checks import Evidence, run_checks
+from pp_recorder.checks import DatasetView, run_checks
 from pp_recorder.checks.cli import main
 from pp_recorder.dataset import stats
 
@@ -39,7 +39,7 @@ def dataset(healthy, tmp_path):
 
 
 def findings(root):
-    return [f for result in run_checks(Evidence(root)) for f in result.findings]
+    return [f for result in run_checks(DatasetView(root)) for f in result.findings]
 
 
 # ------------------------------------------------------------------------- ways to break a dataset
@@ -429,7 +429,7 @@ def test_a_healthy_dataset_has_no_findings(healthy, capsys):
 def test_healthy_within_limits(dataset):
     limits()(dataset)
     assert findings(dataset) == []
-    statuses = {r.name: r.status for r in run_checks(Evidence(dataset))}
+    statuses = {r.name: r.status for r in run_checks(DatasetView(dataset))}
     assert statuses["joint limits"] == statuses["joint speed"] == "PASS"
 
 

@@ -5,10 +5,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pp_recorder.checks import Evidence, run_checks
+from pp_recorder.checks import DatasetView, run_checks
 from pp_recorder.dataset.reader import Dataset
 from pp_recorder.dataset.schema import Feature, picture
-from pp_recorder.dataset.writer import LeRobotWriter, Recording
+from pp_recorder.dataset.writer import DatasetSchema, LeRobotWriter
 from pp_recorder.rollout import Episode, Step
 
 FEATURES = {
@@ -46,7 +46,7 @@ def make(tmp_path):
             "features": FEATURES, "row": row, "fps": 10, "task": "tidy up",
             "robot_type": "robot", "collection": {"seed": 3}, **changes,
         }  # fmt: skip
-        return LeRobotWriter(root, Recording(**arguments))
+        return LeRobotWriter(root, DatasetSchema(**arguments))
 
     return make
 
@@ -167,7 +167,7 @@ def test_several_tasks(make, tmp_path):
         assert texts(writer.root) == known
     writer.release()
     entry = {"features": FEATURES, "row": row, "fps": 10, "robot_type": "robot"}
-    recording = Recording(**entry, task=lambda info: info["task"], collection={"seed": 3})
+    recording = DatasetSchema(**entry, task=lambda info: info["task"], collection={"seed": 3})
     (writer.root / "meta/tasks.parquet").unlink()  # as if it had not been written
     writer = LeRobotWriter(writer.root, recording, resume=True)
     assert texts(writer.root) == ["b", "a"]
@@ -176,7 +176,7 @@ def test_several_tasks(make, tmp_path):
     dataset = Dataset(writer.root)
     assert dataset.column("task_index").ravel().tolist() == [0, 1, 0, 2]
     assert [e["tasks"] for e in dataset.episodes] == [["b"], ["a"], ["b"], ["c"]]
-    results = {r.name: r for r in run_checks(Evidence(writer.root))}
+    results = {r.name: r for r in run_checks(DatasetView(writer.root))}
     assert results["tasks"].findings == results["rows"].findings == []
 
 

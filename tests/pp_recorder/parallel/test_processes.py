@@ -13,9 +13,8 @@ import pytest
 import collect
 from pp_recorder.dataset import writer as lerobot_writer
 from pp_recorder.parallel.processes import Died, run_all
-from tests import crash
+from tests import ROOT, crash
 
-ROOT = Path(__file__).parent.parent
 # Hasty: about half of the attempts fail.
 HASTY = ["--steps-per-segment", "6", "--resolution", "32", "--preset", "fast", "--seed", "3"]
 

@@ -21,8 +21,8 @@ from pp_recorder.dataset import hub, merge, recovery
 from pp_recorder.dataset import writer as lerobot_writer
 from pp_recorder.storage import lease as claim
 from pp_recorder.storage import mirror
-from pp_recorder.storage.lease import Claim
-from pp_recorder.storage.object_store import Store, StoreError
+from pp_recorder.storage.lease import Lease
+from pp_recorder.storage.object_store import ObjectStore, StoreError
 from tests import crash
 from tests.pp_recorder.parallel.test_processes import ROOT, _wait_for
 
@@ -170,7 +170,7 @@ def test_it_is_a_valid_dataset_after_every_request(bucket, prefix, tmp_path, mon
         return request
 
     for name in ("write", "delete"):
-        monkeypatch.setattr(Store, name, observed(getattr(Store, name)))
+        monkeypatch.setattr(ObjectStore, name, observed(getattr(ObjectStore, name)))
     assert run(prefix, tmp_path / "staging", episodes=2, base=PICTURES) == 0
     assert sorted(set(seen)) == [0, 1, 2]
     assert seen == sorted(seen)
@@ -184,7 +184,7 @@ def test_dying_between_any_two_files_loses_nothing(
     bucket, prefix, tmp_path, monkeypatch, hasty, alone, writes, machine
 ):
     """Four files begin a dataset, four make an episode, and two join those of all."""
-    real, done = Store.write, []
+    real, done = ObjectStore.write, []
 
     def dying(self, name, content):
         if not name.startswith("."):
@@ -194,8 +194,8 @@ def test_dying_between_any_two_files_loses_nothing(
         real(self, name, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", dying)
-        patch.setattr(Claim, "release", lambda self: self._ended.set())
+        patch.setattr(ObjectStore, "write", dying)
+        patch.setattr(Lease, "release", lambda self: self._ended.set())
         with pytest.raises(SystemExit):
             run(prefix, tmp_path / "same")
     before = crash.finished(bucket.copy_to(tmp_path / "before", prefix))
@@ -239,14 +239,14 @@ def test_a_signal_ends_it_cleanly(bucket, prefix, tmp_path):
 
 
 def test_an_outage_is_waited_out(bucket, prefix, tmp_path, monkeypatch, alone, capsys):
-    real, failures = Store.write, iter(range(2))
+    real, failures = ObjectStore.write, iter(range(2))
 
     def failing(self, name, content):
         if name == INFO and b'"total_episodes": 2' in content and next(failures, None) is not None:
             raise StoreError("out of reach")
         real(self, name, content)
 
-    monkeypatch.setattr(Store, "write", failing)
+    monkeypatch.setattr(ObjectStore, "write", failing)
     monkeypatch.setattr(mirror, "_PAUSES", (0.0, 0.1))
     assert run(prefix, tmp_path / "staging") == 0
     assert capsys.readouterr().err.count("out of reach; trying again in") == 2
@@ -257,7 +257,7 @@ def test_what_cannot_be_uploaded_is_kept_and_uploaded_later(
     bucket, prefix, tmp_path, monkeypatch, hasty, alone, capsys
 ):
     """The credentials expire before the last file of the second episode."""
-    real, infos = Store.write, []
+    real, infos = ObjectStore.write, []
 
     def expiring(self, name, content):
         if name == INFO:
@@ -268,7 +268,7 @@ def test_what_cannot_be_uploaded_is_kept_and_uploaded_later(
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "write", expiring)
+            patch.setattr(ObjectStore, "write", expiring)
             assert run(prefix, tmp_path / "staging") == 1
     finally:
         bucket.accept("inf")
@@ -286,7 +286,7 @@ def test_what_cannot_be_uploaded_is_kept_and_uploaded_later(
 def test_what_was_not_uploaded_is_dropped_where_another_has_gone_on(
     bucket, prefix, tmp_path, monkeypatch, hasty, alone, capsys
 ):
-    real = Store.write
+    real = ObjectStore.write
 
     def failing(self, name, content):
         if name == INFO and b'"total_episodes": 2' in content:
@@ -295,7 +295,7 @@ def test_what_was_not_uploaded_is_dropped_where_another_has_gone_on(
 
     assert run(prefix, tmp_path / "one", episodes=1) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", failing)
+        patch.setattr(ObjectStore, "write", failing)
         assert run(prefix, tmp_path / "one", resume=True, episodes=2) == 1
     assert run(prefix, tmp_path / "two", resume=True) == 0
     assert run(prefix, tmp_path / "one", resume=True) == 0
@@ -305,8 +305,8 @@ def test_what_was_not_uploaded_is_dropped_where_another_has_gone_on(
 
 class TestTwoRuns:
     def test_the_second_one_is_refused(self, bucket, prefix, tmp_path, hasty, capsys):
-        store = Store(f"s3://data/{prefix}")
-        first = Claim(store, "first", print)
+        store = ObjectStore(f"s3://data/{prefix}")
+        first = Lease(store, "first", print)
         try:
             assert run(prefix, tmp_path / "staging") == 1
             first.require()
@@ -318,7 +318,7 @@ class TestTwoRuns:
     def test_one_that_was_taken_for_dead_stops(
         self, bucket, prefix, tmp_path, monkeypatch, alone, capsys
     ):
-        real = Store.write
+        real = ObjectStore.write
 
         def paused(self, name, content):
             real(self, name, content)
@@ -327,7 +327,7 @@ class TestTwoRuns:
                     self.delete(note)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "write", paused)
+            patch.setattr(ObjectStore, "write", paused)
             assert run(prefix, tmp_path / "staging") == 1
         assert "another run has taken over" in capsys.readouterr().err
         assert crash.finished(bucket.copy_to(tmp_path / "copy", prefix)) == 1
@@ -445,7 +445,7 @@ def test_other_stores(scheme, tmp_path, alone):
     options = [*STATE, "--output", url, "--staging", str(tmp_path / "staging")]
     assert collect.main([*options, "--num-episodes", "1"]) == 0
     assert collect.main([*options, "--num-episodes", "3", "--resume"]) == 0
-    store = Store(url)
+    store = ObjectStore(url)
     assert {name: store.read(name) for name in store.sizes()} == alone
 
 

@@ -1,6 +1,6 @@
 """A program with its own main loop, simulator and HTTP server, in which collecting is one job.
 
-    python examples/own_main_loop.py --port 8000 --output datasets/own
+    python examples/embed_in_app.py --port 8000 --output datasets/own
     curl -X POST localhost:8000/collect    # or /step, /idle, /quit
     curl localhost:8000
 

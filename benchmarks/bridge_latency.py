@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
+from pp_bridge.settings import WebSettings
 from pp_bridge.shared_state import SharedState
-from pp_bridge.web_process import WebProcess, WebSettings
+from pp_bridge.web_process import WebProcess
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _BITS, _BLOCK = 32, 16  # of the clock, and its squares in pixels
@@ -45,13 +46,13 @@ _READ_CLOCK = """(seconds) => new Promise((done) => {
 def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
     """Age in ms of pictures in the browser's canvas, counted from when the bridge gets them."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    board = SharedState(["cam_high", "cam_wrist"], (args.resolution, args.resolution))
-    board.post({"state": "collecting"})
+    shared_state = SharedState(["cam_high", "cam_wrist"], (args.resolution, args.resolution))
+    shared_state.publish_status({"state": "collecting"})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         media = min(probe.getsockname()[1], 60000)
-    web = WebProcess(board, WebSettings("127.0.0.1", 0, media, None, root=None))
-    feeder = _CONTEXT.Process(target=_feed, args=(board, args.resolution), daemon=True)
+    web = WebProcess(shared_state, WebSettings("127.0.0.1", 0, media, None, root=None))
+    feeder = _CONTEXT.Process(target=_feed, args=(shared_state, args.resolution), daemon=True)
     feeder.start()
     results = {}
     with (
@@ -85,7 +86,7 @@ def _ages(page: Page, address: str, seconds: float) -> dict[str, float]:
     }
 
 
-def _feed(board: SharedState, size: int) -> None:
+def _feed(shared_state: SharedState, size: int) -> None:
     """Shows 30 pictures per second that have the time in ms drawn into them, bit by bit."""
     picture = np.random.default_rng(0).integers(60, 120, (size // 16, size // 16, 3), np.uint8)
     picture = picture.repeat(16, 0).repeat(16, 1)
@@ -97,4 +98,4 @@ def _feed(board: SharedState, size: int) -> None:
         bits = [clock >> (_BITS - 1 - bit) & 1 for bit in range(_BITS)]
         row = np.repeat(np.array(bits, np.uint8) * 255, _BLOCK)
         shown[:_BLOCK, : row.size] = row[None, :, None]
-        board.show(dict.fromkeys(board.cameras, shown))
+        shared_state.publish_images(dict.fromkeys(shared_state.cameras, shown))

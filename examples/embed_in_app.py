@@ -19,7 +19,7 @@ from pathlib import Path
 import gymnasium as gym
 
 import pp_env
-from pp_bridge import Progress, make_collection
+from pp_bridge import CollectionProgress, make_collection
 from pp_collect.session import Collection
 from pp_env.config import PickPlaceConfig, RenderConfig
 
@@ -37,7 +37,7 @@ class Program:
     def __init__(self, env: gym.Env, args: argparse.Namespace) -> None:
         self.wishes: queue.Queue[str] = queue.Queue()
         self.job = "idle"
-        self.progress = Progress(0, 0, 0, 0)
+        self.progress = CollectionProgress(0, 0, 0, 0)
         self._env, self._args = env, args
         self._collection: Collection | None = None
 
@@ -55,7 +55,7 @@ class Program:
 
     def _collect(self, collection: Collection) -> None:
         going = collection.step()
-        self.progress = Progress.of(collection)
+        self.progress = CollectionProgress.of(collection)
         if not going:
             self._switch("idle")
 

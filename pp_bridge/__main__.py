@@ -2,23 +2,23 @@
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
 import collect
 from pp_bridge import logs
 from pp_bridge.messages import RefusalError
-from pp_bridge.service import NO_RUN, Service
-from pp_bridge.shared_state import MOST_VIEWERS, SharedState
-from pp_bridge.web_process import (
+from pp_bridge.service import INITIAL_STATUS, Service
+from pp_bridge.settings import (
     TOKEN_VARIABLE,
-    WebProcess,
     WebSettings,
+    read_token,
     require_library,
-    require_ports,
-    require_token,
+    validate_ports,
+    validate_token,
 )
+from pp_bridge.shared_state import MAX_VIEWERS, SharedState
+from pp_bridge.web_process import WebProcess
 from pp_collect import session as collection
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import leave
@@ -32,13 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    token = os.environ.get(TOKEN_VARIABLE) or None
+    token = read_token()
     try:
         config = collect.make_config(args)
         collect.require_fitting(args)
         require_library()
-        require_token(token, args.host)
-        require_ports(args.streaming_port)
+        validate_token(token, args.host)
+        validate_ports(args.streaming_port)
         args.root.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
@@ -63,17 +63,17 @@ def serve(args: argparse.Namespace, config: PickPlaceConfig, token: str | None) 
         OSError: The root is another service's, or the port is taken.
         RuntimeError: The simulator can't be started, or the web's process has ended.
     """
-    board = SharedState([camera.name for camera in config.cameras], config.render.size)
-    board.post(NO_RUN)
+    shared_state = SharedState([camera.name for camera in config.cameras], config.render.size)
+    shared_state.publish_status(INITIAL_STATUS)
     owned = lock(args.root)
     try:
-        web = WebProcess(board, web_settings(args, token))
+        web = WebProcess(shared_state, web_settings(args, token))
         _LOG.info("listening", extra={"address": f"http://{args.host}:{web.port}"})
         try:
             env = collection.make_env(args, config)
             try:
                 env.reset(seed=0)  # draws: no OpenGL, no service
-                work(Service(args, config, env, board, web.commands, args.root), args.resume)
+                work(Service(args, config, env, shared_state, web.commands, args.root), args.resume)
             finally:
                 env.close()
         finally:
@@ -119,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--streaming-port",
         type=int,
         default=49102,
-        help=f"first of {MOST_VIEWERS} UDP ports of the live view, one per viewer",
+        help=f"first of {MAX_VIEWERS} UDP ports of the live view, one per viewer",
     )
     add("--resume", action="store_true", help="go on with what the last end interrupted")
     collect.add_scene_options(parser)

@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
 import pp_env
-from pp_bridge.catalog import DatasetCatalog, OutsideError
-from pp_bridge.messages import Command, Reply, StartRequest
+from pp_bridge.catalog import DatasetCatalog, OutsideRootError
+from pp_bridge.messages import BridgeCommand, Reply, StartRequest
 from pp_bridge.metrics import StatusCollector
 from pp_bridge.security import RequestFilter, TokenCheck
 from pp_bridge.shared_state import SharedState
-from pp_bridge.webrtc import Live, OfferError
+from pp_bridge.webrtc import LiveStream, OfferError
 from pp_recorder.dataset.reader import DatasetError
 
 ALIAS = "/v1/sim/bridge"  # every path is there a second time
@@ -37,10 +37,10 @@ _POLICY = (
 # Why the simulator's process may refuse, and the HTTP status for it.
 _STATUS_OF = {"invalid": 422, "conflict": 409, "storage": 507, "unavailable": 503}
 
-Ask = Callable[[Command], Reply]
+SendCommand = Callable[[BridgeCommand], Reply]
 
 
-class Problem(BaseModel):
+class ErrorDetail(BaseModel):
     """Why a request was refused."""
 
     detail: str
@@ -113,15 +113,15 @@ class Session(BaseModel):
     token: str = Field(max_length=1000)
 
 
-def make_app(board: SharedState, token: str | None, local_only: bool) -> FastAPI:
+def make_app(shared_state: SharedState, token: str | None, local_only: bool) -> FastAPI:
     """What both services have in common: the page, the cameras, the token and the errors.
 
     Args:
-        board: Where pictures and status are.
+        shared_state: Where pictures and status are.
         token: Who has it may do everything; None asks nobody.
         local_only: Whether other host names than this machine's own are refused.
     """
-    live = Live(board)
+    live = LiveStream(shared_state)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -140,42 +140,51 @@ def make_app(board: SharedState, token: str | None, local_only: bool) -> FastAPI
     app.exception_handler(400)(_explain_unreadable)
     app.add_middleware(RequestFilter, local_only=local_only)
     check = TokenCheck(token)
-    _include(app, _open_routes(board, check))
-    _include(app, _live_routes(board, live), [Depends(check)])
+    _include(app, _open_routes(shared_state, check))
+    _include(app, _live_routes(shared_state, live), [Depends(check)])
     return app
 
 
 def add_collection(
-    app: FastAPI, board: SharedState, token: str | None, store: DatasetCatalog, ask: Ask
+    app: FastAPI,
+    shared_state: SharedState,
+    token: str | None,
+    catalog: DatasetCatalog,
+    send_command: SendCommand,
 ) -> None:
     """Adds what only the bridge has.
 
     Args:
         app: From `make_app`.
-        board: Where the status is.
+        shared_state: Where the status is.
         token: As in `make_app`.
-        store: The datasets.
-        ask: Hands a command to the simulator's process and waits for the problem and its text.
+        catalog: The datasets.
+        send_command: Sends a command to the simulator's process and returns its reply.
     """
     check = [Depends(TokenCheck(token))]
-    _include(app, _collect_routes(board, store, ask), check)
-    _include(app, _dataset_routes(store), check)
-    _include(app, _metrics_routes(board), check)
+    _include(app, _collect_routes(shared_state, catalog, send_command), check)
+    _include(app, _dataset_routes(catalog), check)
+    _include(app, _metrics_routes(shared_state), check)
 
 
-def _open_routes(board: SharedState, check: TokenCheck) -> APIRouter:
+def _open_routes(shared_state: SharedState, check: TokenCheck) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
 
-    @routes.get("/healthz", responses={503: {"model": Problem}})
+    @routes.get("/healthz", responses={503: {"model": ErrorDetail}})
     def health() -> Health:
         """Whether the service works; needs no token."""
-        if board.silence() > _HUNG_AFTER and board.status()["state"] != "starting":
-            raise HTTPException(503, f"the simulator has not moved for {board.silence():.0f} s")
-        return Health(state=board.status()["state"])
+        if (
+            shared_state.seconds_since_status() > _HUNG_AFTER
+            and shared_state.status()["state"] != "starting"
+        ):
+            raise HTTPException(
+                503, f"the simulator has not moved for {shared_state.seconds_since_status():.0f} s"
+            )
+        return Health(state=shared_state.status()["state"])
 
     @routes.post("/session", status_code=204, responses=_may(401))
     def begin_session(session: Session, response: Response) -> None:
@@ -185,13 +194,13 @@ def _open_routes(board: SharedState, check: TokenCheck) -> APIRouter:
     return routes
 
 
-def _live_routes(board: SharedState, live: Live) -> APIRouter:
+def _live_routes(shared_state: SharedState, live: LiveStream) -> APIRouter:
     routes = APIRouter(prefix="/live", tags=["live view"])
 
     @routes.get("/cameras")
     def cameras() -> list[str]:
         """The names of the cameras, in the order of an offer's videos."""
-        return list(board.cameras)
+        return list(shared_state.cameras)
 
     @routes.post("/offer", responses=_may(422))
     async def offer(description: Description) -> Description:
@@ -208,47 +217,51 @@ def _live_routes(board: SharedState, live: Live) -> APIRouter:
     )
     async def jpegs(camera: str) -> StreamingResponse:
         """A camera as an endless series of JPEGs, for networks that WebRTC can't pass."""
-        if camera not in board.cameras:
-            raise HTTPException(404, f"the cameras are {list(board.cameras)}, got {camera!r}")
+        if camera not in shared_state.cameras:
+            raise HTTPException(
+                404, f"the cameras are {list(shared_state.cameras)}, got {camera!r}"
+            )
         return StreamingResponse(_parts(live.jpegs(camera)), media_type=_MJPEG)
 
     return routes
 
 
-def _collect_routes(board: SharedState, store: DatasetCatalog, ask: Ask) -> APIRouter:
+def _collect_routes(
+    shared_state: SharedState, catalog: DatasetCatalog, send_command: SendCommand
+) -> APIRouter:
     routes = APIRouter(prefix="/collect", tags=["collection"])
 
     @routes.get("/status")
     def status() -> Status:
         """How the service and its newest collection are doing."""
-        return Status(**board.status())
+        return Status(**shared_state.status())
 
     @routes.post("/start", status_code=202, responses=_may(409, 422, 503, 507))
     def start(request: StartRequest) -> Status:
         """Starts a collection; only one runs at a time."""
         try:
-            output = store.locate(request.output_dir)
-        except OutsideError as error:
+            output = catalog.locate(request.output_dir)
+        except OutsideRootError as error:
             raise HTTPException(422, str(error)) from None
         request = request.model_copy(update={"output_dir": output.name})
-        return _settled(ask(Command("start", request)))
+        return _settled(send_command(BridgeCommand("start", request)))
 
     @routes.post("/stop", responses=_may(409, 503))
     def stop() -> Status:
         """Stops the collection: the episode in hand is dropped, those before it are kept."""
-        return _settled(ask(Command("stop")))
+        return _settled(send_command(BridgeCommand("stop")))
 
     return routes
 
 
-def _dataset_routes(store: DatasetCatalog) -> APIRouter:
+def _dataset_routes(catalog: DatasetCatalog) -> APIRouter:
     routes = APIRouter(prefix="/datasets", tags=["datasets"])
 
     @routes.get("", responses=_may(507))
     def datasets() -> list[DatasetSummary]:
         """All datasets below the root."""
         try:
-            return [DatasetSummary(**summary) for summary in store.summaries()]
+            return [DatasetSummary(**summary) for summary in catalog.summaries()]
         except OSError as error:
             raise HTTPException(507, f"the root can't be read: {error}") from None
 
@@ -256,13 +269,13 @@ def _dataset_routes(store: DatasetCatalog) -> APIRouter:
     def episodes(name: str, last: Annotated[int, Query(ge=1, le=100)] = 6) -> list[EpisodeSummary]:
         """The newest episodes, the newest first."""
         with _not_found():
-            return [EpisodeSummary(**summary) for summary in store.episodes(name, last)]
+            return [EpisodeSummary(**summary) for summary in catalog.episodes(name, last)]
 
     @routes.get("/{name}/report", responses=_may(404))
     def report(name: str) -> dict[str, Any]:
         """What pp-inspect says; it decodes every picture, so it takes its time."""
         with _not_found():
-            return store.report(name)
+            return catalog.report(name)
 
     @routes.get(
         "/{name}/episodes/{episode}/{camera}.mp4",
@@ -272,7 +285,7 @@ def _dataset_routes(store: DatasetCatalog) -> APIRouter:
     def video(name: str, episode: int, camera: str) -> FileResponse:
         """The pictures of an episode."""
         with _not_found():
-            return FileResponse(store.video(name, episode, camera), media_type="video/mp4")
+            return FileResponse(catalog.video(name, episode, camera), media_type="video/mp4")
 
     @routes.get(
         "/{name}/episodes/{episode}/{camera}.jpg",
@@ -282,15 +295,15 @@ def _dataset_routes(store: DatasetCatalog) -> APIRouter:
     def thumbnail(name: str, episode: int, camera: str) -> Response:
         """A picture from the middle of an episode."""
         with _not_found():
-            return Response(store.thumbnail(name, episode, camera), media_type="image/jpeg")
+            return Response(catalog.thumbnail(name, episode, camera), media_type="image/jpeg")
 
     return routes
 
 
-def _metrics_routes(board: SharedState) -> APIRouter:
+def _metrics_routes(shared_state: SharedState) -> APIRouter:
     routes = APIRouter()
     registry = CollectorRegistry()
-    registry.register(StatusCollector(board))
+    registry.register(StatusCollector(shared_state))
 
     @routes.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> str:
@@ -308,12 +321,12 @@ def _include(app: FastAPI, routes: APIRouter, dependencies: Sequence[Any] = ()) 
 
 
 def _may(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: {"model": Problem} for code in codes}
+    return {code: {"model": ErrorDetail} for code in codes}
 
 
 def _settled(reply: Reply) -> Status:
-    if reply.problem is not None:
-        raise HTTPException(_STATUS_OF[reply.problem], reply.detail)
+    if reply.reason is not None:
+        raise HTTPException(_STATUS_OF[reply.reason], reply.detail)
     return Status(**reply.status)
 
 
@@ -342,7 +355,7 @@ def _explain_unreadable(_: Request, __: Exception) -> JSONResponse:
 def _not_found() -> Iterator[None]:
     try:
         yield
-    except (OutsideError, DatasetError) as error:
+    except (OutsideRootError, DatasetError) as error:
         raise HTTPException(404, str(error)) from None
 
 

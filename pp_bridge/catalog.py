@@ -18,7 +18,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _CAMERA_PREFIX = "observation.images."
 
 
-class OutsideError(ValueError):
+class OutsideRootError(ValueError):
     """A path does not name a folder directly below the root."""
 
 
@@ -37,7 +37,7 @@ class DatasetCatalog:
         """The folder that a name, or a whole path, stands for; it need not exist.
 
         Raises:
-            OutsideError: It is not directly below the root, be it by `..` or by a link.
+            OutsideRootError: It is not directly below the root, be it by `..` or by a link.
         """
         root = self.root.resolve()
         try:
@@ -45,7 +45,7 @@ class DatasetCatalog:
         except (ValueError, OSError, RuntimeError):  # a null byte, too long, a circle of links
             found = root
         if found.parent != root or not re.fullmatch(_NAME, found.name):
-            raise OutsideError(
+            raise OutsideRootError(
                 f"the output must be a folder directly below {root}, named by letters, digits and "
                 f"'._-', got {text[:200]!r}; try 'pick_place'"
             )
@@ -73,7 +73,7 @@ class DatasetCatalog:
         """A dataset.
 
         Raises:
-            OutsideError: The name leads elsewhere.
+            OutsideRootError: The name leads elsewhere.
             DatasetError: There is none of that name.
         """
         return Dataset(self.locate(name))

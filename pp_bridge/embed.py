@@ -12,7 +12,7 @@ import collect
 from pp_collect.session import Collection, make_expert
 
 
-class Progress(NamedTuple):
+class CollectionProgress(NamedTuple):
     """How far a collection is.
 
     Attributes:
@@ -28,7 +28,7 @@ class Progress(NamedTuple):
     successes: int
 
     @classmethod
-    def of(cls, collection: Collection) -> "Progress":
+    def of(cls, collection: Collection) -> "CollectionProgress":
         """How far this one is."""
         writer, tally = collection.writer, collection.tally
         return cls(writer.num_episodes, writer.num_frames, tally.attempts, tally.successes)
@@ -39,9 +39,9 @@ def run_collection_in_process(
     num_episodes: int,
     output: Path,
     stop_event: threading.Event | None = None,
-    progress_callback: Callable[[Progress], None] | None = None,
+    progress_callback: Callable[[CollectionProgress], None] | None = None,
     **options: Any,
-) -> Progress:
+) -> CollectionProgress:
     """Collects on the calling thread, which must be the one that may drive the simulator.
 
     Args:
@@ -62,11 +62,11 @@ def run_collection_in_process(
     try:
         while not (stop_event and stop_event.is_set()) and collection.step():
             if progress_callback:
-                progress_callback(Progress.of(collection))
+                progress_callback(CollectionProgress.of(collection))
         collection.close()
     finally:
         collection.release()
-    return Progress.of(collection)
+    return CollectionProgress.of(collection)
 
 
 def make_collection(env: gym.Env, num_episodes: int, output: Path, **options: Any) -> Collection:

@@ -1,34 +1,33 @@
 """Sinks that show a collection's pictures while they are recorded."""
 
 import argparse
-import os
 import time
 
-from pp_bridge.shared_state import SharedState
-from pp_bridge.web_process import (
-    TOKEN_VARIABLE,
-    WebProcess,
+from pp_bridge.settings import (
     WebSettings,
+    read_token,
     require_library,
-    require_ports,
-    require_token,
+    validate_ports,
+    validate_token,
 )
+from pp_bridge.shared_state import SharedState
+from pp_bridge.web_process import WebProcess
 from pp_env.config import PickPlaceConfig
 from pp_recorder.rollout import Episode, Step
 
-_SHORTEST = 0.01  # s; viewers get 31 pictures a second, so more copies would be for nobody
+_MIN_INTERVAL = 0.01  # s; viewers get 31 pictures a second, so more copies would be for nobody
 
 
 class FramePublisher:
     """Shows the pictures that were taken for the dataset, if somebody watches.
 
     Args:
-        board: Where.
+        shared_state: Where.
     """
 
-    def __init__(self, board: SharedState) -> None:
-        self._board = board
-        self._shown = -_SHORTEST
+    def __init__(self, shared_state: SharedState) -> None:
+        self._shared_state = shared_state
+        self._last_publish_time = -_MIN_INTERVAL
 
     def begin(self, seed: int) -> None:
         """Nothing to do."""
@@ -36,9 +35,9 @@ class FramePublisher:
     def add(self, step: Step) -> None:
         """Shows the observation's pictures, unless some were shown just before."""
         now = time.monotonic()
-        if self._board.viewers and now - self._shown >= _SHORTEST:
-            self._board.show(step.observation["pixels"])
-            self._shown = now
+        if self._shared_state.viewers and now - self._last_publish_time >= _MIN_INTERVAL:
+            self._shared_state.publish_images(step.observation["pixels"])
+            self._last_publish_time = now
 
     def end(self, episode: Episode) -> None:
         """Nothing to do."""
@@ -65,17 +64,17 @@ class LiveView(FramePublisher):
     """
 
     def __init__(self, args: argparse.Namespace, config: PickPlaceConfig) -> None:
-        board = SharedState([camera.name for camera in config.cameras], config.render.size)
-        board.post({"state": "collecting"})
-        super().__init__(board)
+        shared_state = SharedState([camera.name for camera in config.cameras], config.render.size)
+        shared_state.publish_status({"state": "collecting"})
+        super().__init__(shared_state)
         host, port = args.streaming_host, args.streaming_port
-        self._web = WebProcess(board, WebSettings(host, port, port, _token(), root=None))
+        self._web = WebProcess(shared_state, WebSettings(host, port, port, read_token(), root=None))
         self.address = f"http://{host}:{self._web.port}"
 
     def add(self, step: Step) -> None:
         """Shows the observation's pictures, and that the collection is alive."""
         super().add(step)
-        self._board.post({"state": "collecting"})
+        self._shared_state.publish_status({"state": "collecting"})
 
     def close(self) -> None:
         """Ends it."""
@@ -90,9 +89,5 @@ def require_live_view(args: argparse.Namespace) -> None:
         ImportError: The extra [bridge] is not installed.
     """
     require_library()
-    require_ports(args.streaming_port)
-    require_token(_token(), args.streaming_host)
-
-
-def _token() -> str | None:
-    return os.environ.get(TOKEN_VARIABLE) or None
+    validate_ports(args.streaming_port)
+    validate_token(read_token(), args.streaming_host)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import collect
 
-Problem = Literal["invalid", "conflict", "storage", "unavailable"]
+RefusalReason = Literal["invalid", "conflict", "storage", "unavailable"]
 
 _DEFAULT = collect.make_parser().get_default
 
@@ -34,7 +34,7 @@ class StartRequest(BaseModel):
     resume: bool = Field(False, description="Go on with an interrupted collection")
 
 
-class Command(NamedTuple):
+class BridgeCommand(NamedTuple):
     """A request that changes something.
 
     Attributes:
@@ -50,12 +50,12 @@ class Reply(NamedTuple):
     """What came of it.
 
     Attributes:
-        problem: Why it was refused; None if it was carried out.
+        reason: Why it was refused; None if it was carried out.
         detail: The same in words.
         status: Afterwards.
     """
 
-    problem: Problem | None
+    reason: RefusalReason | None
     detail: str
     status: dict[str, Any]
 
@@ -64,10 +64,10 @@ class RefusalError(Exception):
     """A command can't be carried out.
 
     Args:
-        problem: Why.
+        reason: Why.
         detail: The same in words, with what would work.
     """
 
-    def __init__(self, problem: Problem, detail: str) -> None:
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
         super().__init__(detail)
-        self.problem: Problem = problem
+        self.reason: RefusalReason = reason

@@ -8,18 +8,18 @@ from pp_bridge.shared_state import SharedState
 
 
 class StatusCollector:
-    """Reads the board whenever Prometheus asks.
+    """Reads the shared state whenever Prometheus asks.
 
     Args:
-        board: Where the status is.
+        shared_state: Where the status is.
     """
 
-    def __init__(self, board: SharedState) -> None:
-        self._board = board
+    def __init__(self, shared_state: SharedState) -> None:
+        self._shared_state = shared_state
 
     def collect(self) -> Iterator[Metric]:
         """The metrics."""
-        status = self._board.status()
+        status = self._shared_state.status()
         request = status["request"] or {"num_episodes": 0}
         gauges = {
             "collecting": ("1 while a collection runs", status["state"] == "collecting"),
@@ -27,8 +27,11 @@ class StatusCollector:
             "wanted_episodes": ("Of the newest collection", request["num_episodes"]),
             "finished_episodes": ("Of the newest collection", status["episodes"]),
             "frames_per_second": ("Of the collection", status["frames_per_second"] or 0.0),
-            "viewers": ("Who watch the cameras", self._board.viewers),
-            "silence_seconds": ("Since the simulator's last turn", self._board.silence()),
+            "viewers": ("Who watch the cameras", self._shared_state.viewers),
+            "silence_seconds": (
+                "Since the simulator's last turn",
+                self._shared_state.seconds_since_status(),
+            ),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"pp_bridge_{name}", text, value)

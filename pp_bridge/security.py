@@ -10,9 +10,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pp_bridge.web_process import is_local
+from pp_bridge.settings import is_loopback
 
-LARGEST_BODY = 128 * 1024  # bytes
+MAX_BODY_BYTES = 128 * 1024  # bytes
 
 _COOKIE = "bridge_token"
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -77,18 +77,18 @@ class RequestFilter:
 
     def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if self._local_only and not is_local(_name_of(host)):
+        if self._local_only and not is_loopback(_name_of(host)):
             return 403, f"this service is for this machine alone, got a request for {host[:100]!r}"
         origin = headers.get("origin")
         if method not in _SAFE and origin and origin.partition("://")[2] != host:
             return 403, f"pages of other sites may not do this, got {origin[:100]!r}"
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > LARGEST_BODY:
+        if length.isdecimal() and int(length) > MAX_BODY_BYTES:
             return 413, _TOO_LARGE
         return None
 
 
-_TOO_LARGE = f"a request may have {LARGEST_BODY} bytes"
+_TOO_LARGE = f"a request may have {MAX_BODY_BYTES} bytes"
 
 
 def _name_of(host: str) -> str:
@@ -107,7 +107,7 @@ def _limited(receive: Receive) -> Receive:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > LARGEST_BODY:
+        if received > MAX_BODY_BYTES:
             raise HTTPException(413, _TOO_LARGE)
         return message
 

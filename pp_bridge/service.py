@@ -13,7 +13,7 @@ import gymnasium as gym
 
 from collect import StopRequest
 from pp_bridge.live_view import FramePublisher
-from pp_bridge.messages import Command, RefusalError, Reply, StartRequest
+from pp_bridge.messages import BridgeCommand, RefusalError, Reply, StartRequest
 from pp_bridge.shared_state import SharedState
 from pp_collect.session import Collection, make_expert
 from pp_env.config import PickPlaceConfig
@@ -21,16 +21,16 @@ from pp_env.sim import keep_alive
 from pp_recorder.dataset.reader import DatasetError
 from pp_recorder.status import StatusFile
 
-_IDLE_TURN = 0.05  # s
-_IDLE_PICTURES = 2.0  # per s, while somebody watches
-_RATE_OVER = 10.0  # s over which frames per second are counted
-_PATIENCE = 1.0  # s
-_LONGEST_ERROR = 4000  # characters
+_IDLE_TICK = 0.05  # s
+_IDLE_IMAGE_RATE = 2.0  # per s, while somebody watches
+_RATE_WINDOW = 10.0  # s over which frames per second are counted
+_STATUS_TIMEOUT = 1.0  # s
+_MAX_ERROR_LENGTH = 4000  # characters
 _RUN_FILE = ".bridge.json"
 _LOG = logging.getLogger("bridge")
 
 
-class Run:
+class RunningCollection:
     """One collection that was asked for.
 
     Args:
@@ -38,7 +38,7 @@ class Run:
         args: As of collect.py.
         config: The environment's.
         env: The environment.
-        board: Where its pictures are shown.
+        shared_state: Where its pictures are shown.
 
     Raises:
         RefusalError: It can't be started.
@@ -50,12 +50,12 @@ class Run:
         args: argparse.Namespace,
         config: PickPlaceConfig,
         env: gym.Env,
-        board: SharedState,
+        shared_state: SharedState,
     ) -> None:
         self.request = request
         try:
             expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, config)
-            self.collection = Collection(args, config, expert, env, [FramePublisher(board)])
+            self.collection = Collection(args, config, expert, env, [FramePublisher(shared_state)])
         except (FileExistsError, DatasetError) as error:
             raise RefusalError("conflict", str(error)) from None
         except OSError as error:
@@ -78,7 +78,7 @@ class Run:
         self._frame += 1
         now = time.monotonic()
         self._times.append(now)
-        while self._times[0] < now - _RATE_OVER:
+        while self._times[0] < now - _RATE_WINDOW:
             self._times.popleft()
         return going
 
@@ -124,7 +124,7 @@ class Service:
         args: The scene's options, as of collect.py.
         config: The environment's.
         env: The environment, reset once.
-        board: Where status and pictures are shown.
+        shared_state: Where status and pictures are shown.
         commands: Where requests come from and replies go to.
         root: The folder that holds all datasets.
     """
@@ -134,26 +134,26 @@ class Service:
         args: argparse.Namespace,
         config: PickPlaceConfig,
         env: gym.Env,
-        board: SharedState,
+        shared_state: SharedState,
         commands: Connection,
         root: Path,
     ) -> None:
         self._args = args
         self._config = config
         self._env = env
-        self._board = board
+        self._shared_state = shared_state
         self._commands = commands
         self._root = root
-        self._run: Run | None = None
-        self._status: dict[str, Any] = {**NO_RUN, "state": "idle"}
-        self._totals = dict.fromkeys(NO_RUN["totals"], 0)
-        self._pictured = 0.0
-        self._interrupted = self._recall()
+        self._running: RunningCollection | None = None
+        self._status: dict[str, Any] = {**INITIAL_STATUS, "state": "idle"}
+        self._totals = dict.fromkeys(INITIAL_STATUS["totals"], 0)
+        self._last_image_time = 0.0
+        self._interrupted = self._load_interrupted()
         if self._interrupted is not None:
             request = self._interrupted.model_dump()
             self._status |= {"outcome": "interrupted", "request": request}
             _LOG.warning("interrupted before this start", extra=request)
-        self._board.post(self.status(), wait=_PATIENCE)
+        self._shared_state.publish_status(self.status(), wait=_STATUS_TIMEOUT)
 
     def work(self, stop: StopRequest) -> None:
         """Turns the loop until a stop is requested; then nothing is collected any more.
@@ -162,22 +162,22 @@ class Service:
             RuntimeError: The web's process has ended.
         """
         while not stop.requested:
-            self.turn()
+            self.tick()
         self._end("interrupted")
 
-    def turn(self) -> None:
-        """One turn: answers at most one request, and drives one frame or idles."""
-        self._answer(timeout=0.0 if self._run else _IDLE_TURN)
-        if self._run:
-            self._drive(self._run)
+    def tick(self) -> None:
+        """One tick: answers at most one request, and drives one frame or idles."""
+        self._handle_command(timeout=0.0 if self._running else _IDLE_TICK)
+        if self._running:
+            self._step_collection(self._running)
         else:
             self._idle()
-        self._board.post(self.status())
+        self._shared_state.publish_status(self.status())
 
     def status(self) -> dict[str, Any]:
         """What `pp_bridge.api.Status` has, and what the metrics count."""
-        if self._run:
-            self._status |= self._run.status()
+        if self._running:
+            self._status |= self._running.status()
         return {**self._status, "totals": self._totals}
 
     def resume(self) -> None:
@@ -189,51 +189,55 @@ class Service:
         if self._interrupted is not None:
             self._start(self._interrupted.model_copy(update={"resume": True}))
 
-    def _answer(self, timeout: float) -> None:
+    def _handle_command(self, timeout: float) -> None:
         if not self._commands.poll(timeout):
             return
         try:
-            command: Command = self._commands.recv()
+            command: BridgeCommand = self._commands.recv()
         except (EOFError, ConnectionError):
             raise RuntimeError("the web's process has ended; its log says why") from None
-        problem, detail = None, ""
+        reason, detail = None, ""
         try:
             if command.request is None:
                 self._stop()
             else:
                 self._start(command.request)
         except RefusalError as refusal:
-            problem, detail = refusal.problem, str(refusal)
+            reason, detail = refusal.reason, str(refusal)
             _LOG.warning("refused", extra={"command": command.name, "reason": detail})
         status = self.status()
-        self._board.post(status, wait=_PATIENCE)  # who asks next must not see what was before
-        self._commands.send(Reply(problem, detail, status))
+        self._shared_state.publish_status(
+            status, wait=_STATUS_TIMEOUT
+        )  # who asks next must not see what was before
+        self._commands.send(Reply(reason, detail, status))
 
     def _start(self, request: StartRequest) -> None:
-        if self._run:
+        if self._running:
             raise RefusalError(
                 "conflict",
-                f"{self._run.request.output_dir} is being collected; stop it, or wait",
+                f"{self._running.request.output_dir} is being collected; stop it, or wait",
             )
         if not self._root.is_dir():  # it would be made anew, perhaps where a disk is missing
             raise RefusalError("storage", f"the root {self._root} is gone; bring it back")
-        self._run = Run(request, self._with(request), self._config, self._env, self._board)
-        self._status = {**NO_RUN, "state": "collecting"}
-        self._remember(request, "collecting")
+        self._running = RunningCollection(
+            request, self._with(request), self._config, self._env, self._shared_state
+        )
+        self._status = {**INITIAL_STATUS, "state": "collecting"}
+        self._save_request(request, "collecting")
         _LOG.info("started", extra=request.model_dump())
 
     def _stop(self) -> None:
-        if self._run is None:
+        if self._running is None:
             raise RefusalError("conflict", "nothing is being collected")
         self._end("stopped")
 
-    def _drive(self, run: Run) -> None:
-        tally, writer = run.collection.tally, run.collection.writer
+    def _step_collection(self, running: RunningCollection) -> None:
+        tally, writer = running.collection.tally, running.collection.writer
         before = tally.attempts, tally.successes, writer.num_episodes, writer.num_frames
         try:
-            going = run.step()
+            going = running.step()
         except Exception as error:  # whatever it is, the service lives and says so
-            _LOG.exception("failed", extra=run.request.model_dump())
+            _LOG.exception("failed", extra=running.request.model_dump())
             self._end("failed", f"{error or type(error).__name__}")
             return
         after = tally.attempts, tally.successes, writer.num_episodes, writer.num_frames
@@ -244,42 +248,42 @@ class Service:
 
     def _end(self, outcome: str, error: str | None = None) -> None:
         """Ends the collection; the episode in hand, if any, is dropped."""
-        run, self._run = self._run, None
-        if run is None:
+        running, self._running = self._running, None
+        if running is None:
             return
         try:
-            run.collection.close()
+            running.collection.close()
         except (OSError, RuntimeError) as trouble:  # such as a disk that has vanished
-            _LOG.exception("not tidied up", extra=run.request.model_dump())
+            _LOG.exception("not tidied up", extra=running.request.model_dump())
             error = error or f"the dataset is intact, but not tidied up: {trouble}"
-        self._status |= run.status()
+        self._status |= running.status()
         self._status |= {"state": "idle", "outcome": outcome, "frame": 0, "eta_seconds": None}
-        self._status["last_error"] = error and error[:_LONGEST_ERROR]
-        self._remember(run.request, outcome)
-        episodes = run.collection.writer.num_episodes
-        _LOG.info(outcome, extra={**run.request.model_dump(), "episodes": episodes})
+        self._status["last_error"] = error and error[:_MAX_ERROR_LENGTH]
+        self._save_request(running.request, outcome)
+        episodes = running.collection.writer.num_episodes
+        _LOG.info(outcome, extra={**running.request.model_dump(), "episodes": episodes})
 
     def _idle(self) -> None:
         keep_alive()
         now = time.monotonic()
-        if self._board.viewers and now > self._pictured + 1.0 / _IDLE_PICTURES:
+        if self._shared_state.viewers and now > self._last_image_time + 1.0 / _IDLE_IMAGE_RATE:
             unwrapped: Any = self._env.unwrapped
-            self._board.show(unwrapped.pictures())
-            self._pictured = now
+            self._shared_state.publish_images(unwrapped.render_cameras())
+            self._last_image_time = now
 
     def _with(self, request: StartRequest) -> argparse.Namespace:
         """The options of a collection: the scene's, and what was asked for."""
         options = {**request.model_dump(), "output": self._root / request.output_dir}
         return argparse.Namespace(**{**vars(self._args), **options})
 
-    def _remember(self, request: StartRequest, state: str) -> None:
+    def _save_request(self, request: StartRequest, state: str) -> None:
         """For the next process, should this one be killed."""
         try:
             StatusFile(self._root / _RUN_FILE, request=request.model_dump()).update(state=state)
         except OSError as error:
             _LOG.error("not remembered", extra={"reason": str(error)})
 
-    def _recall(self) -> StartRequest | None:
+    def _load_interrupted(self) -> StartRequest | None:
         """What the process before this one was collecting when it ended."""
         try:
             found = json.loads((self._root / _RUN_FILE).read_text())
@@ -290,7 +294,7 @@ class Service:
         return request if interrupted else None
 
 
-NO_RUN: dict[str, Any] = {
+INITIAL_STATUS: dict[str, Any] = {
     "state": "starting",
     "outcome": None,
     "last_error": None,

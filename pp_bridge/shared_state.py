@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_VIEWERS = 8  # by WebRTC, each on a UDP port of its own
+MAX_VIEWERS = 8  # by WebRTC, each on a UDP port of its own
 
 _TEXT_BYTES = 65536
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -50,11 +50,11 @@ class SharedState:
         self._viewers.value = count
 
     @property
-    def count(self) -> int:
+    def image_count(self) -> int:
         """How many pictures were shown."""
         return self._count.value
 
-    def show(self, pictures: Mapping[str, np.ndarray]) -> bool:
+    def publish_images(self, pictures: Mapping[str, np.ndarray]) -> bool:
         """Shows the cameras' pictures, (H, W, 3) uint8 each.
 
         Returns:
@@ -69,13 +69,13 @@ class SharedState:
             self._pixels_lock.release()
         return True
 
-    def pictures(self) -> dict[str, np.ndarray]:
+    def images(self) -> dict[str, np.ndarray]:
         """A copy of the newest pictures; black before the first."""
         with self._pixels_lock:
             copies = self._view().copy()
         return dict(zip(self.cameras, copies, strict=True))
 
-    def post(self, status: dict[str, Any], wait: float = 0.0) -> bool:
+    def publish_status(self, status: dict[str, Any], wait: float = 0.0) -> bool:
         """Replaces the status.
 
         Args:
@@ -101,7 +101,7 @@ class SharedState:
             text = self._text.value
         return json.loads(text)
 
-    def silence(self) -> float:
+    def seconds_since_status(self) -> float:
         """Seconds since a status was posted."""
         return time.monotonic() - self._posted.value
 

@@ -1,109 +1,28 @@
 """The web's process: beside the simulator's and at lower priority, so that it costs it nothing."""
 
 import asyncio
-import ipaddress
 import logging
 import multiprocessing
 import os
 import socket
 import threading
-from dataclasses import dataclass
-from importlib.util import find_spec
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from pp_bridge import logs
-from pp_bridge.shared_state import MOST_VIEWERS, SharedState
-
-TOKEN_VARIABLE = "PP_BRIDGE_TOKEN"
+from pp_bridge.settings import WebSettings
+from pp_bridge.shared_state import MAX_VIEWERS, SharedState
 
 _NICE = 10
-_TOKEN_FROM = 16  # characters
 _CONTEXT = multiprocessing.get_context("spawn")
 _LOG = logging.getLogger("pp_bridge.web_process")
-
-
-@dataclass(frozen=True)
-class WebSettings:
-    """What the web's process is told.
-
-    Attributes:
-        host: Address to listen on.
-        port: TCP port; 0 is any.
-        first_media_port: The first of `MOST_VIEWERS` UDP ports.
-        token: Who has it may do everything; None lets in everybody who reaches the port.
-        root: The folder that holds all datasets; None shows the cameras and nothing else.
-    """
-
-    host: str
-    port: int
-    first_media_port: int
-    token: str | None
-    root: Path | None
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach a host name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def require_token(token: str | None, host: str) -> None:
-    """Checks that a service on `host` has the token it needs.
-
-    Raises:
-        ValueError: It has none, or one that can be guessed.
-    """
-    if token is None and not is_local(host):
-        raise ValueError(
-            f"on {host} everybody could use the service: put a token into the environment "
-            f"variable {TOKEN_VARIABLE}, or keep to --host 127.0.0.1"
-        )
-    if token is not None and (len(token) < _TOKEN_FROM or not token.isascii()):
-        raise ValueError(
-            f"the token must have at least {_TOKEN_FROM} ASCII characters, got {len(token)}; "
-            "try 'openssl rand -hex 32'"
-        )
-
-
-def require_library() -> None:
-    """Checks that the extra [bridge] is installed.
-
-    Raises:
-        ImportError: It is not.
-    """
-    missing = [
-        name
-        for name in ("aiortc", "fastapi", "prometheus_client", "uvicorn")
-        if not find_spec(name)
-    ]
-    if missing:
-        raise ImportError(f"this needs {missing}; try 'pip install \"franka-pick-place[bridge]\"'")
-
-
-def require_ports(first: int) -> None:
-    """Checks the UDP ports of the live view.
-
-    Raises:
-        ValueError: There are no such ports.
-    """
-    if not 1024 <= first <= 65536 - MOST_VIEWERS:
-        raise ValueError(
-            f"the streaming port must be from 1024 to {65536 - MOST_VIEWERS}, because "
-            f"{MOST_VIEWERS} ports from there on are used, got {first}"
-        )
 
 
 class WebProcess:
     """The running process; it ends with the one that has started it, however that ends.
 
     Args:
-        board: What it shows.
+        shared_state: What it shows.
         settings: What it is told.
 
     Attributes:
@@ -114,12 +33,12 @@ class WebProcess:
         OSError: The port is taken.
     """
 
-    def __init__(self, board: SharedState, settings: WebSettings) -> None:
+    def __init__(self, shared_state: SharedState, settings: WebSettings) -> None:
         listener = _listen(settings.host, settings.port)
         self.port: int = listener.getsockname()[1]
         self.commands, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=_serve, args=(board, settings, listener, theirs), name="web", daemon=True
+            target=_serve, args=(shared_state, settings, listener, theirs), name="web", daemon=True
         )
         with listener, theirs:  # they are the child's from here on
             self._process.start()
@@ -174,7 +93,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _serve(
-    board: SharedState, settings: WebSettings, listener: socket.socket, commands: Connection
+    shared_state: SharedState, settings: WebSettings, listener: socket.socket, commands: Connection
 ) -> None:
     """What the process does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -184,12 +103,12 @@ def _serve(
 
     from pp_bridge import api
     from pp_bridge.catalog import DatasetCatalog
-    from pp_bridge.messages import Command, Reply
+    from pp_bridge.messages import BridgeCommand, Reply
 
     lock = threading.Lock()
 
-    def ask(command: Command) -> Reply:
-        if board.status()["state"] == "starting":
+    def send_command(command: BridgeCommand) -> Reply:
+        if shared_state.status()["state"] == "starting":
             return Reply("unavailable", "the simulator is starting; try again later", {})
         try:
             with lock:  # one at a time: replies come in the order of requests
@@ -198,14 +117,16 @@ def _serve(
         except (EOFError, OSError):
             return Reply("unavailable", "the service is ending", {})
 
-    app = api.make_app(board, settings.token, local_only=settings.token is None)
+    app = api.make_app(shared_state, settings.token, local_only=settings.token is None)
     if settings.root is not None:
-        api.add_collection(app, board, settings.token, DatasetCatalog(settings.root), ask)
+        api.add_collection(
+            app, shared_state, settings.token, DatasetCatalog(settings.root), send_command
+        )
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
     )
     first = settings.first_media_port
-    loop = MediaLoop(range(first, first + MOST_VIEWERS))
+    loop = MediaLoop(range(first, first + MAX_VIEWERS))
     asyncio.set_event_loop(loop)
     loop.run_until_complete(uvicorn.Server(config).serve(sockets=[listener]))
 

@@ -20,9 +20,9 @@ from aiortc import (
 )
 
 from pp_bridge.encoder import Encoder
-from pp_bridge.shared_state import MOST_VIEWERS, SharedState
+from pp_bridge.shared_state import MAX_VIEWERS, SharedState
 
-_POLL = 0.005  # s between two looks at the board while somebody watches
+_POLL = 0.005  # s between two looks at the shared state while somebody watches
 _SHORTEST = 1 / 31  # s between two pictures, however fast the collection is
 _REPEAT = 0.5  # s after which a picture is sent again, for who has just come or has lost one
 _CONNECT_WITHIN = 20.0  # s
@@ -35,17 +35,19 @@ class OfferError(ValueError):
     """A viewer's offer can't be answered; the message says why."""
 
 
-class Live:
-    """Shows the board's pictures to viewers, as long as there are any.
+class LiveStream:
+    """Shows the shared state's pictures to viewers, as long as there are any.
 
     Args:
-        board: Where the pictures are.
+        shared_state: Where the pictures are.
     """
 
-    def __init__(self, board: SharedState) -> None:
-        self._board = board
-        self._tracks: dict[str, set[_Track]] = {name: set() for name in board.cameras}
-        self._jpegs: dict[str, set[asyncio.Queue[bytes]]] = {name: set() for name in board.cameras}
+    def __init__(self, shared_state: SharedState) -> None:
+        self._shared_state = shared_state
+        self._tracks: dict[str, set[_Track]] = {name: set() for name in shared_state.cameras}
+        self._jpegs: dict[str, set[asyncio.Queue[bytes]]] = {
+            name: set() for name in shared_state.cameras
+        }
         self._peers: set[RTCPeerConnection] = set()
         self._encoders: dict[str, Encoder] = {}
         self._pump: asyncio.Task[None] | None = None
@@ -57,9 +59,9 @@ class Live:
         Raises:
             OfferError: It is no such offer, or there are too many viewers.
         """
-        if len(self._peers) >= MOST_VIEWERS:
+        if len(self._peers) >= MAX_VIEWERS:
             raise OfferError(
-                f"{MOST_VIEWERS} viewers are watching already; close one, or use the JPEG stream"
+                f"{MAX_VIEWERS} viewers are watching already; close one, or use the JPEG stream"
             )
         # No servers: the viewer reaches this machine, or falls back.
         peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -93,12 +95,11 @@ class Live:
         lines = [line for line in sdp.splitlines() if not line.startswith(_ADDRESSES)]
         await peer.setRemoteDescription(RTCSessionDescription("\r\n".join([*lines, ""]), "offer"))
         videos = [t for t in peer.getTransceivers() if t.kind == "video"]
-        if len(videos) != len(self._board.cameras):
-            raise ValueError(
-                f"expected one video for each of {list(self._board.cameras)}, got {len(videos)}"
-            )
+        cameras = self._shared_state.cameras
+        if len(videos) != len(cameras):
+            raise ValueError(f"expected one video for each of {list(cameras)}, got {len(videos)}")
         codecs = RTCRtpSender.getCapabilities("video").codecs
-        for camera, transceiver in zip(self._board.cameras, videos, strict=True):
+        for camera, transceiver in zip(cameras, videos, strict=True):
             transceiver.setCodecPreferences([c for c in codecs if c.mimeType in _CODECS])
             peer.addTrack(_Track(self._tracks[camera], self._changed))
         await peer.setLocalDescription(await peer.createAnswer())
@@ -140,22 +141,22 @@ class Live:
         """Counts the viewers, and sees to it that pictures flow if there are any."""
         jpegs = max((len(group) for group in self._jpegs.values()), default=0)
         tracks = max((len(group) for group in self._tracks.values()), default=0)
-        self._board.viewers = jpegs + tracks
-        if self._board.viewers and (self._pump is None or self._pump.done()):
+        self._shared_state.viewers = jpegs + tracks
+        if self._shared_state.viewers and (self._pump is None or self._pump.done()):
             self._pump = asyncio.ensure_future(self._flow())
 
     async def _flow(self) -> None:
         """Encodes and hands out pictures until nobody watches any more."""
         seen, sent = -1, 0.0
-        self._encoders = {name: Encoder() for name in self._board.cameras}
-        while self._board.viewers:
-            count = self._board.count
+        self._encoders = {name: Encoder() for name in self._shared_state.cameras}
+        while self._shared_state.viewers:
+            count = self._shared_state.image_count
             wait = _REPEAT if count == seen else _SHORTEST
             if count == 0 or time.monotonic() - sent < wait:
                 await asyncio.sleep(_POLL)
                 continue
             seen, sent = count, time.monotonic()
-            for camera, picture in (await asyncio.to_thread(self._board.pictures)).items():
+            for camera, picture in (await asyncio.to_thread(self._shared_state.images)).items():
                 await self._hand_out(camera, picture)
 
     async def _hand_out(self, camera: str, picture: np.ndarray) -> None:

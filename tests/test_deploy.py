@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 import collect
 import pp_env
 from pp_bridge.__main__ import make_parser as bridge_parser
-from pp_bridge.web_process import TOKEN_VARIABLE, require_token
+from pp_bridge.settings import TOKEN_VARIABLE, validate_token
 from tests import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -334,7 +334,7 @@ def test_the_bridge_is_started_with_options_that_exist_and_probed_where_it_liste
     (port,) = container["ports"]
     assert args.port == port["containerPort"]
     assert args.root.is_relative_to(container["volumeMounts"][0]["mountPath"])
-    require_token("x" * 64, args.host)
+    validate_token("x" * 64, args.host)
     assert TOKEN_VARIABLE in {entry["name"] for entry in container["env"]}
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
@@ -346,7 +346,7 @@ def test_the_bridge_is_started_with_options_that_exist_and_probed_where_it_liste
 def test_the_unit_starts_the_bridge_with_options_that_exist():
     unit = configparser.ConfigParser(interpolation=None, strict=False)
     unit.optionxform = str
-    unit.read(DEPLOY / "pp-pp_bridge.service")
+    unit.read(DEPLOY / "pp-bridge.service")
     program, *words = shlex.split(unit["Service"]["ExecStart"])
     assert Path(program).name == "pp-bridge"
     args = bridge_parser().parse_args(words)
@@ -357,10 +357,10 @@ def test_the_unit_starts_the_bridge_with_options_that_exist():
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="apt-get install systemd")
 @pytest.mark.parametrize("misspelt", [False, True])
 def test_systemd_knows_every_key_of_the_unit(tmp_path, misspelt):
-    text = (DEPLOY / "pp-pp_bridge.service").read_text()
+    text = (DEPLOY / "pp-bridge.service").read_text()
     program = re.search(r"^ExecStart=(\S+)", text, re.MULTILINE)[1]
     text = text.replace(program, sys.executable)  # it must exist
-    unit = tmp_path / "pp-pp_bridge.service"
+    unit = tmp_path / "pp-bridge.service"
     unit.write_text(text.replace("KillMode", "KilMode") if misspelt else text)
     command = ["systemd-analyze", "verify", unit]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -5,7 +5,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from pp_bridge.web_process import TOKEN_VARIABLE
+from pp_bridge.settings import TOKEN_VARIABLE
 from tests.pp_bridge.server import SMALL, BridgeServer
 from tests.pp_bridge.test_web_process import TOKEN
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from pp_bridge.__main__ import main
-from pp_bridge.web_process import TOKEN_VARIABLE
+from pp_bridge.settings import TOKEN_VARIABLE
 from pp_recorder.dataset.reader import Dataset
 from tests.pp_bridge.server import PATIENCE, ROOT, SMALL, BridgeServer
 

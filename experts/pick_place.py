@@ -1,39 +1,40 @@
-"""The scripted expert: one episode's pick and place become waypoints, and those become actions."""
+"""The scripted expert: it plans waypoints from an episode's pick and place, and actions between."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from experts import inverse_kinematics as kinematics
-from experts.waypoints import WAYPOINTS, Interpolation, Waypoint, strayed
-from pp_env import panda, rotation
-from pp_env.config import HOME_JOINT_POS, HOME_TCP, ObjectConfig, TaskConfig, TimingConfig
+from experts import inverse_kinematics
+from experts.waypoints import WAYPOINTS, Interpolation, Waypoint, path_offset
+from pp_env import kinematics, panda, rotation
+from pp_env.config import HOME_JOINT_POS, HOME_TCP, TaskConfig, TimingConfig
 from pp_env.layout import OBSERVATION
+from pp_env.objects import ObjectConfig
 
 _HOME = np.array(HOME_JOINT_POS)
 _TILTS = np.radians(np.arange(0, 50, 5))
 _MOUNT_ANGLE = np.pi / 4  # by which joint 7 must turn for a hand that looks along the arm
 # Around the joint 7 that leaves the elbow in the vertical plane of base and hand, densely near it.
 _JOINT_7_OFFSETS = 2.0 * np.linspace(-1, 1, 41) * np.abs(np.linspace(-1, 1, 41))
-_PLACE_CLEARANCE = 0.002  # m by which the object is let go above the table
-_LIMIT_MARGIN = 0.02  # rad that a planned posture keeps from the joint limits
+_PLACE_CLEARANCE = 0.002  # m above the table at which the object is released
+_LIMIT_MARGIN = 0.02  # rad between a planned posture and the joint limits
 _POINTING_DOWN = np.diag([1.0, -1.0, -1.0])  # panda_hand's axes at HOME
 
 _MAX_NOISE = 0.2  # rad
-_MAX_WANDER = 0.5  # rad
-_WANDER_WAVES = 3  # of which the k-th has a k-th of the size
+_MAX_PATH_NOISE = 0.5  # rad
+_PATH_NOISE_WAVES = 3  # the k-th has 1/k of the amplitude
 # Joints 2, 4 and 6 raise and lower the hand, which must stay clear of table and object.
-_WANDER_SHARES = np.array([1.0, 0.3, 1.0, 0.3, 1.0, 0.3, 1.0])
-_WANDERING = tuple(
+_PATH_NOISE_WEIGHTS = np.array([1.0, 0.3, 1.0, 0.3, 1.0, 0.3, 1.0])
+_PATH_NOISE_SEGMENTS = tuple(
     i for i, w in enumerate(WAYPOINTS) if w.name in ("APPROACH_PICK", "MOVE_TO_PLACE")
 )
-_PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object that is held near its top
-_TALL = 0.045  # m: what is higher comes too near to the fingertips at HOME
-_STRAY = 0.02  # m that noise may move the TCP beside and above tall objects
-_OVER_TOPS = 0.05  # m from the highest top to the TCP, on the way out and home
-_SWING_COST = 1.0  # of a joint's way up from a tall object, beside its distance from HOME
-_BESIDE = 0.05  # m above the grasp: from here down, the fingers are beside the object
+_MAX_PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object held near its top
+_TALL_SCENE = 0.045  # m: higher tops come too near to the fingertips at HOME
+_MAX_TCP_SHIFT = 0.02  # m that noise may move the TCP beside and above tall objects
+_TOP_CLEARANCE = 0.05  # m from the highest top to the TCP, on the way out and home
+_SWING_COST = 1.0  # weight of a joint's way up from a tall object, beside its distance from HOME
+_BESIDE_HEIGHT = 0.05  # m above the grasp: below, the fingers are beside the object
 
 
 class UnreachableError(ValueError):
@@ -42,13 +43,13 @@ class UnreachableError(ValueError):
 
 @dataclass(frozen=True)
 class GraspRequirements:
-    """What the objects on the table ask of the hand. By default, a small cube alone.
+    """How the hand must grasp the target and clear the scene. By default, for a small cube alone.
 
     Attributes:
-        grasp_height: Of the TCP above the object's centre, m.
-        grasp_yaws: Headings at which the hand fits, against the object's x axis, rad.
-        travel_height: Of the TCP above the grasp where it passes over everything, m.
-        scene_height: Of the highest top above the table, m.
+        grasp_height: Height of the TCP above the object's centre, m.
+        grasp_yaws: Headings at which the hand fits, relative to the object's x axis, rad.
+        travel_height: Height of the TCP above the grasp where it passes over everything, m.
+        scene_height: Height of the highest top above the table, m.
     """
 
     grasp_height: float = ObjectConfig().grasp_height
@@ -57,31 +58,33 @@ class GraspRequirements:
     scene_height: float = ObjectConfig().height
 
     @classmethod
-    def of(cls, info: dict[str, Any]) -> "GraspRequirements":
-        """From an environment's `info`, which need not have all of it."""
+    def from_info(cls, info: dict[str, Any]) -> "GraspRequirements":
+        """Read the fields from an environment's `info`; missing ones keep their defaults."""
         return cls(**{name: info[name] for name in cls.__dataclass_fields__ if name in info})
 
     @property
     def is_tall(self) -> bool:
-        """Whether the hand can't go straight from HOME to where it is needed."""
-        return self.scene_height > _TALL
+        """True if the hand cannot go straight from HOME to the object."""
+        return self.scene_height > _TALL_SCENE
 
 
 class PickPlaceExpert:
-    """Picks the object, places it on the target and goes home: 9 segments, then stands still.
+    """A scripted policy: pick the object, place it on the target, go home, stand still.
 
-    A `Policy`: it needs `object_pos`, `object_quat`, `goal_pos` and what `GraspRequirements` takes from
-    `info` at reset, and the arm's joints from the observation. It knows no simulator.
+    The nine segments between the waypoints are planned at `reset` and replayed open loop. `reset`
+    reads `object_pos`, `object_quat`, `goal_pos` and the fields of `GraspRequirements` from `info`,
+    and the arm's joints from the observation. It depends on no simulator.
 
     Args:
         steps_per_segment: Actions per waypoint.
         noise_rad: Waypoints in free space are moved by uniform noise of this size on every joint.
-            Where contact is near, the hand's pose stays exact and the noise goes into the arm's
+            Where contact is near, the hand's pose stays exact and the noise changes the arm's
             posture instead, so that episodes vary but the grasp does not suffer.
         hold_steps: Actions at HOME at the end, for an arm that follows with a delay.
-        wander_rad: On the way to pick and place the arm wanders off its line by up to about this.
-            On a straight line the first movement betrays where it ends, and a policy that learns
-            from it need not look at the object (docs/training.md). Not with tall objects.
+        path_noise_rad: On the way to pick and place, smooth noise of up to about this size moves
+            the arm off its straight line. On a straight line the first movement reveals where it
+            ends, and a policy that learns from it need not look at the object (docs/training.md).
+            Not used with tall objects.
 
     Raises:
         ValueError: An argument is out of range.
@@ -92,7 +95,7 @@ class PickPlaceExpert:
         steps_per_segment: int = 30,
         noise_rad: float = 0.05,
         hold_steps: int = 0,
-        wander_rad: float = 0.0,
+        path_noise_rad: float = 0.0,
     ) -> None:
         if steps_per_segment < 1:
             raise ValueError(f"steps_per_segment must be at least 1, got {steps_per_segment}")
@@ -100,72 +103,91 @@ class PickPlaceExpert:
             raise ValueError(f"hold_steps must not be negative, got {hold_steps}")
         if not 0.0 <= noise_rad <= _MAX_NOISE:
             raise ValueError(f"noise_rad must be from 0 to {_MAX_NOISE}, got {noise_rad}")
-        if not 0.0 <= wander_rad <= _MAX_WANDER:
-            raise ValueError(f"wander_rad must be from 0 to {_MAX_WANDER}, got {wander_rad}")
+        if not 0.0 <= path_noise_rad <= _MAX_PATH_NOISE:
+            raise ValueError(
+                f"path_noise_rad must be from 0 to {_MAX_PATH_NOISE}, got {path_noise_rad}"
+            )
         self._steps_per_segment = steps_per_segment
         self._noise_rad = noise_rad
         self._hold_steps = hold_steps
-        self._wander_rad = wander_rad
+        self._path_noise_rad = path_noise_rad
         self._interpolation: Interpolation | None = None
 
     @property
     def num_steps(self) -> int:
-        """Actions in one episode."""
+        """Number of actions in one episode."""
         return len(WAYPOINTS) * self._steps_per_segment + self._hold_steps
 
     @property
     def phase(self) -> str:
-        """Name of the waypoint that the arm is on its way to."""
-        return WAYPOINTS[self._plan().segment].name
+        """Name of the waypoint that the next action leads to.
+
+        Raises:
+            RuntimeError: `reset` was not called.
+        """
+        return WAYPOINTS[self._started_interpolation().segment].name
 
     def reset(self, observation, info: dict, rng: np.random.Generator) -> None:
-        """Plans an episode.
+        """Plan an episode.
 
         Args:
-            observation: Observation of the first state: the vector, or a dictionary with it as
-                `agent_pos`.
-            info: With `object_pos` (3,), `object_quat` (4,) w first, `goal_pos` (3,), world frame,
-                and the fields of `GraspRequirements`.
-            rng: Where the noise comes from.
+            observation: Observation of the first state: the vector (23,), or a dictionary that has
+                it as `agent_pos`.
+            info: `object_pos` (3,), m, `object_quat` (4,) w, x, y, z, and `goal_pos` (3,), m, all
+                in the world frame, and the fields of `GraspRequirements`.
+            rng: Generator of the noise.
 
         Raises:
             UnreachableError: The arm cannot reach the pick or the place.
         """
         vector = observation["agent_pos"] if isinstance(observation, dict) else observation
         start = OBSERVATION.unpack(np.asarray(vector, dtype=np.float64))
-        handling = GraspRequirements.of(info)
-        targets = plan(info["object_pos"], info["object_quat"], info["goal_pos"], handling)
+        requirements = GraspRequirements.from_info(info)
+        targets = plan(info["object_pos"], info["object_quat"], info["goal_pos"], requirements)
         noise = rng.uniform(-self._noise_rad, self._noise_rad, size=(len(WAYPOINTS), 7))
-        targets = _with_noise(targets, noise, _STRAY if handling.is_tall else np.inf)
-        highest_top = info["goal_pos"][2] + handling.scene_height
+        targets = _add_noise(targets, noise, _MAX_TCP_SHIFT if requirements.is_tall else np.inf)
+        highest_top = info["goal_pos"][2] + requirements.scene_height
         begin = np.append(start["joint_pos"], start["gripper_pos"].mean())
-        may_wander = self._wander_rad > 0.0 and not handling.is_tall
+        has_path_noise = self._path_noise_rad > 0.0 and not requirements.is_tall
         self._interpolation = Interpolation(
             begin,
             targets,
             self._steps_per_segment,
-            _detours(targets, highest_top) if handling.is_tall else {},
-            self._draw_wander(np.vstack([begin, targets])[:, :7], rng) if may_wander else {},
+            _via_points(targets, highest_top) if requirements.is_tall else {},
+            self._sample_path_noise(np.vstack([begin, targets])[:, :7], rng)
+            if has_path_noise
+            else {},
         )
 
     def act(self, observation) -> np.ndarray:
-        """The next action (8,), whatever the observation: the plan is open loop."""
-        return self._plan().next_action()
+        """Return the next action (8,). The plan is open loop, so the observation is not used.
 
-    def _draw_wander(self, knots: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
-        """Sizes (waves, 7), rad, by segment between the knots (10, 7), such that the arm can."""
-        share = np.linspace(0.0, 1.0, self._steps_per_segment + 1)
-        drawn = {}
-        for i in _WANDERING:
-            sizes = rng.uniform(-1.0, 1.0, size=(_WANDER_WAVES, 7)) * _WANDER_SHARES
-            sizes *= self._wander_rad / np.arange(1, _WANDER_WAVES + 1)[:, None]
-            line = knots[i] + share[:, None] * (knots[i + 1] - knots[i])
-            while not _is_feasible(line + strayed(sizes, share)) and _is_feasible(line):
-                sizes /= 2
-            drawn[i] = sizes
-        return drawn
+        Raises:
+            RuntimeError: `reset` was not called.
+        """
+        return self._started_interpolation().next_action()
 
-    def _plan(self) -> Interpolation:
+    def _sample_path_noise(
+        self, knots: np.ndarray, rng: np.random.Generator
+    ) -> dict[int, np.ndarray]:
+        """Sample amplitudes (waves, 7), rad, by segment, small enough for the joints' limits.
+
+        Args:
+            knots: (10, 7) joints at the start and at the waypoints, rad.
+            rng: Generator of the noise.
+        """
+        progress = np.linspace(0.0, 1.0, self._steps_per_segment + 1)
+        sampled = {}
+        for i in _PATH_NOISE_SEGMENTS:
+            amplitudes = rng.uniform(-1.0, 1.0, size=(_PATH_NOISE_WAVES, 7)) * _PATH_NOISE_WEIGHTS
+            amplitudes *= self._path_noise_rad / np.arange(1, _PATH_NOISE_WAVES + 1)[:, None]
+            line = knots[i] + progress[:, None] * (knots[i + 1] - knots[i])
+            while _is_feasible(line) and not _is_feasible(line + path_offset(amplitudes, progress)):
+                amplitudes /= 2
+            sampled[i] = amplitudes
+        return sampled
+
+    def _started_interpolation(self) -> Interpolation:
         if self._interpolation is None:
             raise RuntimeError("the expert has no episode yet; call reset first")
         return self._interpolation
@@ -173,32 +195,32 @@ class PickPlaceExpert:
 
 def plan(
     object_pos: np.ndarray,
-    object_quat: np.ndarray,
+    object_quat_wxyz: np.ndarray,
     goal_pos: np.ndarray,
-    handling: GraspRequirements | None = None,
+    requirements: GraspRequirements | None = None,
 ) -> np.ndarray:
-    """Actions (9, 8) at the waypoints, without noise.
+    """Return the actions (9, 8) at the waypoints, without noise.
 
     One tilt serves the whole episode, the smallest with which everything is reachable, so that
     the object stays upright between pick and place. The object keeps its heading, or one that
     looks the same; where that is out of reach, it is placed with the hand pointing outward.
 
     Args:
-        object_pos: (3,) the object's centre, m, world.
-        object_quat: (4,) its orientation, w first.
-        goal_pos: (3,) where it belongs, on the table, m, world.
-        handling: What the objects ask for; by default those of a small cube.
+        object_pos: (3,) the object's centre, m, world frame.
+        object_quat_wxyz: (4,) its orientation, world frame.
+        goal_pos: (3,) the target on the table, m, world frame.
+        requirements: How to grasp the object; by default as a small cube.
 
     Raises:
-        UnreachableError: There is none.
+        UnreachableError: The arm cannot reach the pick or the place.
     """
-    handling = handling or GraspRequirements()
-    grasp_pos = object_pos + np.array([0.0, 0.0, handling.grasp_height])
+    requirements = requirements or GraspRequirements()
+    grasp_pos = object_pos + np.array([0.0, 0.0, requirements.grasp_height])
     place_pos = np.append(goal_pos[:2], grasp_pos[2] + _PLACE_CLEARANCE)
-    heights = (0.0, handling.travel_height)
-    swing_cost = _SWING_COST if handling.is_tall else 0.0
-    yaws = rotation.yaw(np.asarray(object_quat)) + np.array(handling.grasp_yaws)
-    tilts = _TILTS if handling.grasp_height == 0.0 else _TILTS[_TILTS <= _PALM_TILT + 1e-9]
+    heights = (0.0, requirements.travel_height)
+    swing_cost = _SWING_COST if requirements.is_tall else 0.0
+    yaws = rotation.yaw(np.asarray(object_quat_wxyz)) + np.array(requirements.grasp_yaws)
+    tilts = _TILTS if requirements.grasp_height == 0.0 else _TILTS[_TILTS <= _MAX_PALM_TILT + 1e-9]
     outward = np.array([np.arctan2(goal_pos[1], goal_pos[0])])
     for place_yaws in (yaws, outward):
         for tilt in tilts:
@@ -215,36 +237,37 @@ def plan(
 
 
 def _action(waypoint: Waypoint, reached: dict[str, list[np.ndarray]]) -> np.ndarray:
+    """Return the action (8,) at a waypoint, from the joints (7,) at both heights of each place."""
     arm = _HOME if waypoint.place == "home" else reached[waypoint.place][waypoint.is_raised]
     return np.append(arm, waypoint.gripper)
 
 
-def _detours(targets: np.ndarray, highest_top: float) -> dict[int, np.ndarray]:
-    """Actions (8,) that segments pass on their way, where a straight line would touch something.
+def _via_points(targets: np.ndarray, highest_top: float) -> dict[int, np.ndarray]:
+    """Return actions (8,) by segment, where a straight line would touch something.
 
     The way out and home leads above HOME, so high that the hand clears all tops. Down to the
     object and up from it, the hand moves vertically while the fingers are beside it.
 
     Args:
         targets: Actions (9, 8) at the waypoints.
-        highest_top: m, world.
+        highest_top: Height of the highest top, m, world frame.
     """
-    above_home = _raised(_HOME, max(0.0, highest_top + _OVER_TOPS - HOME_TCP[2]), _HOME)
+    above_home = _raise_hand(_HOME, max(0.0, highest_top + _TOP_CLEARANCE - HOME_TCP[2]), _HOME)
     last = len(WAYPOINTS) - 1
-    detours = {i: np.append(above_home, WAYPOINTS[i].gripper) for i in (0, last)}
+    via_points = {i: np.append(above_home, WAYPOINTS[i].gripper) for i in (0, last)}
     for i in range(1, last):
         if WAYPOINTS[i].is_raised != WAYPOINTS[i - 1].is_raised:
             low, high = sorted((i - 1, i), key=lambda k: WAYPOINTS[k].is_raised)
-            beside = _raised(targets[low, :7], _BESIDE, targets[high, :7])
-            detours[i] = np.append(beside, targets[low, 7])
-    return detours
+            beside = _raise_hand(targets[low, :7], _BESIDE_HEIGHT, targets[high, :7])
+            via_points[i] = np.append(beside, targets[low, 7])
+    return via_points
 
 
-def _raised(posture: np.ndarray, height: float, towards: np.ndarray) -> np.ndarray:
-    """A posture with the hand higher by so much, m, on the way to another; or that, out of reach.
+def _raise_hand(posture: np.ndarray, height: float, towards: np.ndarray) -> np.ndarray:
+    """Return a posture (7,) with the hand raised by `height`, m, near the way to `towards` (7,).
 
-    Near it joints 1 and 3 may be almost parallel, so joint 7 is free to move a little: with a
-    fixed one the arm could swing.
+    If none is within reach, return `towards`. Near it joints 1 and 3 may be almost parallel, so
+    joint 7 may move a little: with a fixed one the arm could swing.
     """
     hand, orientation = kinematics.forward(posture)
     tcp = hand + panda.TCP_OFFSET * orientation[:, 2] + np.array([0.0, 0.0, height])
@@ -260,11 +283,17 @@ def _reach_above(
     heights: tuple[float, float],
     swing_cost: float,
 ) -> list[np.ndarray] | None:
-    """Joints (7,) at both heights above a grasp, or None where one is out of reach.
+    """Return joints (7,) at both heights above a grasp, or None where one is out of reach.
 
-    Both heights share joint 7, so that going up and down is all but a straight line. Of the
-    choices, the pair that stays nearest to HOME is taken; `swing_cost` is the weight of how far
-    its two are from each other.
+    Both heights share joint 7, so that going up and down is all but a straight line. Of all pairs
+    it takes the one nearest to HOME.
+
+    Args:
+        grasp_pos: (3,) the TCP in the grasp, m, world frame.
+        yaws: (n,) headings of the hand, rad from world x.
+        tilt: Angle by which the fingers point away from the base, rad.
+        heights: Heights above the grasp, m.
+        swing_cost: Weight of the distance between the pair's two postures.
     """
     radial = np.arctan2(grasp_pos[1], grasp_pos[0])
     raised = grasp_pos + np.array([0.0, 0.0, 1.0]) * np.array(heights)[:, None, None]
@@ -282,13 +311,13 @@ def _reach_above(
 
 
 def _headings(yaws: np.ndarray, radial: float) -> list[float]:
-    """The two headings of the hand that point outward the most, the better one first."""
+    """Return the two headings, rad, that point outward the most, the better one first."""
     off_radial = np.abs((yaws - radial + np.pi) % (2 * np.pi) - np.pi)
     return [float(yaws[i]) for i in np.argsort(off_radial, kind="stable")[:2]]
 
 
 def hand_orientation(heading: float, tilt: float) -> np.ndarray:
-    """Rotation matrix (3, 3) of a hand that points down.
+    """Return the rotation matrix (3, 3), world frame, of a hand that points down.
 
     Args:
         heading: Direction of the hand's x axis seen from above, rad from world x.
@@ -300,67 +329,79 @@ def hand_orientation(heading: float, tilt: float) -> np.ndarray:
 
 
 def _postures(tcp: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
-    """Postures (..., 4, 7) well within the limits, NaN where there is none."""
+    """Return postures (..., 4, 7), rad, well within the joint limits; NaN where there is none.
+
+    Args:
+        tcp: (..., 3) position of the TCP, m, world frame.
+        orientation: (3, 3) rotation matrix of `panda_hand`.
+        joint_7: (...) rad.
+    """
     hand = tcp - panda.TCP_OFFSET * orientation[:, 2]
-    postures = kinematics.inverse(hand, orientation, joint_7)
+    postures = inverse_kinematics.inverse(hand, orientation, joint_7)
     inside = (postures > panda.JOINT_LOWER + _LIMIT_MARGIN) & (
         postures < panda.JOINT_UPPER - _LIMIT_MARGIN
     )
     return np.where(inside.all(-1, keepdims=True), postures, np.nan)
 
 
-def _with_noise(targets: np.ndarray, noise: np.ndarray, stray: float) -> np.ndarray:
-    """The actions (9, 8) varied by noise (9, 7), rad, within the joint limits.
+def _add_noise(targets: np.ndarray, noise: np.ndarray, max_tcp_shift: float) -> np.ndarray:
+    """Return the actions (9, 8) varied by noise, within the joint limits.
 
     Args:
-        targets: The actions.
-        noise: What is added in free space, and made less where it moves the TCP too far.
-        stray: How far that is, m.
+        targets: (9, 8) actions at the waypoints.
+        noise: (9, 7) rad.
+        max_tcp_shift: Most that the noise may move the TCP in free space, m.
     """
     noisy = targets.copy()
     for i, waypoint in enumerate(WAYPOINTS):
         if waypoint.is_free:
-            noisy[i, :7] = _moved(targets[i, :7], noise[i], stray)
+            noisy[i, :7] = _add_joint_noise(targets[i, :7], noise[i], max_tcp_shift)
         elif waypoint.place != "home":
             same_pose = i > 0 and np.array_equal(targets[i, :7], targets[i - 1, :7])
-            noisy[i, :7] = noisy[i - 1, :7] if same_pose else _vary(targets[i, :7], noise[i, 6])
+            noisy[i, :7] = (
+                noisy[i - 1, :7] if same_pose else _vary_posture(targets[i, :7], noise[i, 6])
+            )
     return noisy
 
 
 def _is_feasible(path: np.ndarray) -> bool:
-    """Whether postures (n, 7) at control rate keep to the joints' limits and speeds."""
+    """Return True if a path (n, 7), rad at control rate, keeps the joints' limits and speeds."""
     speed = np.abs(np.diff(path, axis=0)) * TimingConfig.control_hz
     inside = (path >= panda.JOINT_LOWER) & (path <= panda.JOINT_UPPER)
     return bool(inside.all() and (speed <= panda.JOINT_VELOCITY_LIMIT).all())
 
 
-def _moved(posture: np.ndarray, noise: np.ndarray, stray: float) -> np.ndarray:
-    """The posture with noise, rad, of which at most so much is left that the TCP strays no more."""
-    moved = np.clip(posture + noise, panda.JOINT_LOWER, panda.JOINT_UPPER)
-    if np.isinf(stray):
-        return moved
-    tcp = _tcp(posture)
-    while np.linalg.norm(_tcp(moved) - tcp) > stray:
-        moved = (moved + posture) / 2
-    return moved
+def _add_joint_noise(posture: np.ndarray, noise: np.ndarray, max_tcp_shift: float) -> np.ndarray:
+    """Return the posture (7,) plus noise (7,), rad, halved until the TCP moves little enough, m."""
+    noisy = np.clip(posture + noise, panda.JOINT_LOWER, panda.JOINT_UPPER)
+    if np.isinf(max_tcp_shift):
+        return noisy
+    tcp = _tcp_position(posture)
+    while np.linalg.norm(_tcp_position(noisy) - tcp) > max_tcp_shift:
+        noisy = (noisy + posture) / 2
+    return noisy
 
 
-def _tcp(posture: np.ndarray) -> np.ndarray:
+def _tcp_position(posture: np.ndarray) -> np.ndarray:
+    """Return the position (3,) of the TCP in a posture (7,), m, world frame."""
     hand, orientation = kinematics.forward(posture)
     return hand + panda.TCP_OFFSET * orientation[:, 2]
 
 
-def _vary(posture: np.ndarray, noise_joint_7: float) -> np.ndarray:
-    """Another posture with the same pose of the hand, joint 7 moved by the noise, rad."""
+def _vary_posture(posture: np.ndarray, joint_7_noise: float) -> np.ndarray:
+    """Return another posture (7,) with the same pose of the hand, and joint 7 moved by noise, rad.
+
+    If there is none, return the posture itself.
+    """
     hand, orientation = kinematics.forward(posture)
     tcp = hand + panda.TCP_OFFSET * orientation[:, 2]
-    candidates = _postures(tcp, orientation, posture[6] + np.array(noise_joint_7))
+    candidates = _postures(tcp, orientation, posture[6] + np.array(joint_7_noise))
     costs = _cost(candidates, posture)
     return candidates[costs.argmin()] if np.isfinite(costs).any() else posture
 
 
 def _cost(postures: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Squared distance (...) of postures (..., 7) from one, rad^2; infinite where there is none."""
+    """Return squared distances (...) of postures (..., 7) from one, rad^2; infinite for NaN."""
     return np.nan_to_num(((postures - reference) ** 2).sum(-1), nan=np.inf)
 
 

@@ -3,7 +3,7 @@
 Console script: pp-evaluate.
 """
 
-import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -18,16 +18,16 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
-import collect
 import pp_env
 from experts.diagnosis import failure_stage
 from experts.pick_place import PickPlaceExpert
-from pp_collect import session as collection
+from pp_collect.factory import make_config, reset_options
+from pp_collect.options import EvaluateOptions, PolicyOptions
+from pp_collect.schema import describe_environment
+from pp_collect.session import worker_render_env
+from pp_recorder.command_line import fail, parse
 from pp_env.config import PickPlaceConfig, RenderConfig
-from pp_env.control import CONTROL_MODES
-from pp_env.env import OBS_TYPES
-from pp_env.sim import leave
-from pp_recorder.command_line import not_negative, positive, share
+from pp_env.sim import shutdown_app
 from pp_recorder.dataset.compare import RecordedActions
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint, LeRobotPolicy
 from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, score
@@ -41,62 +41,69 @@ from pp_recorder.evaluation.runner import (
     evaluate,
 )
 from pp_recorder.rollout import Policy, run_episode
-from pp_recorder.sinks import SideBySide
+from pp_recorder.sinks import SideBySide, setup_logging
 
-_MAX_STEPS = gym.spec(pp_env.ENV_ID).max_episode_steps
-_ABOUT_THE_RUN = {"workers", "json", "videos", "videos_of", "max_videos", "min_success"}
+_POLICY_OPTIONS = [f.name for f in dataclasses.fields(PolicyOptions)]
+_PROG = "pp-evaluate"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns 0, or 1 below --min-success, or 2 if it cannot evaluate."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
+    options = parse(
+        EvaluateOptions,
+        argv,
+        prog=_PROG,
+        description="Run a policy in closed loop on fixed seeds and report how well it does. "
+        "Exit status: 0 done, 1 below --min-success, 2 it cannot be evaluated.",
+        example="pp-evaluate --policy outputs/train/act --num-episodes 100 --workers 4",
+    )
+    setup_logging()
     try:
-        settle(args)
-        require_writable(args)
+        options = resolve_options(options)
+        require_writable(options)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        fail(_PROG, error)
     status = 2
     try:
-        status = run(args)
+        status = run(options)
     except (EvaluationError, ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted: there is no result", file=sys.stderr)
         status = 130
     finally:
-        leave(status)
+        shutdown_app(status)
     return status
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: EvaluateOptions) -> int:
     """Evaluates and reports; returns the exit status."""
     begin = time.perf_counter()
-    attempts = run_episodes(args)
+    attempts = run_episodes(options)
     scores = score([attempt.row for attempt in attempts], make_grid())
     seconds = time.perf_counter() - begin
-    if args.json is not None:
-        args.json.write_text(
-            json.dumps(to_json(args, scores, attempts), indent=2, default=str) + "\n"
+    if options.json is not None:
+        options.json.write_text(
+            json.dumps(to_json(options, scores, attempts), indent=2, default=str) + "\n"
         )
-    print(report(args, scores, seconds))
-    if args.videos is not None:
-        for path in write_videos(args, attempts):
+    print(report(options, scores, seconds))
+    if options.videos is not None:
+        for path in write_videos(options, attempts):
             print(f"video      {path}")
-    if args.min_success is not None and scores.success_rate < args.min_success:
+    if options.min_success is not None and scores.success_rate < options.min_success:
         print(
             f"the success rate of {scores.success_rate:.1%} is below --min-success "
-            f"{args.min_success:.1%}",
+            f"{options.min_success:.1%}",
             file=sys.stderr,
         )
         return 1
     return 0
 
 
-def run_episodes(args: argparse.Namespace) -> list[Attempt]:
+def run_episodes(options: EvaluateOptions) -> list[Attempt]:
     """Runs the episodes behind a progress bar."""
     successes = 0
-    with tqdm(total=args.num_episodes, unit="episode", disable=None) as bar:
+    with tqdm(total=options.num_episodes, unit="episode", disable=None) as bar:
 
         def notice(text: str) -> None:
             bar.write(text, file=sys.stderr)
@@ -107,39 +114,39 @@ def run_episodes(args: argparse.Namespace) -> list[Attempt]:
             bar.update()
             bar.set_postfix(success=f"{successes}/{bar.n}")
 
-        make = partial(make_runner, args)
+        make = partial(make_runner, options)
         return evaluate(
             make,
-            args.num_episodes,
-            args.seed,
-            args.workers,
+            options.num_episodes,
+            options.seed,
+            options.workers,
             notice,
             progress,
-            collection.worker_render_env,
+            worker_render_env,
         )
 
 
-def make_runner(args: argparse.Namespace) -> Runner:
+def make_runner(options: EvaluateOptions) -> Runner:
     """The environment with the policy in it."""
-    env = make_env(args, args.obs_type)
+    env = make_env(options, options.obs_type)
     try:
-        policy = make_policy(args.policy, env)
+        policy = make_policy(options.policy, env)
     except BaseException:
         env.close()
         raise
-    return Runner(env, policy, judge, args.seed, args.max_steps, collection.reset_options(args))
+    return Runner(env, policy, judge, options.seed, options.max_steps, reset_options(options))
 
 
-def make_env(args: argparse.Namespace, obs_type: str) -> gym.Env:
+def make_env(options: EvaluateOptions, obs_type: str) -> gym.Env:
     """The environment, whose episodes end with success; the loop counts the steps."""
     return gym.make(
         pp_env.ENV_ID,
         max_episode_steps=sys.maxsize,
         disable_env_checker=True,
-        simulator=args.simulator,
+        simulator=options.simulator,
         obs_type=obs_type,
-        control_mode=args.control_mode,
-        config=collect.make_config(args),
+        control_mode=options.control_mode,
+        config=make_config(options),
     )
 
 
@@ -220,7 +227,7 @@ def judge(infos: Sequence[dict[str, Any]]) -> TaskOutcome:
     start, end = infos[0], infos[-1]
     return TaskOutcome(
         distance=end["distance"],
-        reason=", ".join(end["failures"]),
+        reason=", ".join(end["unmet_conditions"]),
         phase=failure_stage(infos),
         target=start["object"],
         points={
@@ -236,79 +243,79 @@ def make_grid() -> Grid:
     return Grid(task.x_range, task.y_range)
 
 
-def write_videos(args: argparse.Namespace, attempts: list[Attempt]) -> list[Path]:
+def write_videos(options: EvaluateOptions, attempts: list[Attempt]) -> list[Path]:
     """Plays chosen episodes again, with their seeds and actions, and draws them."""
-    wanted = [a for a in attempts if a.actions and (args.videos_of == "all" or not a.row.success)]
-    wanted = wanted[: args.max_videos] if args.videos_of != "none" else []
+    wanted = [a for a in attempts if a.actions and (options.videos_of == "all" or not a.row.success)]
+    wanted = wanted[: options.max_videos] if options.videos_of != "none" else []
     if not wanted:
         return []
-    env, paths = make_env(args, "pixels_agent_pos"), []
+    env, paths = make_env(options, "pixels_agent_pos"), []
     try:
         for attempt in wanted:
             row = attempt.row
             outcome = "success" if row.success else "failure"
-            paths.append(args.videos / f"episode_{row.index:05d}_{outcome}.mp4")
+            paths.append(options.videos / f"episode_{row.index:05d}_{outcome}.mp4")
             again = RecordedActions(attempt.actions)
-            sink = SideBySide(paths[-1], args.fps)
+            sink = SideBySide(paths[-1], options.fps)
             steps = len(attempt.actions)
             run_episode(
-                env, again, [sink], row.seed, row.index, steps, collection.reset_options(args)
+                env, again, [sink], row.seed, row.index, steps, reset_options(options)
             )
     finally:
         env.close()
     return paths
 
 
-def report(args: argparse.Namespace, scores: EvalMetrics, seconds: float) -> str:
+def report(options: EvaluateOptions, scores: EvalMetrics, seconds: float) -> str:
     """The table for the terminal."""
     return "\n".join(
         [
-            f"policy     {args.policy}",
-            f"episodes   {scores.episodes} with seed {args.seed}, at most {args.max_steps} steps "
-            f"of 1/{args.fps} s, {args.simulator}, {args.grasp}; took {seconds:.1f} s",
+            f"policy     {options.policy}",
+            f"episodes   {scores.episodes} with seed {options.seed}, at most {options.max_steps} steps "
+            f"of 1/{options.fps} s, {options.simulator}, {options.grasp}; took {seconds:.1f} s",
             scores.to_text(),
         ]
     )
 
 
 def to_json(
-    args: argparse.Namespace, scores: EvalMetrics, attempts: list[Attempt]
+    options: EvaluateOptions, scores: EvalMetrics, attempts: list[Attempt]
 ) -> dict[str, Any]:
     """The report for machines; it depends on nothing but the options, versions and machine."""
     return {
-        **{name: value for name, value in vars(args).items() if name not in _ABOUT_THE_RUN},
-        **collection.environment_description(),
+        **{name: getattr(options, name) for name in _POLICY_OPTIONS},
+        **describe_environment(),
         "scores": scores.to_json(),
         "episodes": [vars(attempt.row) for attempt in attempts],
     }
 
 
-def settle(args: argparse.Namespace) -> None:
-    """Completes and checks the options; a checkpoint says which observations it was trained on.
+def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
+    """Return the options with observations and image size; a checkpoint says what it needs.
 
     Raises:
         ValueError: An option is out of range, or names nothing.
     """
     checkpoint = None
-    if args.policy not in ("expert", "random") and ":" not in args.policy:
-        if not Path(args.policy).is_dir():
+    if options.policy not in ("expert", "random") and ":" not in options.policy:
+        if not Path(options.policy).is_dir():
             raise ValueError(
                 "--policy must be expert, random, module:callable or the folder of a LeRobot "
-                f"checkpoint, got {args.policy!r}, and there is no such folder"
+                f"checkpoint, got {options.policy!r}, and there is no such folder"
             )
-        checkpoint = Checkpoint(Path(args.policy))
-    if args.policy == "expert" and args.control_mode != "joint_pos":
-        raise ValueError(
-            f"the expert's actions are for --control-mode joint_pos, got {args.control_mode}"
-        )
-    if args.obs_type is None:
-        args.obs_type = "state" if checkpoint is None else fitting_obs_type(checkpoint)
-    if args.resolution is None:
-        args.resolution = RenderConfig.resolution
+        checkpoint = Checkpoint(Path(options.policy))
+    obs_type = options.obs_type
+    if obs_type is None:
+        obs_type = "state" if checkpoint is None else fitting_obs_type(checkpoint)
+    resolution = options.resolution
+    if resolution is None:
+        resolution = RenderConfig.resolution
         if checkpoint is not None and len(checkpoint.image_sizes) == 1:
             ((height, width),) = checkpoint.image_sizes
-            args.resolution = width if width == height else (width, height)
-    collect.make_config(args)
+            resolution = width if width == height else (width, height)
+    options = dataclasses.replace(options, obs_type=obs_type, resolution=resolution)
+    make_config(options)
+    return options
 
 
 def fitting_obs_type(checkpoint: Checkpoint) -> str:
@@ -318,50 +325,18 @@ def fitting_obs_type(checkpoint: Checkpoint) -> str:
     return "environment_state_agent_pos" if ENVIRONMENT_STATE in checkpoint.inputs else "state"
 
 
-def require_writable(args: argparse.Namespace) -> None:
+def require_writable(options: EvaluateOptions) -> None:
     """Sees to it that the report and the videos have a place.
 
     Raises:
         OSError: They cannot have it.
     """
-    if args.videos is not None:
-        args.videos.mkdir(parents=True, exist_ok=True)
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        if args.json.is_dir() or not os.access(args.json.parent, os.W_OK):
-            raise OSError(f"--json must be a file that can be written, got {args.json}")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="pp-evaluate",
-        description="Runs a policy in closed loop on fixed seeds and reports how well it does. "
-        "Exit status: 0 done, 1 below --min-success, 2 it cannot be evaluated.",
-        epilog="Example: pp-evaluate --policy outputs/train/act --num-episodes 100 --workers 4",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        "--policy",
-        required=True,
-        default=argparse.SUPPRESS,  # or help would name one
-        help="expert, random, module:callable, or the folder of a LeRobot checkpoint",
-    )
-    add("--num-episodes", type=positive, default=50, help="how many")
-    add("--seed", type=not_negative, default=0, help="episode k depends on this and k alone")
-    add("--workers", type=positive, default=1, help="processes; the numbers are the same")
-    add("--max-steps", type=positive, default=_MAX_STEPS, help="an episode ends after so many")
-    add("--obs-type", choices=OBS_TYPES, help="default: state, or what the checkpoint needs")
-    add("--control-mode", choices=CONTROL_MODES, default="joint_pos", help="what actions mean")
-    collect.add_scene_options(parser)
-    parser.set_defaults(resolution=None)  # a checkpoint says it
-    add("--videos", type=Path, metavar="DIR", help="write videos, both cameras side by side")
-    add("--videos-of", choices=("failures", "all", "none"), default="failures", help="which ones")
-    add("--max-videos", type=positive, default=10, help="the first so many of them")
-    add("--json", type=Path, metavar="FILE", help="write everything, episode by episode")
-    add("--min-success", type=share, help="exit with 1 if the rate, from 0 to 1, is below")
-    return parser
+    if options.videos is not None:
+        options.videos.mkdir(parents=True, exist_ok=True)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        if options.json.is_dir() or not os.access(options.json.parent, os.W_OK):
+            raise OSError(f"--json must be a file that can be written, got {options.json}")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ import numpy as np
 from experts import inverse_kinematics as kinematics
 from experts.pick_place import PickPlaceExpert
 from pp_env import panda, rotation, task
-from pp_env.config import HOME_JOINT_POS, YCB_OBJECTS, PickPlaceConfig, RenderConfig
+from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig
 from pp_env.env import PickPlaceEnv
 from pp_env.layout import OBSERVATION
+from pp_env.objects import YCB_OBJECTS
 from pp_env.sim import default_timing, leave
 from pp_env.sim.api import Command, InitialState, SimState
 from pp_env.sim.isaac import app as isaac_app

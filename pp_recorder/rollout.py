@@ -65,6 +65,11 @@ class Episode:
     start_info: dict[str, Any]
     trace: tuple[tuple[str, dict[str, Any]], ...]
 
+    @property
+    def end_info(self) -> dict[str, Any]:
+        """Return the `info` of the last state."""
+        return self.trace[-1][1]
+
 
 class EpisodeSink(Protocol):
     """Sees every step of every episode: a dataset writer, a live view, a test."""

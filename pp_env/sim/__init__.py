@@ -9,20 +9,35 @@ from pp_env.sim.api import Simulator
 
 
 class Backend(NamedTuple):
-    """Where a simulator is found, and how fast its physics must step.
+    """Where a simulator is found, and what callers must know before they start it.
 
     Attributes:
         path: "module:Class".
         physics_hz: Physics steps per second that its contacts need.
+        options: Keyword arguments that it takes beside `config` and `headless`.
+        repeatable: Whether the same start and actions give the same states, bit for bit.
+        single_process: Whether one process per machine is the sensible default.
+        has_livestream: Whether it shows itself to remote viewers, on `streaming_port`.
     """
 
     path: str
     physics_hz: int
+    options: tuple[str, ...] = ()
+    repeatable: bool = True
+    single_process: bool = False
+    has_livestream: bool = False
 
 
 SIMULATORS = {
     "mujoco": Backend("pp_env.sim.mujoco.simulator:MujocoSimulator", physics_hz=240),
-    "isaacsim": Backend("pp_env.sim.isaac.simulator:IsaacSimulator", physics_hz=120),
+    "isaacsim": Backend(
+        "pp_env.sim.isaac.simulator:IsaacSimulator",
+        physics_hz=120,
+        options=("assets_root", "streaming_port"),
+        repeatable=False,
+        single_process=True,
+        has_livestream=True,
+    ),
 }
 
 
@@ -61,26 +76,29 @@ def make_simulator(
     return factory(config, headless=headless, **options)
 
 
-def leave(status: int) -> int:
-    """The exit status, handed to what must end the process itself: Isaac Sim's application.
+def shutdown_app(status: int) -> int:
+    """Return the exit status, after handing it to a simulator that must end the process itself.
 
-    A program calls it last. It returns unless the application was started.
+    Isaac Sim's application is one. A program calls this last; it returns unless the application
+    was started.
     """
-    isaac_app = sys.modules.get("pp_env.sim.isaac.app")
-    if isaac_app is not None:
-        isaac_app.leave(status)
+    if (app := _running_app()) is not None:
+        app.shutdown_app(status)
     return status
 
 
 def keep_alive() -> None:
-    """Lets a simulator's application handle its events; for a program that is not stepping.
+    """Let a simulator's application handle its events while the program does not step it.
 
-    It must be called from the main thread, some times a second. Without an application, nothing
-    happens.
+    Call it from the main thread, several times a second. Without an application it does nothing.
     """
-    isaac_app = sys.modules.get("pp_env.sim.isaac.app")
-    if isaac_app is not None:
-        isaac_app.keep_alive()
+    if (app := _running_app()) is not None:
+        app.keep_alive()
+
+
+def _running_app() -> Any:
+    """Return the module of Isaac Sim's application if it was imported, else None."""
+    return sys.modules.get("pp_env.sim.isaac.app")
 
 
 def _backend(name: str) -> Backend:

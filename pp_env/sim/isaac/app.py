@@ -124,7 +124,7 @@ def keep_alive() -> None:
         _started.set_setting("/app/player/playSimulations", True)
 
 
-def leave(status: int) -> None:
+def shutdown_app(status: int) -> None:
     """Ends the process with `status` if it has started the application; else returns.
 
     The application's own end is always status 0 and may hang, so a failure does not wait for it

@@ -22,17 +22,11 @@ import collect
 from experts.pick_place import PickPlaceExpert
 from pp_collect import isaac_check
 from pp_env import panda
-from pp_env.config import (
-    HOME_JOINT_POS,
-    YCB_OBJECTS,
-    GraspConfig,
-    PickPlaceConfig,
-    RenderConfig,
-    TaskConfig,
-)
+from pp_env.config import HOME_JOINT_POS, GraspConfig, PickPlaceConfig, RenderConfig, TaskConfig
 from pp_env.env import PickPlaceEnv
+from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
-from pp_env.sim import default_timing, leave, make_simulator
+from pp_env.sim import default_timing, make_simulator, shutdown_app
 from pp_env.sim.api import Command
 from pp_env.sim.isaac import app as isaac_app
 from pp_env.sim.isaac import usd_stage
@@ -93,7 +87,7 @@ def test_two_episodes_with_pictures(isaac, version):
         expert = PickPlaceExpert()
         for seed in (0, 1):
             episode = run_episode(env, expert, [], seed, seed, expert.num_steps)
-            assert episode.success, episode.trace[-1][1]["failures"]
+            assert episode.success, episode.trace[-1][1]["unmet_conditions"]
         observation, _ = env.reset(seed=2)
         for picture in observation["pixels"].values():
             assert picture.shape == (SIZE, SIZE, 3)
@@ -138,7 +132,7 @@ def test_a_pool_of_objects_without_files(isaac, attachment):
         for seed, name in enumerate(("tomato soup can", "mustard bottle", "sugar box")):
             options = {"object": name}
             episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
-            assert episode.success, episode.trace[-1][1]["failures"]
+            assert episode.success, episode.trace[-1][1]["unmet_conditions"]
             info = episode.start_info
             there = {info["object"], *info["distractors"]}
             for index, (obj, place) in enumerate(
@@ -168,7 +162,7 @@ def test_a_pool_of_objects_with_isaacs_files(isaac, assets):
         for seed, obj in enumerate((soup, sugar)):
             options = {"object": obj.name}
             episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
-            assert episode.success, episode.trace[-1][1]["failures"]
+            assert episode.success, episode.trace[-1][1]["unmet_conditions"]
         env.close()
     with isaac(), pytest.raises(usd_stage.StageError, match="did not load .*--no-ycb-assets"):
         IsaacSimulator(ycb_config("006_mustard_bottle"))
@@ -498,7 +492,7 @@ def test_an_exception_is_seen_before_the_process_ends(isaac, monkeypatch, capsys
             try:
                 raise KeyError("a bug")
             finally:
-                leave(1)
+                shutdown_app(1)
 
         with pytest.raises(KeyError):
             program()
@@ -506,7 +500,7 @@ def test_an_exception_is_seen_before_the_process_ends(isaac, monkeypatch, capsys
 
 
 def test_without_the_application_leaving_is_nothing():
-    assert leave(3) == 3
+    assert shutdown_app(3) == 3
 
 
 def test_the_self_test_runs_to_its_end(isaac, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,361 @@
+"""Every option of the commands on this environment, named, bounded and explained once.
+
+The command lines, the bridge's request model, worker processes, the stored provenance and the
+benchmarks derive from these classes. To add an option, add a field; its place says who has it:
+
+- `SceneOptions`: whoever makes an environment.
+- `DemonstrationOptions`: what is demonstrated. The bridge's requests have them, and the dataset's
+  provenance stores them.
+- `DatasetOptions` and `CollectOptions`: how it is recorded, and how `collect.py` runs.
+- `PolicyOptions`: what `pp-evaluate` measures, stored in its report; `EvaluateOptions`: how it runs.
+"""
+
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import gymnasium as gym
+import tyro
+from annotated_types import Ge, Interval, Lt
+from typing_extensions import Doc
+
+import pp_env
+from experts.pick_place import MAX_NOISE_RAD, MAX_PATH_NOISE_RAD
+from pp_env.config import RENDER_PRESETS, RenderConfig
+from pp_env.control import CONTROL_MODES
+from pp_env.env import OBS_TYPES
+from pp_env.randomization import RANDOMIZATION_PRESETS
+from pp_env.sim import SIMULATORS
+from pp_recorder.command_line import (
+    Folder,
+    OptionError,
+    Options,
+    Pixels,
+    one_of,
+    parse_location,
+    parse_pixels,
+    text,
+)
+from pp_recorder.dataset.video import CODECS
+
+_spec = gym.spec(pp_env.ENV_ID)
+assert _spec.max_episode_steps is not None
+_MAX_STEPS: int = _spec.max_episode_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions(Options):
+    """The simulated scene."""
+
+    fps: Annotated[int, Ge(1), Doc("control and camera rate, Hz")] = 30
+    simulator: Annotated[str, one_of(sorted(SIMULATORS)), Doc("physics and images")] = "mujoco"
+    grasp: Annotated[Literal["fixed_joint", "friction"], Doc("grasp mode")] = "fixed_joint"
+    randomize: Annotated[
+        str,
+        one_of(RANDOMIZATION_PRESETS),
+        Doc("how much light, table, cameras, physics, sensors and delays vary"),
+    ] = "none"
+    resolution: Annotated[Pixels, Doc("of images: 512, or 640x480")] = RenderConfig.resolution
+    preset: Annotated[str, one_of(sorted(RENDER_PRESETS)), Doc("image quality")] = "default"
+    use_ycb: Annotated[bool, Doc("household objects of the YCB set, not the cube")] = False
+    num_objects: Annotated[int, Ge(1), Doc("on the table: the target and others")] = 1
+    object: Annotated[
+        str | None, Doc("the only target, such as tomato_soup_can"), tyro.conf.arg(metavar="NAME")
+    ] = None
+    random_yaw: Annotated[bool, Doc("turn objects about the vertical")] = False
+    ycb_meshes: Annotated[
+        Path | None, Doc("MuJoCo: show them by the set's meshes"), tyro.conf.arg(metavar="DIR")
+    ] = None
+    ycb_assets: Annotated[bool, Doc("Isaac Sim: show them by its own files")] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.use_ycb and (self.ycb_meshes is not None or not self.ycb_assets):
+            raise ValueError("--ycb-meshes and --no-ycb-assets are for --use-ycb; give that, too")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatorOptions(SceneOptions):
+    """A scene, and how its simulator is started."""
+
+    headless: Annotated[bool, Doc("without the simulator's window")] = True
+    assets_root: Annotated[
+        str | None,
+        Doc("folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT"),
+        tyro.conf.arg(metavar="DIR"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.assets_root and "assets_root" not in SIMULATORS[self.simulator].options:
+            takers = [name for name, row in SIMULATORS.items() if "assets_root" in row.options]
+            raise ValueError(
+                f"--assets-root is for --simulator {', '.join(takers)}, got --simulator "
+                f"{self.simulator}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationOptions(Options):
+    """What is demonstrated."""
+
+    seed: Annotated[
+        int, Interval(ge=0, lt=2**63), Doc("episode k depends on this and k alone")
+    ] = 12345
+    first_attempt: Annotated[int, Ge(0), Doc("number of the first attempt, for parts")] = 0
+    steps_per_segment: Annotated[
+        int, Interval(ge=1, le=10_000), Doc("steps per waypoint; nine segments")
+    ] = 30
+    noise_rad: Annotated[
+        float, Interval(ge=0, le=MAX_NOISE_RAD), Doc("uniform noise on the waypoints' joints, rad")
+    ] = 0.05
+    path_noise_rad: Annotated[
+        float,
+        Interval(ge=0, le=MAX_PATH_NOISE_RAD),
+        Doc("smooth noise on the path between waypoints, rad"),
+        tyro.conf.arg(aliases=["--wander-rad"]),
+    ] = 0.0
+    keep: Annotated[Literal["success", "all"], Doc("which episodes to keep")] = "success"
+    task: Annotated[
+        str | None,
+        Doc("text of every frame; default: what the environment says"),
+        tyro.conf.arg(metavar="TEXT"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task is not None and not self.task.strip():
+            raise OptionError("task", "must not be empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(Options):
+    """The dataset that is recorded."""
+
+    num_episodes: Annotated[
+        int, Interval(ge=1, le=1_000_000), Doc("episodes in the dataset")
+    ] = 50
+    output: Annotated[
+        Path | str,
+        text(parse_location, "DIR|URL"),
+        Doc("absent or empty folder, or one in a store: s3://bucket/path, gs://..."),
+    ] = Path("datasets/pick_place")
+    staging: Annotated[
+        Path | None, Doc("for a store: where files come about"), tyro.conf.arg(metavar="DIR")
+    ] = None
+    resume: Annotated[bool, Doc("go on with an interrupted collection")] = False
+    cameras: Annotated[bool, Doc("record both cameras")] = True
+    codec: Annotated[str, one_of(sorted(CODECS)), Doc("video compression")] = "h264"
+    render_after: Annotated[
+        bool, Doc("run each attempt without images first, render only what is kept")
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.output, str):
+            object.__setattr__(self, "output", parse_location(self.output))
+        if self.staging is not None and isinstance(self.output, Path):
+            raise ValueError(f"--staging is for an --output with a URL, got {self.output}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions(SimulatorOptions, DemonstrationOptions, DatasetOptions):
+    """All that a `CollectionSession` needs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.render_after and not SIMULATORS[self.simulator].repeatable:
+            able = [name for name, row in SIMULATORS.items() if row.repeatable]
+            raise ValueError(
+                f"--render-after needs a simulator that repeats itself: {', '.join(able)}"
+            )
+        if self.render_after and (self.keep == "all" or not self.cameras):
+            raise ValueError(
+                "--render-after saves images of failures: not with --keep all or --no-cameras"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions(SessionOptions):
+    """The options of `collect.py`."""
+
+    workers: Annotated[
+        int | None,
+        Ge(1),
+        Doc("processes; default one per processor, as memory allows"),
+        tyro.conf.arg(metavar="INT"),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        Doc("or on a Ray cluster: auto, or host:port of its head; needs [ray]"),
+        tyro.conf.arg(metavar="ADDRESS"),
+    ] = None
+    gpu_share: Annotated[
+        float, Interval(ge=0, le=1), Doc("of a GPU, for each attempt on the cluster")
+    ] = 0.0
+    status_file: Annotated[
+        Path | None,
+        Doc("JSON file that tells how the run goes, and how it ended"),
+        tyro.conf.arg(metavar="FILE"),
+    ] = None
+    restart_every: Annotated[
+        int | None,
+        Ge(1),
+        Doc("restart the process after so many episodes"),
+        tyro.conf.arg(metavar="INT"),
+    ] = None
+    restart_above: Annotated[
+        float | None, Doc("or when it holds more memory than this"), tyro.conf.arg(metavar="GB")
+    ] = None
+    streaming: Annotated[bool, Doc("show the cameras to browsers; needs [bridge]")] = False
+    streaming_port: Annotated[
+        int,
+        Ge(1),
+        Doc(
+            "TCP port of the page, first UDP port of the images; or of the simulator's own "
+            "livestream"
+        ),
+    ] = 49102
+    streaming_host: Annotated[str, Doc("address of the page (docs/bridge.md)")] = "127.0.0.1"
+    push_to_hub: Annotated[
+        str | None,
+        Doc("upload the complete dataset; needs [hub]"),
+        tyro.conf.arg(metavar="USER/NAME"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push_to_hub and not isinstance(self.output, Path):
+            raise ValueError(
+                "--push-to-hub uploads a folder, not what is in a store; copy it first"
+            )
+        if self.gpu_share and self.ray_address is None:
+            raise ValueError("--gpu-share is for --ray-address")
+        if self.streams_page and not self.cameras:
+            raise ValueError("--streaming shows what the cameras record: not with --no-cameras")
+        self._require_one_worker()
+
+    @property
+    def streams_page(self) -> bool:
+        """Whether a page shows the cameras: not where the simulator has a livestream of its own."""
+        return self.streaming and not SIMULATORS[self.simulator].has_livestream
+
+    @property
+    def livestream_port(self) -> int | None:
+        """TCP port of the simulator's own livestream, or None."""
+        has_one = self.streaming and SIMULATORS[self.simulator].has_livestream
+        return self.streaming_port if has_one else None
+
+    @property
+    def single_worker_reason(self) -> str | None:
+        """Return the option that allows only one worker, or None."""
+        given = {
+            f"--simulator {self.simulator}": (
+                self.workers is None and SIMULATORS[self.simulator].single_process
+            ),
+            "--no-headless": not self.headless,
+            "--streaming": self.streaming,
+            "--restart-every": self.restart_every is not None,
+            "--restart-above": self.restart_above is not None,
+        }
+        return next((option for option, is_given in given.items() if is_given), None)
+
+    def _require_one_worker(self) -> None:
+        reason = self.single_worker_reason
+        if reason is None:
+            return
+        if self.ray_address is not None:
+            raise ValueError(f"{reason} is for one worker, not for --ray-address")
+        if self.workers not in (None, 1):
+            raise ValueError(f"{reason} is for one worker, got --workers {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyOptions(SceneOptions):
+    """A policy, and on what it is measured."""
+
+    policy: Annotated[
+        str,
+        Doc("expert, random, module:callable, or the folder of a LeRobot checkpoint"),
+        tyro.conf.arg(metavar="POLICY"),
+    ]
+    num_episodes: Annotated[int, Ge(1), Doc("how many")] = 50
+    seed: Annotated[int, Ge(0), Doc("episode k depends on this and k alone")] = 0
+    max_steps: Annotated[int, Ge(1), Doc("an episode ends after so many")] = _MAX_STEPS
+    obs_type: Annotated[
+        str | None, one_of(OBS_TYPES), Doc("default: state, or what the checkpoint needs")
+    ] = None
+    control_mode: Annotated[str, one_of(CONTROL_MODES), Doc("what actions mean")] = "joint_pos"
+    resolution: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
+        int | tuple[int, int] | None,
+        text(parse_pixels, "PIXELS"),
+        Doc(f"of images; default: what the checkpoint needs, or {RenderConfig.resolution}"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.policy == "expert" and self.control_mode != "joint_pos":
+            raise ValueError(
+                f"the expert's actions are for --control-mode joint_pos, got {self.control_mode}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(PolicyOptions):
+    """The options of `pp-evaluate`."""
+
+    workers: Annotated[int, Ge(1), Doc("processes; the numbers are the same")] = 1
+    videos: Annotated[
+        Path | None,
+        Doc("write videos, both cameras side by side"),
+        tyro.conf.arg(metavar="DIR"),
+    ] = None
+    videos_of: Annotated[Literal["failures", "all", "none"], Doc("which ones")] = "failures"
+    max_videos: Annotated[int, Ge(1), Doc("the first so many of them")] = 10
+    json: Annotated[
+        Path | None, Doc("write everything, episode by episode"), tyro.conf.arg(metavar="FILE")
+    ] = None
+    min_success: Annotated[
+        float | None,
+        Interval(ge=0, le=1),
+        Doc("exit with 1 if the rate, from 0 to 1, is below"),
+        tyro.conf.arg(metavar="RATE"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceOptions(Options):
+    """The options of `pp-reproduce`."""
+
+    dataset: Annotated[Folder, Doc("the recorded dataset"), tyro.conf.Positional]
+    episode: Annotated[int | None, Doc("which one; default: all"), tyro.conf.arg(metavar="INT")] = (
+        None
+    )
+    json: Annotated[bool, Doc("print the result as JSON")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(ReproduceOptions):
+    """The options of `pp-replay`."""
+
+    render: Annotated[
+        Path | None, text(parse_location, "OUT"), Doc("write a dataset with new images")
+    ] = None
+    resolution: Annotated[
+        int | tuple[int, int] | None,
+        text(parse_pixels, "PIXELS"),
+        Doc("of the new images; default: as recorded"),
+    ] = None
+    preset: Annotated[
+        str | None,
+        one_of(sorted(RENDER_PRESETS)),
+        Doc("of the new images; default: as recorded"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.render is None and (self.resolution or self.preset):
+            raise ValueError("--resolution and --preset need --render OUT")
+
+

@@ -1,0 +1,70 @@
+"""The process of a collection: requests to stop it, and its restart."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from pp_collect.options import CollectOptions
+from pp_recorder.status import resident_memory
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """A signal handler that notes the first request to stop; the second interrupts at once.
+
+    Attributes:
+        requested: Whether a stop was requested.
+    """
+
+    requested = False
+
+    def __call__(self, *_: object) -> None:
+        """Handle a signal."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn Ctrl-C and SIGTERM into a request to stop between two steps."""
+    stop = StopRequest()
+    before = {s: signal.signal(s, stop) for s in _STOP_SIGNALS}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def restart_is_due(options: CollectOptions, finished: int) -> bool:
+    """Return whether the process is to restart, after it has finished so many episodes."""
+    if finished == 0:
+        return False
+    enough = options.restart_every is not None and finished >= options.restart_every
+    memory = resident_memory() or 0
+    return enough or (options.restart_above is not None and memory > options.restart_above * 1e9)
+
+
+def restart_process(words: Sequence[str]) -> NoReturn:
+    """Replace this process by one that resumes the collection.
+
+    What a simulator has leaked goes with the old one, of which only the process number remains.
+
+    Args:
+        words: What Python was started with.
+    """
+    command = [sys.executable, *words]
+    if "--resume" not in command:
+        command.append("--resume")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Both the mask and what it holds back survive, so no request to stop falls between the two.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # or a GPU's context would be kept
+    os.execv(sys.executable, command)

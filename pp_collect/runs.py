@@ -1,0 +1,279 @@
+"""Run a collection to its end, in this process or with rollout workers."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+from experts.pick_place import PickPlaceExpert
+from pp_collect.factory import make_env
+from pp_collect.options import CollectOptions
+from pp_collect.process import StopRequest, restart_is_due
+from pp_collect.session import (
+    CollectionError,
+    CollectionSession,
+    CollectionStats,
+    RolloutResult,
+    RolloutWorker,
+    describe_simulator,
+    make_writer,
+    worker_render_env,
+)
+from pp_env.config import PickPlaceConfig
+from pp_recorder.parallel.processes import Died, Processes
+from pp_recorder.parallel.ray_cluster import Cluster, require_library
+from pp_recorder.rollout import EpisodeSink
+from pp_recorder.sinks import ProgressBar
+from pp_recorder.status import StatusFile, free_memory, resident_memory
+
+if TYPE_CHECKING:  # see pp_collect/session.py
+    from pp_recorder.dataset.writer import LeRobotWriter
+
+# Bytes a process may need, most of it for images: more than was measured (docs/performance.md).
+_WORKER_MEMORY = 600e6
+_WORKER_MEMORY_WITHOUT_CAMERAS = 250e6
+
+
+class RunMonitor:
+    """Shows how a collection goes, with a progress bar and in the status file.
+
+    Args:
+        options: Of the collection.
+        writer: Owns the dataset.
+        stats: Counts of the attempts, updated by the caller.
+        frames_per_episode: For the estimate of the time left.
+        status: The status file.
+
+    Attributes:
+        writer: As above.
+        stats: As above.
+        progress: The progress bar.
+        restart: Whether the run ended because the process is to restart.
+        frames_before: Frames in the dataset when the run began.
+        episodes_before: Likewise, episodes.
+    """
+
+    def __init__(
+        self,
+        options: CollectOptions,
+        writer: "LeRobotWriter",
+        stats: CollectionStats,
+        frames_per_episode: int,
+        status: StatusFile,
+    ) -> None:
+        self.writer = writer
+        self.stats = stats
+        self.restart = False
+        self.frames_before, self.episodes_before = writer.num_frames, writer.num_episodes
+        self.progress = ProgressBar(options.num_episodes, frames_per_episode, writer.num_episodes)
+        self._status = status
+        for what in writer.dropped:
+            print(f"resume: dropped {what}", file=sys.stderr)
+        self.update()
+
+    def update(self) -> None:
+        """Show the counts as they are now."""
+        self.progress.show(self.writer.num_episodes, self.stats.successes, self.stats.attempts)
+        self._status.update(
+            state="running",
+            episodes=self.writer.num_episodes,
+            attempts=self.stats.attempts,
+            successes=self.stats.successes,
+            memory=resident_memory(),
+        )
+
+
+def run_local(
+    options: CollectOptions,
+    config: PickPlaceConfig,
+    expert: PickPlaceExpert,
+    stop: StopRequest,
+    status: StatusFile,
+    make_watchers: Callable[[], Sequence[EpisodeSink]] = tuple,
+) -> RunMonitor:
+    """Run attempts in this process, until there are enough or the process is to restart.
+
+    Args:
+        options: Of the collection.
+        config: Of the environment.
+        expert: Chooses the actions.
+        stop: Checked between two steps.
+        status: The status file.
+        make_watchers: Makes sinks that see every frame, after the simulator has started.
+
+    Raises:
+        CollectionError: Too many attempts in a row have failed.
+    """
+    with closing(make_env(options, config, options.cameras, options.livestream_port)) as env:
+        session = CollectionSession(options, config, expert, env)
+        monitor = RunMonitor(options, session.writer, session.stats, expert.num_steps, status)
+        session.watchers.append(monitor.progress)
+        try:
+            session.watchers += make_watchers()
+            while not stop.requested and session.step():
+                if session.between_episodes:
+                    monitor.update()
+                    finished = session.writer.num_episodes - monitor.episodes_before
+                    monitor.restart = not session.complete and restart_is_due(options, finished)
+                    if monitor.restart:
+                        break
+            session.close()
+        finally:
+            session.release()
+            for watcher in session.watchers:
+                watcher.close()
+    return monitor
+
+
+def run_parallel(
+    options: CollectOptions,
+    config: PickPlaceConfig,
+    expert: PickPlaceExpert,
+    stop: StopRequest,
+    status: StatusFile,
+) -> RunMonitor:
+    """Run attempts in several processes, and write them here in their order.
+
+    Args:
+        options: Of the collection.
+        config: Of the environment.
+        expert: Chooses the actions.
+        stop: Checked several times a second.
+        status: The status file.
+
+    Raises:
+        CollectionError: An attempt cannot be made, or too many in a row have failed.
+        WorkerError: There is no cluster at `ray_address`, or processes cannot begin.
+    """
+    with closing(_make_pool(options)) as pool:
+        # In a process of its own, so that this one needs no simulator.
+        simulator = pool.run_once(describe_simulator, options, config)
+        writer = make_writer(options, config, simulator)
+        stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
+        monitor = RunMonitor(options, writer, stats, expert.num_steps, status)
+        scratch = None if options.ray_address else writer.scratch
+        worker_factory = partial(RolloutWorker, options, config, expert, scratch)
+        try:
+            while writer.num_episodes < options.num_episodes and not stop.requested:
+                writer.scratch.mkdir(exist_ok=True)
+                first = options.first_attempt + stats.attempts
+                indices = range(first, first + options.num_episodes - writer.num_episodes)
+                results = pool.run_all(worker_factory, indices, lambda: stop.requested)
+                with closing(results):
+                    for index, result in results:
+                        _take(index, result, monitor, options)
+            writer.close()
+        finally:
+            writer.release()
+            monitor.progress.close()
+    return monitor
+
+
+def resolve_workers(options: CollectOptions) -> CollectOptions:
+    """Return the options with the number of processes: one per processor, as far as memory goes.
+
+    Raises:
+        ValueError: There is not enough memory.
+        ImportError: A cluster needs Ray, and that is not installed.
+    """
+    if options.ray_address is not None:
+        require_library()
+        return options
+    each = _WORKER_MEMORY if options.cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
+    memory = free_memory()
+    most = max(int(memory / each), 1)
+    workers = options.workers
+    if workers is None:
+        one_each = min(len(os.sched_getaffinity(0)), most, options.num_episodes)
+        workers = 1 if options.single_worker_reason else one_each
+    if workers > most:
+        raise ValueError(
+            f"--workers {workers} may need {workers * each / 1e9:.1f} GB of memory, of "
+            f"which {memory / 1e9:.1f} GB are free; try --workers {most}"
+        )
+    return dataclasses.replace(options, workers=workers)
+
+
+def require_writable(options: CollectOptions) -> None:
+    """Check that a dataset can be written at the output.
+
+    Raises:
+        OSError: It cannot.
+        ValueError: The output is no URL of an object store.
+        ImportError: The object store needs what is not installed.
+    """
+    output = options.output
+    if isinstance(output, str):
+        from pp_recorder.storage.object_store import ObjectStore
+
+        ObjectStore(output).require_writable(options.resume)
+        return
+    from pp_recorder.dataset.writer import require_empty
+
+    if not options.resume:
+        require_empty(output)
+    output.mkdir(parents=True, exist_ok=True)
+    probe = output / ".probe"
+    probe.touch()
+    probe.unlink()
+
+
+def format_report(monitor: RunMonitor, seconds: float) -> str:
+    """Return the closing lines for a terminal.
+
+    Args:
+        monitor: Of the run.
+        seconds: Its duration.
+    """
+    writer, stats = monitor.writer, monitor.stats
+    frames_per_second = (writer.num_frames - monitor.frames_before) / seconds
+    lines = [
+        f"episodes   {writer.num_episodes}",
+        f"success    {stats.successes} of {stats.attempts} attempts ({stats.success_rate:.1%})",
+        f"frames     {writer.num_frames} ({frames_per_second:.1f} per second)",
+        f"size       {writer.size() / 1e6:.1f} MB",
+    ]
+    if writer.is_remote:
+        lines += [f"path       {writer.place}"]
+    else:
+        lines += [
+            f"path       {writer.root.resolve()}",
+            "load it    from lerobot.datasets.lerobot_dataset import LeRobotDataset",
+            f'           LeRobotDataset("local/{writer.root.name}", root="{writer.root}", '
+            'video_backend="pyav")',
+        ]
+    lines += [f"failed     {n} x {what}" for what, n in sorted(stats.failures.items())]
+    return "\n".join(lines)
+
+
+def _make_pool(options: CollectOptions) -> Processes | Cluster:
+    if options.ray_address is not None:
+        return Cluster(
+            options.ray_address, options.workers, options.gpu_share, worker_render_env
+        )
+    assert options.workers is not None  # resolve_workers
+    return Processes(options.workers, worker_render_env)
+
+
+def _take(
+    index: int, result: RolloutResult | Died, monitor: RunMonitor, options: CollectOptions
+) -> None:
+    """Count an attempt, and add its episode to the dataset.
+
+    Raises:
+        CollectionError: It could not be made, or too many in a row have failed.
+    """
+    writer = monitor.writer
+    if isinstance(result, Died):
+        raise CollectionError(
+            f"attempt {index} ended its process twice ({result.how}); {writer.place} holds "
+            f"{writer.num_episodes} episodes; if memory is short, try fewer --workers"
+        )
+    monitor.stats.count(result.outcome)
+    if result.payload is not None:
+        writer.add_episode(result.payload.unpack(writer.scratch))
+    monitor.update()
+    monitor.stats.check_failure_streak(options, writer.num_episodes)

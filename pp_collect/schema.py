@@ -1,0 +1,223 @@
+"""What a dataset of this environment contains: features, episode metadata, and provenance."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pp_env
+from experts.diagnosis import failure_phase
+from pp_collect.options import DemonstrationOptions, SessionOptions
+from pp_env import panda, rotation
+from pp_env.config import RENDER_PRESETS, PickPlaceConfig, from_dict
+from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION, Layout
+from pp_recorder.dataset import keys
+from pp_recorder.dataset.schema import DatasetSchema, Feature, image_feature
+from pp_recorder.rollout import Episode, Step
+
+DATA_REVISION = 2  # one more whenever attempt k of a seed comes out otherwise than before
+
+_PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
+# Stored under the names that the options had in 0.1.0, so that old and new datasets fit together.
+_STORED_NAMES = {"path_noise_rad": "wander_rad"}
+_DEMONSTRATION = [f.name for f in dataclasses.fields(DemonstrationOptions)]
+
+
+def make_schema(
+    options: SessionOptions, config: PickPlaceConfig, provenance: dict[str, Any]
+) -> DatasetSchema:
+    """Return what is recorded.
+
+    Args:
+        options: Of the collection.
+        config: Of the environment.
+        provenance: How the dataset comes about, from `describe_collection`.
+    """
+    width, height = config.render.size
+    features = {
+        keys.STATE: _vector(OBSERVATION),
+        keys.ACTION: _vector(ACTION),
+        _ground_truth_key(options): _vector(ENVIRONMENT_STATE),
+    }
+    for name in _camera_names(options, config):
+        features[keys.IMAGE_PREFIX + name] = image_feature(height, width)
+    return DatasetSchema(
+        features=features,
+        row=make_row(options, config),
+        fps=config.timing.control_hz,
+        task=_fixed_task(options, config) or _task_of,
+        robot_type="franka_panda",
+        collection=provenance,
+        describe=describe_episode,
+        codec=options.codec,
+    )
+
+
+def make_row(
+    options: SessionOptions, config: PickPlaceConfig
+) -> Callable[[Step], dict[str, np.ndarray]]:
+    """Return the function from a step to the dataset's columns, one array per feature."""
+    cameras, ground_truth = _camera_names(options, config), _ground_truth_key(options)
+
+    def row(step: Step) -> dict[str, np.ndarray]:
+        observation = step.observation
+        values = {
+            keys.STATE: observation["agent_pos"] if cameras else observation,
+            keys.ACTION: step.action,
+            ground_truth: step.info["environment_state"],
+        }
+        for name in cameras:
+            values[keys.IMAGE_PREFIX + name] = observation["pixels"][name]
+        return values
+
+    return row
+
+
+def describe_episode(episode: Episode) -> dict[str, Any]:
+    """Return the columns of `meta/episodes` that tell an episode's origin and outcome."""
+    start = episode.start_info
+    varied = {}
+    if "variation" in start:
+        varied["episode/variation"] = json.dumps(start["variation"].to_dict())
+    return {
+        keys.EPISODE_ATTEMPT: episode.index,
+        keys.EPISODE_SEED: episode.seed,
+        keys.EPISODE_SUCCESS: episode.success,
+        keys.EPISODE_FAILURE_REASON: "" if episode.success else failure_reason(episode),
+        keys.EPISODE_FAILURE_PHASE: "" if episode.success else failure_phase(episode.trace),
+        "episode/pick": start["object_pos"][:2].tolist(),
+        "episode/place": start["goal_pos"][:2].tolist(),
+        "episode/object_rgb": start["object_rgb"].tolist(),
+        **varied,
+        keys.EPISODE_OBJECT: start["object"],
+        "episode/object_size": start["object_size"].tolist(),
+        "episode/distractors": ", ".join(start["distractors"]),
+    }
+
+
+def failure_reason(episode: Episode) -> str:
+    """Return the conditions for success that did not hold at the end, separated by commas."""
+    return ", ".join(episode.end_info["unmet_conditions"])
+
+
+def describe_collection(
+    options: SessionOptions, config: PickPlaceConfig, simulator: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the provenance: everything that is needed to collect the same dataset again.
+
+    Args:
+        options: Of the collection.
+        config: Of the environment.
+        simulator: How the simulator describes itself.
+    """
+    return {
+        "revision": DATA_REVISION,
+        **_demonstration_values(options),
+        "simulator": options.simulator,
+        "record_cameras": options.cameras,
+        "codec": options.codec,
+        "task": _fixed_task(options, config),
+        "object": options.object,
+        "config": dataclasses.asdict(config),
+        "render_preset": dataclasses.asdict(RENDER_PRESETS[config.render.preset]),
+        "limits": {
+            "joint_low": panda.JOINT_LOWER.tolist(),
+            "joint_high": panda.JOINT_UPPER.tolist(),
+            "joint_velocity": panda.JOINT_VELOCITY_LIMIT.tolist(),
+        },
+        "cameras": {
+            camera.name: {
+                "parent": camera.parent,
+                "position_in_parent_m": list(camera.position),
+                "quat_wxyz_in_parent": rotation.from_matrix(camera.rotation()).tolist(),
+                "axes": "x right, y up, z backward",
+                "fov_deg": camera.fov_deg,
+                "intrinsics_px": camera.intrinsics(config.render.size).tolist(),
+            }
+            for camera in config.cameras
+        },
+        **describe_environment(),
+        "simulator_details": simulator,
+    }
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return what may change the bits of an episode beside its configuration."""
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": platform.platform(),
+    }
+
+
+def stored_config(provenance: dict[str, Any]) -> PickPlaceConfig:
+    """Return the environment's configuration in a stored provenance."""
+    return from_dict(PickPlaceConfig, provenance["config"])
+
+
+def stored_options(
+    provenance: dict[str, Any], cameras: bool, output: Path = Path()
+) -> SessionOptions:
+    """Return the options in a stored provenance; those of the scene are in `stored_config`.
+
+    Args:
+        provenance: From a dataset; an option that did not exist then has its default.
+        cameras: Whether images are recorded.
+        output: Of what is recorded now.
+    """
+    stored = {name: _STORED_NAMES.get(name, name) for name in _DEMONSTRATION}
+    values = {name: provenance[key] for name, key in stored.items() if key in provenance}
+    return SessionOptions(
+        **values,
+        simulator=provenance["simulator"],
+        codec=provenance["codec"],
+        object=provenance.get("object"),
+        cameras=cameras,
+        output=output,
+    )
+
+
+def _demonstration_values(options: DemonstrationOptions) -> dict[str, Any]:
+    return {_STORED_NAMES.get(name, name): getattr(options, name) for name in _DEMONSTRATION}
+
+
+def _fixed_task(options: SessionOptions, config: PickPlaceConfig) -> str | None:
+    """Return the text of all episodes; None where each episode has its own."""
+    if options.task is None and not config.objects:
+        return pp_env.PickPlaceEnv.task_description
+    return options.task
+
+
+def _task_of(start_info: dict[str, Any]) -> str:
+    return start_info["task"]
+
+
+def _camera_names(options: SessionOptions, config: PickPlaceConfig) -> list[str]:
+    return [camera.name for camera in config.cameras] if options.cameras else []
+
+
+def _ground_truth_key(options: SessionOptions) -> str:
+    """Return the column of the object's true pose.
+
+    With images it must not look like an input for a policy, so its name lacks the prefix by which
+    training code recognises inputs (docs/decisions/003).
+    """
+    return "environment_state" if options.cameras else "observation.environment_state"
+
+
+def _vector(layout: Layout) -> Feature:
+    return Feature("float32", (layout.size,), tuple(layout.names))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -28,7 +28,8 @@ from benchmarks import load, save
 from experts.diagnosis import failure_phase
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv
-from pp_env.config import YCB_OBJECTS, GraspConfig, TaskConfig
+from pp_env.config import GraspConfig, TaskConfig
+from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_recorder.rollout import episode_seed, run_episode
 
@@ -126,7 +127,7 @@ def attempt(work: Attempt) -> Outcome:
     info = episode.trace[-1][1]
     failure = ""
     if not episode.success:
-        failure = f"{', '.join(info['failures'])} in {failure_phase(episode.trace)}"
+        failure = f"{', '.join(info['unmet_conditions'])} in {failure_phase(episode.trace)}"
     return Outcome(episode.success, info["distance"], tracking.largest, failure)
 
 

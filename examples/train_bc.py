@@ -262,7 +262,7 @@ def evaluate(policy: ChunkPolicy, execute: int, seeds: Sequence[int]) -> dict[st
 
 def failure(episode: Episode) -> str:
     """In which part of the task an episode failed, and what was wrong at its end."""
-    unmet = episode.trace[-1][1]["failures"]
+    unmet = episode.trace[-1][1]["unmet_conditions"]
     if not any(info["is_grasped"] for _, info in episode.trace):
         part = "pick"
     elif {"away_from_target", "not_on_table", "still_held"} & set(unmet):

@@ -1,16 +1,15 @@
 """Inverse kinematics of the Panda in plain numpy, batched, in closed form.
 
-The arm has seven joints for six numbers, so one is free: given joint 7, the pose of the hand
-leaves at most four solutions. He and Liu, "Analytical Inverse Kinematics for Franka Emika Panda"
-(ICMCC 2021), show the construction; here it is written in the link frames of `pp_env.panda`.
+The arm has seven joints for a pose of six numbers, so one joint is free: given joint 7, a pose of
+the hand has at most four solutions. The construction follows He and Liu, "Analytical Inverse
+Kinematics for Franka Emika Panda" (ICMCC 2021), in the link frames of `pp_env.panda`. Forward
+kinematics is in `pp_env.kinematics`.
 """
 
 import numpy as np
 
 from pp_env import panda, rotation
-from pp_env.kinematics import about_z, forward
-
-__all__ = ["forward", "inverse"]
+from pp_env.kinematics import about_z
 
 _SHOULDER = np.array(panda.ARM[0].position)  # joints 1 and 2 meet here
 _UPPER_ARM = -panda.ARM[2].position[1]  # shoulder to the height of the elbow, along link 3's z
@@ -30,15 +29,15 @@ _ROLL_MINUS_90 = _ROLL_PLUS_90.T
 
 
 def inverse(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
-    """The arm postures with a bent elbow that put `panda_hand` at a pose, for a given joint 7.
+    """Return the arm postures with a bent elbow that put `panda_hand` at a pose, given joint 7.
 
     Postures with joint 4 above about -0.47 rad (the arm all but straight) are left out: the same
     pose can then be reached with the elbow bent.
 
     Args:
-        position: (..., 3) origin of `panda_hand` in the base frame, m.
-        orientation: (..., 3, 3) its rotation matrix.
-        joint_7: (...) rad; the leading axes of all three broadcast.
+        position: (..., 3) origin of `panda_hand`, m, base frame.
+        orientation: (..., 3, 3) its rotation matrix, base frame.
+        joint_7: (...) rad. The leading axes of all three broadcast.
 
     Returns:
         (..., 4, 7) joint positions, rad. A solution that does not exist or that breaks a joint
@@ -49,6 +48,7 @@ def inverse(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) 
 
 
 def _solve(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
+    """Return what `inverse` does, without regard to the joint limits."""
     link6 = orientation @ _HAND_TO_LINK7 @ about_z(-joint_7) @ _ROLL_MINUS_90
     wrist = position - _FLANGE * orientation[..., :, 2] - _WRIST * link6[..., :, 0]
     to_shoulder = _SHOULDER - wrist
@@ -60,7 +60,7 @@ def _solve(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -
     )
     joint_4 = _ELBOW_ANGLE_OFFSET + np.arccos(cosine)
 
-    # Shoulder seen from the wrist, in link 4, whose y axis is the axis of joint 5.
+    # The shoulder relative to the wrist, in link 4, whose y axis is the axis of joint 5.
     cos_4, sin_4 = np.cos(joint_4), np.sin(joint_4)
     along_x = -_ELBOW * cos_4 - _UPPER_ARM * sin_4 + _ELBOW
     along_y = _ELBOW * sin_4 - _UPPER_ARM * cos_4 - _FOREARM
@@ -96,6 +96,7 @@ def _solve(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -
 
 
 def _within_limits(joints: np.ndarray) -> np.ndarray:
+    """Return joints (..., 7), rad, wrapped to the middle of their ranges; NaN beyond a limit."""
     middle = (panda.JOINT_LOWER + panda.JOINT_UPPER) / 2
     joints = middle + (joints - middle + np.pi) % (2 * np.pi) - np.pi
     inside = ((joints > panda.JOINT_LOWER) & (joints < panda.JOINT_UPPER)).all(-1, keepdims=True)

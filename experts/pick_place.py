@@ -21,8 +21,8 @@ _PLACE_CLEARANCE = 0.002  # m above the table at which the object is released
 _LIMIT_MARGIN = 0.02  # rad between a planned posture and the joint limits
 _POINTING_DOWN = np.diag([1.0, -1.0, -1.0])  # panda_hand's axes at HOME
 
-_MAX_NOISE = 0.2  # rad
-_MAX_PATH_NOISE = 0.5  # rad
+MAX_NOISE_RAD = 0.2  # rad
+MAX_PATH_NOISE_RAD = 0.5  # rad
 _PATH_NOISE_WAVES = 3  # the k-th has 1/k of the amplitude
 # Joints 2, 4 and 6 raise and lower the hand, which must stay clear of table and object.
 _PATH_NOISE_WEIGHTS = np.array([1.0, 0.3, 1.0, 0.3, 1.0, 0.3, 1.0])
@@ -101,11 +101,11 @@ class PickPlaceExpert:
             raise ValueError(f"steps_per_segment must be at least 1, got {steps_per_segment}")
         if hold_steps < 0:
             raise ValueError(f"hold_steps must not be negative, got {hold_steps}")
-        if not 0.0 <= noise_rad <= _MAX_NOISE:
-            raise ValueError(f"noise_rad must be from 0 to {_MAX_NOISE}, got {noise_rad}")
-        if not 0.0 <= path_noise_rad <= _MAX_PATH_NOISE:
+        if not 0.0 <= noise_rad <= MAX_NOISE_RAD:
+            raise ValueError(f"noise_rad must be from 0 to {MAX_NOISE_RAD}, got {noise_rad}")
+        if not 0.0 <= path_noise_rad <= MAX_PATH_NOISE_RAD:
             raise ValueError(
-                f"path_noise_rad must be from 0 to {_MAX_PATH_NOISE}, got {path_noise_rad}"
+                f"path_noise_rad must be from 0 to {MAX_PATH_NOISE_RAD}, got {path_noise_rad}"
             )
         self._steps_per_segment = steps_per_segment
         self._noise_rad = noise_rad
@@ -182,7 +182,7 @@ class PickPlaceExpert:
             amplitudes = rng.uniform(-1.0, 1.0, size=(_PATH_NOISE_WAVES, 7)) * _PATH_NOISE_WEIGHTS
             amplitudes *= self._path_noise_rad / np.arange(1, _PATH_NOISE_WAVES + 1)[:, None]
             line = knots[i] + progress[:, None] * (knots[i + 1] - knots[i])
-            while _is_feasible(line) and not _is_feasible(line + path_offset(amplitudes, progress)):
+            while not _is_feasible(line + path_offset(amplitudes, progress)) and _is_feasible(line):
                 amplitudes /= 2
             sampled[i] = amplitudes
         return sampled
@@ -266,8 +266,8 @@ def _via_points(targets: np.ndarray, highest_top: float) -> dict[int, np.ndarray
 def _raise_hand(posture: np.ndarray, height: float, towards: np.ndarray) -> np.ndarray:
     """Return a posture (7,) with the hand raised by `height`, m, near the way to `towards` (7,).
 
-    If none is within reach, return `towards`. Near it joints 1 and 3 may be almost parallel, so
-    joint 7 may move a little: with a fixed one the arm could swing.
+    If none is within reach, return `towards`. Joint 7 may move a little, because near HOME joints 1
+    and 3 may be almost parallel and with a fixed joint 7 the arm could swing.
     """
     hand, orientation = kinematics.forward(posture)
     tcp = hand + panda.TCP_OFFSET * orientation[:, 2] + np.array([0.0, 0.0, height])
@@ -372,7 +372,10 @@ def _is_feasible(path: np.ndarray) -> bool:
 
 
 def _add_joint_noise(posture: np.ndarray, noise: np.ndarray, max_tcp_shift: float) -> np.ndarray:
-    """Return the posture (7,) plus noise (7,), rad, halved until the TCP moves little enough, m."""
+    """Return the posture (7,) plus noise (7,), rad, within the joint limits.
+
+    The noise is halved until it moves the TCP by at most `max_tcp_shift`, m.
+    """
     noisy = np.clip(posture + noise, panda.JOINT_LOWER, panda.JOINT_UPPER)
     if np.isinf(max_tcp_shift):
         return noisy

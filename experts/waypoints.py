@@ -1,4 +1,4 @@
-"""The nine waypoints as one table, and the policy that interpolates between them."""
+"""The nine waypoints as one table, and the interpolation between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,15 @@ from pp_env import panda
 
 @dataclass(frozen=True)
 class Waypoint:
-    """Where the arm is at the end of one segment.
+    """Arm and gripper at the end of one segment.
 
     Attributes:
-        name: The segment's name; also the phase in which a failed episode is said to have failed.
-        place: Which location it is above.
-        is_raised: At the episode's travel height above its grasp there, else at the grasp.
-        gripper: Finger target, m.
-        is_free: In free space, where noise may move it; else contact is near and it may not.
+        name: Name of the segment, and of the phase that ends at this waypoint.
+        place: Location that the hand is above.
+        is_raised: True at the episode's travel height above the grasp, False at the grasp.
+        gripper: Finger position target, m.
+        is_free: True in free space, where noise may move the waypoint; False where contact is
+            near.
     """
 
     name: str
@@ -45,14 +46,16 @@ WAYPOINTS = (  # the arm starts at HOME
 
 
 class Interpolation:
-    """Lines in joint space, one segment per waypoint, then standing still at the last.
+    """Straight lines in joint space, one segment per waypoint; afterwards the last action repeats.
 
     Args:
-        start: (8,) action at which the first segment begins.
+        start: (8,) action at which the first segment begins: joint positions, rad, and finger
+            position, m.
         targets: (n, 8) action at the end of each segment.
         steps_per_segment: Actions per segment, at least 1.
-        detours: By segment, an action (8,) that it passes on its way, at an even pace.
-        wander: By segment without a detour, sizes (waves, 7) of what `strayed` adds to its line.
+        via_points: By segment index, an action (8,) that the segment passes, at an even pace.
+        path_noise: By segment index, amplitudes (waves, 7), rad, of the `path_offset` that is
+            added to the segment; for segments without a via point.
     """
 
     def __init__(
@@ -60,19 +63,19 @@ class Interpolation:
         start: np.ndarray,
         targets: np.ndarray,
         steps_per_segment: int,
-        detours: Mapping[int, np.ndarray] | None = None,
-        wander: Mapping[int, np.ndarray] | None = None,
+        via_points: Mapping[int, np.ndarray] | None = None,
+        path_noise: Mapping[int, np.ndarray] | None = None,
     ) -> None:
-        detours, wander = detours or {}, wander or {}
-        share = np.arange(1, steps_per_segment + 1) / steps_per_segment
+        via_points, path_noise = via_points or {}, path_noise or {}
+        progress = np.arange(1, steps_per_segment + 1) / steps_per_segment
         lines = []
         for segment, (before, after) in enumerate(pairwise(np.vstack([start, targets]))):
-            if segment in detours:
-                line = _via(before, detours[segment], after, share)
+            if segment in via_points:
+                line = _line_via(before, via_points[segment], after, progress)
             else:
-                line = _line(before, after, share)
-            if segment in wander:
-                line[:, :7] += strayed(wander[segment], share)
+                line = _line(before, after, progress)
+            if segment in path_noise:
+                line[:, :7] += path_offset(path_noise[segment], progress)
             lines.append(line)
         self._actions = np.concatenate(lines).astype(np.float32)
         self._steps_per_segment = steps_per_segment
@@ -84,42 +87,43 @@ class Interpolation:
         return min(self._step, len(self._actions) - 1) // self._steps_per_segment
 
     def next_action(self) -> np.ndarray:
-        """The next action (8,) float32."""
+        """Return the next action (8,) float32, and advance."""
         action = self._actions[min(self._step, len(self._actions) - 1)]
         self._step += 1
         return action.copy()
 
 
-def strayed(sizes: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """How far off its line a wandering arm is: sine waves, which fade out towards the end.
+def path_offset(amplitudes: np.ndarray, progress: np.ndarray) -> np.ndarray:
+    """Return the offset of a noisy path from its line: sine waves that fade out towards the end.
 
     Args:
-        sizes: (waves, 7) rad, of half a wave, a whole one and so on.
-        share: (...) of the segment that is done.
+        amplitudes: (waves, 7) rad; the k-th wave has k half periods per segment.
+        progress: (...) share of the segment that is done, in [0, 1].
 
     Returns:
         (..., 7) rad.
     """
-    waves = np.sin(np.pi * share[..., None] * np.arange(1, len(sizes) + 1))
-    return (1.0 - share[..., None]) * (waves @ sizes)
+    waves = np.sin(np.pi * progress[..., None] * np.arange(1, len(amplitudes) + 1))
+    return (1.0 - progress[..., None]) * (waves @ amplitudes)
 
 
-def _line(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Actions (n, 8) that have done shares (n,) of the way between two actions (8,)."""
-    return before + share[:, None] * (after - before)
+def _line(before: np.ndarray, after: np.ndarray, progress: np.ndarray) -> np.ndarray:
+    """Return the actions (n, 8) at shares (n,) of the way between two actions (8,)."""
+    return before + progress[:, None] * (after - before)
 
 
-def _via(
-    before: np.ndarray, middle: np.ndarray, after: np.ndarray, share: np.ndarray
+def _line_via(
+    before: np.ndarray, via_point: np.ndarray, after: np.ndarray, progress: np.ndarray
 ) -> np.ndarray:
-    """As `_line`, with a third action on the way, at an even pace."""
-    first, second = _duration(before, middle), _duration(middle, after)
-    done = share * (first + second)
-    to_middle = _line(before, middle, done[done < first] / first)
-    rest = (done[done >= first] - first) / second if second else np.ones((done >= first).sum())
-    return np.concatenate([to_middle, _line(middle, after, rest)])
+    """Return what `_line` does, through a third action (8,), at an even pace."""
+    first, second = _duration(before, via_point), _duration(via_point, after)
+    elapsed = progress * (first + second)
+    to_via_point = _line(before, via_point, elapsed[elapsed < first] / first)
+    late = elapsed >= first
+    rest = (elapsed[late] - first) / second if second else np.ones(late.sum())
+    return np.concatenate([to_via_point, _line(via_point, after, rest)])
 
 
 def _duration(before: np.ndarray, after: np.ndarray) -> float:
-    """Seconds that the arm's slowest joint needs between two actions (8,)."""
+    """Return the time, s, that the slowest joint needs between two actions (8,)."""
     return float((np.abs(after - before)[:7] / panda.JOINT_VELOCITY_LIMIT).max())

@@ -5,7 +5,6 @@ reference scene; `dataclasses.replace` makes a variant, and a dataset stores the
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import NoneType
@@ -14,15 +13,14 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 
 from pp_env import panda
-from pp_env.randomization import RandomizationConfig
+from pp_env.objects import GRASP_ROOM, ObjectConfig, Vec3
+from pp_env.randomization import Interval, RandomizationConfig
 
 T = TypeVar("T")
-Vec3 = tuple[float, float, float]
-Interval = tuple[float, float]
-Shape = Literal["box", "cylinder"]
 
 HOME_JOINT_POS = (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785)  # rad
 HOME_TCP = (0.307, 0.0, 0.487)  # m, where that puts the point between the finger pads
+SETTLE_TIME = 0.2  # s of physics at reset, for the object to come to rest
 
 
 @dataclass(frozen=True)
@@ -72,111 +70,6 @@ class TableConfig:
     def holds(self, xy: np.ndarray) -> bool:
         """Whether the point (2,), m, lies above the table."""
         return all(abs(float(xy[i]) - self.center[i]) <= self.size[i] / 2 for i in (0, 1))
-
-
-@dataclass(frozen=True)
-class ObjectConfig:
-    """An object: a box, or a cylinder that stands on its end. By default a cube.
-
-    How it is grasped follows from its size: the gripper closes across the smaller horizontal
-    extent, halfway up, or `GRASP_DEPTH` below the top of what is taller than twice that.
-
-    Attributes:
-        name: Unique; without a catalogue number in front it is also what task texts call it.
-        size: Full extents along its own x, y and z, as it stands on the table, m.
-        mass: kg.
-        static_friction: Coulomb coefficient at rest.
-        dynamic_friction: Coulomb coefficient while sliding.
-        restitution: Share of the approach speed that a bounce gives back.
-        asset: USD file that shows the object in Isaac Sim, below the asset root; None is `shape`.
-        shape: What it collides with, and looks like where no file shows it.
-        rgb: Its colour; None is a colour drawn for every episode.
-        mesh: OBJ or STL file that shows the object in MuJoCo; None is `shape`.
-    """
-
-    name: str = "cube"
-    size: Vec3 = (0.04, 0.04, 0.04)
-    mass: float = 0.1
-    static_friction: float = 1.5
-    dynamic_friction: float = 1.0
-    restitution: float = 0.0
-    asset: str | None = None
-    shape: Shape = "box"
-    rgb: Vec3 | None = None
-    mesh: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.shape not in ("box", "cylinder"):
-            raise ValueError(f"shape must be 'box' or 'cylinder', got {self.shape!r}")
-        if self.shape == "cylinder" and self.size[0] != self.size[1]:
-            raise ValueError(f"a cylinder's size must begin with its diameter twice: {self.size}")
-
-    @property
-    def label(self) -> str:
-        """What a task text calls it: `005_tomato_soup_can` is "tomato soup can"."""
-        return re.sub(r"^\d+_", "", self.name).replace("_", " ")
-
-    @property
-    def height(self) -> float:
-        """From the table to its top, m."""
-        return self.size[2]
-
-    @property
-    def radius(self) -> float:
-        """Of the circle around its footprint, m."""
-        width, depth, _ = self.size
-        return width / 2 if self.shape == "cylinder" else math.hypot(width, depth) / 2
-
-    @property
-    def grasp_width(self) -> float:
-        """Across which the gripper closes, m."""
-        return min(self.size[:2])
-
-    @property
-    def fits_gripper(self) -> bool:
-        """Whether the open gripper fits around it."""
-        return self.grasp_width <= 2 * panda.FINGER_OPEN - GRASP_ROOM
-
-    @property
-    def grasp_height(self) -> float:
-        """Of the TCP above its centre, m."""
-        return max(0.0, self.height / 2 - GRASP_DEPTH)
-
-    @property
-    def grasp_yaws(self) -> np.ndarray:
-        """Headings (n,) at which the hand fits, against the object's own x axis, rad.
-
-        A hand closes along its y axis. A cylinder may be held from any side (16 are enough), a
-        square box from four, any other box from the two that close across its narrow side.
-        """
-        if self.shape == "cylinder":
-            return np.arange(16) * np.pi / 8
-        width, depth, _ = self.size
-        if width == depth:
-            return np.arange(4) * np.pi / 2
-        return np.arange(2) * np.pi + (0.0 if depth < width else np.pi / 2)
-
-
-GRASP_DEPTH = 0.02  # m below the top: the pads are whole on the object, the palm stays clear
-GRASP_ROOM = 0.01  # m that the open gripper must have beside an object, both sides together
-
-
-def _ycb(name: str, size: Vec3, mass: float, rgb: Vec3, shape: Shape = "box") -> ObjectConfig:
-    asset = f"Isaac/Props/YCB/Axis_Aligned_Physics/{name}.usd"
-    return ObjectConfig(name, size, mass, asset=asset, shape=shape, rgb=rgb)
-
-
-# Sizes and masses as published: Calli et al., "Benchmarking in Manipulation Research: The YCB
-# Object and Model Set", 2015, table of objects. Boxes stand on a long narrow side, because across
-# the broad ones they are too wide for the gripper; that side runs along the object's x axis.
-YCB_OBJECTS = (
-    _ycb("004_sugar_box", (0.175, 0.038, 0.089), 0.514, (0.93, 0.85, 0.45)),
-    _ycb("005_tomato_soup_can", (0.066, 0.066, 0.101), 0.349, (0.75, 0.1, 0.1), "cylinder"),
-    _ycb("006_mustard_bottle", (0.095, 0.058, 0.190), 0.603, (0.9, 0.7, 0.05)),
-    _ycb("007_tuna_fish_can", (0.085, 0.085, 0.033), 0.171, (0.1, 0.5, 0.45), "cylinder"),
-    _ycb("008_pudding_box", (0.110, 0.035, 0.089), 0.187, (0.45, 0.2, 0.12)),
-    _ycb("010_potted_meat_can", (0.097, 0.050, 0.082), 0.370, (0.12, 0.2, 0.6)),
-)
 
 
 @dataclass(frozen=True)
@@ -234,6 +127,39 @@ class UsdLightConfig:
     dome: float = 1400.0
     distant: float = 2300.0
     sphere: float = 7000.0
+
+
+@dataclass(frozen=True)
+class MujocoLightConfig:
+    """Lights of the MuJoCo scene: a headlight at the camera and a spot light, both grey.
+
+    Attributes:
+        head_ambient: Intensity from everywhere, in [0, 1], as are all intensities.
+        head_diffuse: Diffuse intensity of the headlight.
+        head_specular: Specular intensity of the headlight.
+        key_position: Where the spot light is, m, world.
+        key_direction: Where it points, world; need not be normalised.
+        key_cutoff_deg: Half the opening angle of its cone.
+        key_exponent: Fall-off from the cone's axis to its edge.
+        key_attenuation: Fall-off with the distance: constant, linear and quadratic term.
+        key_diffuse: Diffuse intensity of the spot light.
+        key_specular: Specular intensity of the spot light.
+    """
+
+    head_ambient: float = 0.35
+    head_diffuse: float = 0.25
+    head_specular: float = 0.0
+    key_position: Vec3 = (0.3, 0.3, 3.0)
+    key_direction: Vec3 = (0.2, -0.3, -2.6)
+    key_cutoff_deg: float = 25.0
+    key_exponent: float = 5.0
+    key_attenuation: Vec3 = (1.0, 0.0, 0.0)
+    key_diffuse: float = 0.45
+    key_specular: float = 0.15
+
+
+# Not a field of `PickPlaceConfig`: datasets store that configuration and compare it on --resume.
+MUJOCO_LIGHTS = MujocoLightConfig()
 
 
 @dataclass(frozen=True)
@@ -466,7 +392,7 @@ class PickPlaceConfig:
     num_objects: int = 1
 
     def __post_init__(self) -> None:
-        names = [obj.name for obj in self.candidates]
+        names = [obj.name for obj in self.object_pool]
         if len(set(names)) < len(names):
             raise ValueError(f"objects must have different names, got {names}")
         if not 1 <= self.num_objects <= len(names):
@@ -475,12 +401,12 @@ class PickPlaceConfig:
                 f"there twice and the candidates are {names}, got {self.num_objects}; "
                 "--use-ycb has six"
             )
-        if not any(obj.fits_gripper for obj in self.candidates):
+        if not any(obj.fits_gripper for obj in self.object_pool):
             most = 2 * panda.FINGER_OPEN - GRASP_ROOM
             raise ValueError(f"an object must be at most {most:.3f} m wide, but none is of {names}")
 
     @property
-    def candidates(self) -> tuple[ObjectConfig, ...]:
+    def object_pool(self) -> tuple[ObjectConfig, ...]:
         """The objects that the scene has, on the table or put away."""
         return self.objects or (self.object,)
 
@@ -490,8 +416,8 @@ class PickPlaceConfig:
         Raises:
             ValueError: There is none, or it can't be grasped.
         """
-        graspable = [obj.name for obj in self.candidates if obj.fits_gripper]
-        for index, obj in enumerate(self.candidates):
+        graspable = [obj.name for obj in self.object_pool if obj.fits_gripper]
+        for index, obj in enumerate(self.object_pool):
             if name != obj.name and name.replace("_", " ") != obj.label:
                 continue
             if not obj.fits_gripper:

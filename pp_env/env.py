@@ -60,9 +60,9 @@ class PickPlaceEnv(gym.Env):
         Object at rest on the table within 5 cm of the marker, not held, gripper open, arm at HOME.
 
     `info`, at reset and at every step: `is_success`, `is_grasped`, `object_pos` (3,),
-    `object_quat` (4,) w first, `goal_pos` (3,), `distance` (m, in the plane), `failures` (which
+    `object_quat` (4,) w first, `goal_pos` (3,), `distance` (m, in the plane), `unmet_conditions` (which
     conditions for success do not hold), `environment_state` (11,), `object_rgb` (3,), `object` (its
-    name), `distractors` (the others' names), `task` (the text), and what `pp_env.task.handling`
+    name), `distractors` (the others' names), `task` (the text), and what `pp_env.task.grasp_requirements`
     says about how to grasp it; with randomization also `variation`, what was drawn for the episode.
     None of them has sensor noise.
 
@@ -209,7 +209,7 @@ class PickPlaceEnv(gym.Env):
             return None
         return self._simulator.render(self.config.cameras[0].name)
 
-    def pictures(self, kind: str = "rgb") -> dict[str, np.ndarray]:
+    def render_cameras(self, kind: str = "rgb") -> dict[str, np.ndarray]:
         """What all cameras see of the current state, by name, each as `obs_type="pixels"` has it.
 
         Args:
@@ -274,7 +274,7 @@ class PickPlaceEnv(gym.Env):
         found: dict[str, Any] = {}
         if self.obs_type.startswith("pixels"):
             for kind in self.image_types:
-                found[_IMAGE_KEYS[kind]] = self.pictures(kind)
+                found[_IMAGE_KEYS[kind]] = self.render_cameras(kind)
         if self.obs_type.startswith("environment_state"):
             found["environment_state"] = ENVIRONMENT_STATE.pack(values)
         if self.obs_type.endswith("agent_pos"):
@@ -283,7 +283,7 @@ class PickPlaceEnv(gym.Env):
 
     def _goal(self) -> np.ndarray:
         """Where the object's centre belongs, (3,) m, world."""
-        height = self.config.rest_z_of(self.config.candidates[self._target])
+        height = self.config.rest_z_of(self.config.object_pool[self._target])
         return np.array([*self._goal_pos[:2], height])
 
     def _reward(self, observation: Any, info: dict[str, Any]) -> float:
@@ -292,22 +292,22 @@ class PickPlaceEnv(gym.Env):
             return float(self.compute_reward(*goals, info))
         if self.reward_type == "sparse" or self._state is None:
             return float(info["is_success"])
-        return reward.dense(self._state, self._goal(), info["failures"], self.config)
+        return reward.dense(self._state, self._goal(), info["unmet_conditions"], self.config)
 
     def _describe_episode(self, initial: InitialState) -> None:
         """What `info` says about the objects, all episode long."""
         self._target = initial.target
-        target, *others = (self.config.candidates[placed.candidate] for placed in initial.placed)
-        self.task_description = task.instruction(target, self.config)
+        target, *others = (self.config.object_pool[placed.pool_index] for placed in initial.placed)
+        self.task_description = task.language_instruction(target, self.config)
         self._episode_info = {
             "object": target.name,
             "distractors": [obj.name for obj in others],
             "task": self.task_description,
-            **task.handling(initial, self.config),
+            **task.grasp_requirements(initial, self.config),
         }
 
     def _info(self, state: SimState, truth: dict[str, Any]) -> dict[str, Any]:
-        unmet = task.failures(state, self._goal_pos, self.config, self._target)
+        unmet = task.unmet_conditions(state, self._goal_pos, self.config, self._target)
         return {
             **self._episode_info,
             "distractors": self._episode_info["distractors"].copy(),
@@ -319,7 +319,7 @@ class PickPlaceEnv(gym.Env):
             "object_rgb": self._object_rgb.copy(),
             "goal_pos": self._goal_pos.copy(),
             "distance": task.distance_to_goal(state, self._goal_pos),
-            "failures": unmet,
+            "unmet_conditions": unmet,
             **({} if self._variation is None else {"variation": self._variation}),
             "environment_state": ENVIRONMENT_STATE.pack(truth),
         }

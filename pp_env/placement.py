@@ -7,7 +7,8 @@ the reach against the expert's inverse kinematics, and the gaps against each oth
 import numpy as np
 
 from pp_env import panda
-from pp_env.config import HOME_TCP, ObjectConfig, PickPlaceConfig
+from pp_env.config import HOME_TCP, PickPlaceConfig
+from pp_env.objects import ObjectConfig
 
 _PASSING = 0.04  # m between what moves and the tops below it; noise may take up half of it
 _BELOW_TCP = panda.FINGERTIP_OFFSET - panda.TCP_OFFSET

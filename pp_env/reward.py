@@ -36,7 +36,7 @@ def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlace
     Args:
         state: Now.
         goal: (3,) where the object's centre belongs, m, world.
-        unmet: Conditions for success that do not hold (`pp_env.task.failures`).
+        unmet: Conditions for success that do not hold (`pp_env.task.unmet_conditions`).
         config: For nothing but tolerances.
     """
     if not unmet:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pp_env import panda, placement, rotation
-from pp_env.config import HOME_JOINT_POS, ObjectConfig, PickPlaceConfig
+from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
+from pp_env.objects import ObjectConfig
 from pp_env.randomization import Variation, sample
 from pp_env.sim.api import InitialState, PlacedObject, Pose, SimState
 
@@ -59,7 +60,7 @@ def sample_start(
     fixed = _Fixed(_point(options, "pick", config), _point(options, "place", config), _yaw(options))
     rgb = rng.uniform(*config.task.color_range, size=3)
     target, others = _choose_objects(rng, config, options.get("object"))
-    obj = config.candidates[target]
+    obj = config.object_pool[target]
     for _ in range(_MAX_ARRANGEMENTS):
         pick, place, yaw = _draw_spots(rng, config, fixed, obj, others)
         placed = _place_others(rng, config, others, obj, (pick, place))
@@ -86,7 +87,7 @@ def initial_state(
     start: EpisodeStart, config: PickPlaceConfig, variation: Variation | None = None
 ) -> InitialState:
     """The scene at reset: arm at HOME, gripper open, objects at rest on the table."""
-    height = config.rest_z_of(config.candidates[start.target])
+    height = config.rest_z_of(config.object_pool[start.target])
     return InitialState(
         joint_pos=np.array(HOME_JOINT_POS),
         gripper_pos=panda.FINGER_OPEN,
@@ -99,14 +100,14 @@ def initial_state(
     )
 
 
-def instruction(target: ObjectConfig, config: PickPlaceConfig) -> str:
+def language_instruction(target: ObjectConfig, config: PickPlaceConfig) -> str:
     """What the robot is told to do; the object is named where there is a choice of them."""
     if not config.objects:
         return "pick and place"
     return f"pick the {target.label} and place it on the marker"
 
 
-def handling(initial: InitialState, config: PickPlaceConfig) -> dict[str, Any]:
+def grasp_requirements(initial: InitialState, config: PickPlaceConfig) -> dict[str, Any]:
     """What the objects of an episode ask of whoever moves the target.
 
     Returns:
@@ -115,7 +116,7 @@ def handling(initial: InitialState, config: PickPlaceConfig) -> dict[str, Any]:
         hand passes over everything, m, and `scene_height` of the highest top above the table. The
         yaws are a tuple, because Gymnasium batches arrays of one shape only and objects differ.
     """
-    target, *others = (config.candidates[placed.candidate] for placed in initial.placed)
+    target, *others = (config.object_pool[placed.pool_index] for placed in initial.placed)
     return {
         "object_size": np.array(target.size),
         "grasp_height": target.grasp_height,
@@ -135,10 +136,10 @@ def is_success(
     state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig, target: int = 0
 ) -> bool:
     """Whether the object lies at the target, let go and at rest, with the arm back at HOME."""
-    return not failures(state, goal_pos, config, target)
+    return not unmet_conditions(state, goal_pos, config, target)
 
 
-def failures(
+def unmet_conditions(
     state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig, target: int = 0
 ) -> list[str]:
     """The conditions for success that do not hold, by name; none for a success.
@@ -151,7 +152,7 @@ def failures(
             has its centre at another height.
     """
     task = config.task
-    rest_z = config.rest_z_of(config.candidates[target])
+    rest_z = config.rest_z_of(config.object_pool[target])
     unmet: list[str] = []
     if not distance_to_goal(state, goal_pos) <= task.place_tolerance:  # nor is NaN a success
         unmet.append("away_from_target")
@@ -189,7 +190,7 @@ def _choose_objects(
     rng: np.random.Generator, config: PickPlaceConfig, name: str | None
 ) -> tuple[int, list[int]]:
     """The target's index and those of the others, the widest first."""
-    candidates = config.candidates
+    candidates = config.object_pool
     fixed = None if name is None else config.target_index(name)
     if len(candidates) == 1:
         return 0, []
@@ -210,7 +211,7 @@ def _draw_spots(
     """Pick and place (2,), m, and the object's yaw, rad."""
     task = config.task
     low, high = np.transpose([task.x_range, task.y_range])
-    travel = placement.travel_height(obj, [config.candidates[i] for i in others], config)
+    travel = placement.travel_height(obj, [config.object_pool[i] for i in others], config)
 
     def is_good(xy: np.ndarray, yaw: float | None) -> bool:
         return placement.is_clear_of_home(xy, obj, config) and placement.is_reachable(
@@ -244,7 +245,7 @@ def _place_others(
     target: ObjectConfig,
     spots: tuple[np.ndarray, np.ndarray],
 ) -> tuple[PlacedObject, ...] | None:
-    objects = [config.candidates[i] for i in indices]
+    objects = [config.object_pool[i] for i in indices]
     points = placement.place_others(rng, objects, target, spots, config)
     if points is None:
         return None

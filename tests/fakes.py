@@ -4,8 +4,7 @@ import importlib.util
 
 import numpy as np
 
-from experts import inverse_kinematics as kinematics
-from pp_env import rotation
+from pp_env import kinematics, rotation
 from pp_env.config import PickPlaceConfig
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.grasp import is_grasped, tcp_position
@@ -25,7 +24,7 @@ class FakeSimulator:
     def reset(self, initial: InitialState) -> SimState:
         fingers = np.full(2, initial.gripper_pos)
         self._offset = np.zeros(3)
-        self._object = self.config.candidates[initial.target]
+        self._object = self.config.object_pool[initial.target]
         self._state = self._make(initial.joint_pos, fingers, np.zeros(2), initial.object, False)
         return self._state
 

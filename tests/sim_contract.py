@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from experts import inverse_kinematics as kinematics
-from pp_env import panda
+from pp_env import kinematics, panda
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
 from pp_env.layout import OBSERVATION
 from pp_env.sim.api import Command

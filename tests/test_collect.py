@@ -192,7 +192,7 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--resolution", "640x"], "--resolution"),
         (["--fps", "31"], "must divide the physics rate of 240 Hz, got 31"),
         (["--noise-rad", "-0.1"], "noise_rad must be from 0 to"),
-        (["--wander-rad", "1"], "wander_rad must be from 0 to 0.5, got 1.0"),
+        (["--wander-rad", "1"], "path_noise_rad must be from 0 to 0.5, got 1.0"),
         (["--task", " "], "must not be empty"),
         (["--codec", "mpeg1"], "invalid choice"),
         (["--restart-every", "0"], "must be at least 1"),

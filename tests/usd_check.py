@@ -25,8 +25,8 @@ from newton.usd import SchemaResolverNewton, SchemaResolverPhysx
 from PIL import Image
 from pxr import Gf, Usd, UsdGeom
 
-from experts import inverse_kinematics as kinematics
-from pp_env import panda, rotation
+from experts import inverse_kinematics
+from pp_env import kinematics, panda, rotation
 from pp_env.config import HOME_JOINT_POS, CameraConfig, PickPlaceConfig, ServoConfig
 from pp_env.sim.api import Pose
 from pp_env.sim.isaac import usd_stage
@@ -151,7 +151,7 @@ def hand_pose(arm: np.ndarray) -> Pose:
 def raised() -> np.ndarray:
     """The arm with the hand `LIFT` above where it is at HOME, (7,) rad."""
     position, orientation = kinematics.forward(HOME)
-    arms = kinematics.inverse(position + np.array([0.0, 0.0, LIFT]), orientation, HOME[6])
+    arms = inverse_kinematics.inverse(position + np.array([0.0, 0.0, LIFT]), orientation, HOME[6])
     return arms[np.nanargmin(np.abs(arms - HOME).max(-1))]
 
 

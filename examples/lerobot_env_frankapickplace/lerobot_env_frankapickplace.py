@@ -13,13 +13,13 @@ import pp_env
 from pp_env import layout, task
 from pp_env.config import (
     CAMERAS,
-    YCB_OBJECTS,
     GraspConfig,
     PickPlaceConfig,
     RenderConfig,
     TaskConfig,
     TimingConfig,
 )
+from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import default_timing
 

@@ -1,7 +1,7 @@
 import numpy as np
 
-from experts import inverse_kinematics as kinematics
-from pp_env import panda
+from experts import inverse_kinematics
+from pp_env import kinematics, panda
 from pp_env.config import HOME_JOINT_POS
 
 RNG = np.random.default_rng(0)
@@ -17,7 +17,7 @@ def test_home_has_the_published_tcp():
 
 def test_every_inverse_solution_reaches_the_pose():
     positions, orientations = kinematics.forward(JOINTS)
-    solutions = kinematics.inverse(positions, orientations, JOINTS[:, 6])
+    solutions = inverse_kinematics.inverse(positions, orientations, JOINTS[:, 6])
     again, turned = kinematics.forward(solutions)
     found = np.isfinite(solutions).all(-1)
     assert found.any(-1).mean() > 0.98
@@ -32,19 +32,19 @@ def test_every_inverse_solution_reaches_the_pose():
 def test_inverse_finds_the_posture_that_made_the_pose():
     bent = JOINTS[JOINTS[:, 3] < -0.5]
     positions, orientations = kinematics.forward(bent)
-    solutions = kinematics.inverse(positions, orientations, bent[:, 6])
+    solutions = inverse_kinematics.inverse(positions, orientations, bent[:, 6])
     nearest = np.nanmin(np.abs(solutions - bent[:, None]).max(-1), axis=-1)
     assert nearest.max() < 1e-6
 
 
 def test_out_of_reach_is_nan():
-    solutions = kinematics.inverse(np.array([1.5, 0.0, 0.5]), np.eye(3), np.array(0.0))
+    solutions = inverse_kinematics.inverse(np.array([1.5, 0.0, 0.5]), np.eye(3), np.array(0.0))
     assert np.isnan(solutions).all()
 
 
 def test_solutions_keep_to_the_joint_limits():
     positions, orientations = kinematics.forward(JOINTS)
-    solutions = kinematics.inverse(positions, orientations, JOINTS[:, 6])
+    solutions = inverse_kinematics.inverse(positions, orientations, JOINTS[:, 6])
     found = solutions[np.isfinite(solutions).all(-1)]
     assert (found > panda.JOINT_LOWER).all()
     assert (found < panda.JOINT_UPPER).all()

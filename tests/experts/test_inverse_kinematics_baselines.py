@@ -5,8 +5,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from experts import inverse_kinematics as kinematics
-from pp_env import panda
+from experts import inverse_kinematics
+from pp_env import kinematics, panda
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
 from pp_env.sim.mujoco.model import build_model
 from tests.experts.test_inverse_kinematics import JOINTS
@@ -39,7 +39,7 @@ def test_forward_agrees_with_mujoco(model):
 def test_mink_agrees_that_our_solution_is_a_solution(model):
     """An independent library, started 0.1 rad away, converges to the pose that we solved for."""
     position, orientation = kinematics.forward(np.array(HOME_JOINT_POS) + 0.2)
-    ours = kinematics.inverse(position, orientation, np.array(HOME_JOINT_POS[6] + 0.2))
+    ours = inverse_kinematics.inverse(position, orientation, np.array(HOME_JOINT_POS[6] + 0.2))
     ours = ours[np.isfinite(ours).all(-1)][0]
     task = mink.FrameTask(panda.HAND.name, "body", position_cost=1.0, orientation_cost=1.0)
     target = mink.SE3.from_rotation_and_translation(mink.SO3.from_matrix(orientation), position)

@@ -99,7 +99,7 @@ def test_without_a_success_there_is_no_time():
 
 def test_the_stage_of_a_failure():
     def info(held, *unmet):
-        return {"is_grasped": held, "failures": list(unmet)}
+        return {"is_grasped": held, "unmet_conditions": list(unmet)}
 
     start = info(False, "away_from_target", "arm_not_home")
     assert failure_stage([start, start]) == "grasp"

@@ -6,7 +6,8 @@ import pytest
 
 import collect
 from pp_collect import replay
-from pp_env.config import YCB_OBJECTS, PickPlaceConfig, RenderConfig, from_dict
+from pp_env.config import PickPlaceConfig, RenderConfig, from_dict
+from pp_env.objects import YCB_OBJECTS
 from pp_recorder.dataset.compare import Comparison
 from pp_recorder.dataset.reader import Dataset
 from tests import crash

@@ -19,7 +19,7 @@ SMALL = PickPlaceConfig(render=RenderConfig(resolution=32))
 HOLD = np.append(pp_env.config.HOME_JOINT_POS, 0.04).astype(np.float32)
 INFO_KEYS = {
     "is_success", "is_grasped", "object_pos", "object_quat", "object_rgb", "goal_pos", "distance",
-    "failures", "environment_state", "object", "distractors", "task", "object_size",
+    "unmet_conditions", "environment_state", "object", "distractors", "task", "object_size",
     "grasp_height", "grasp_yaws", "travel_height", "scene_height",
 }  # fmt: skip
 

@@ -8,9 +8,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import pp_env
-from experts import inverse_kinematics as kinematics
 from experts.pick_place import PickPlaceExpert
-from pp_env import PickPlaceConfig, PickPlaceEnv, panda, reward
+from pp_env import PickPlaceConfig, PickPlaceEnv, kinematics, panda, reward
 from pp_env.config import HOME_JOINT_POS, RenderConfig, TaskConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES

@@ -5,17 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from experts import inverse_kinematics as kinematics
 from experts.pick_place import GraspRequirements, PickPlaceExpert, plan
-from pp_env import PickPlaceConfig, PickPlaceEnv, panda, placement, rotation, task
-from pp_env.config import (
-    HOME_JOINT_POS,
-    HOME_TCP,
-    YCB_OBJECTS,
-    GraspConfig,
-    ObjectConfig,
-    TaskConfig,
-)
+from pp_env import PickPlaceConfig, PickPlaceEnv, kinematics, panda, placement, rotation, task
+from pp_env.config import HOME_JOINT_POS, HOME_TCP, GraspConfig, TaskConfig
+from pp_env.objects import YCB_OBJECTS, ObjectConfig
 from pp_recorder.rollout import run_episode
 from tests import ROOT
 from tests.fakes import SIMULATOR, FakeSimulator
@@ -103,7 +96,7 @@ def test_bad_shapes():
 @pytest.mark.parametrize("name", ["005_tomato_soup_can", "tomato soup can", "tomato_soup_can"])
 def test_an_object_can_be_asked_for(name):
     starts = [draw(seed, CONFIG, object=name) for seed in range(20)]
-    assert {CONFIG.candidates[start.target] for start in starts} == {SOUP}
+    assert {CONFIG.object_pool[start.target] for start in starts} == {SOUP}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +113,7 @@ def test_bad_options(options, message):
 
 
 def test_every_graspable_object_is_drawn_and_the_rest_never():
-    drawn = {CONFIG.candidates[draw(seed).target].name for seed in range(100)}
+    drawn = {CONFIG.object_pool[draw(seed).target].name for seed in range(100)}
     assert drawn == {obj.name for obj in GRASPABLE}
 
 
@@ -131,10 +124,10 @@ def test_nothing_overlaps_and_nothing_is_there_twice():
         )
         start = draw(seed, config)
         initial = task.initial_state(start, config)
-        assert len({placed.candidate for placed in initial.placed}) == config.num_objects
-        target = config.candidates[start.target]
+        assert len({placed.pool_index for placed in initial.placed}) == config.num_objects
+        target = config.object_pool[start.target]
         circles = [
-            (placed.pose.position[:2], config.candidates[placed.candidate])
+            (placed.pose.position[:2], config.object_pool[placed.pool_index])
             for placed in initial.placed
         ]
         for i, (spot, obj) in enumerate(circles):
@@ -169,10 +162,10 @@ def test_all_that_is_drawn_can_be_planned():
     for seed in range(60):
         config = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=1 + 5 * (seed % 2), task=TURNED)
         initial = task.initial_state(draw(seed, config), config)
-        handling = GraspRequirements.of(task.handling(initial, config))
-        targets = plan(*initial.object, initial.goal_pos, handling)
+        requirements = GraspRequirements.from_info(task.grasp_requirements(initial, config))
+        targets = plan(*initial.object, initial.goal_pos, requirements)
         hand, turn = kinematics.forward(targets[1, :7])
-        obj = config.candidates[initial.target]
+        obj = config.object_pool[initial.target]
         tcp = hand + panda.TCP_OFFSET * turn[:, 2]
         np.testing.assert_allclose(tcp[:2], initial.object.position[:2], atol=1e-6)
         assert tcp[2] - config.table.top_z == pytest.approx(placement.tcp_height(obj), abs=1e-6)
@@ -195,7 +188,7 @@ def test_the_expert_moves_every_object(obj, grasp):
         expert = PickPlaceExpert()
         options = {"object": obj.name}
         episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
-        assert episode.success, episode.trace[-1][1]["failures"]
+        assert episode.success, episode.trace[-1][1]["unmet_conditions"]
         assert episode.start_info["object"] == obj.name
         assert len(episode.start_info["distractors"]) == 3
     env.close()
@@ -225,10 +218,10 @@ def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
 
 def test_the_arm_comes_down_in_the_posture_that_it_came_in():
     """The postures nearest to HOME are far from each other here, so the object would be swung."""
-    handling = GraspRequirements(0.075, (0.0, np.pi), travel_height=0.12, scene_height=0.19)
+    requirements = GraspRequirements(0.075, (0.0, np.pi), travel_height=0.12, scene_height=0.19)
     turned = np.array([0.387, 0.0, 0.0, -0.922])
     pick, goal = np.array([0.37, -0.275, 0.505]), np.array([0.514, -0.28, 0.41])
-    targets = plan(pick, turned, goal, handling)[:, :7]
+    targets = plan(pick, turned, goal, requirements)[:, :7]
     for up, down in ((0, 1), (4, 5)):
         assert np.abs(targets[up] - targets[down]).max() < 1.0  # rad
 

@@ -45,7 +45,7 @@ def test_success():
     ],
 )
 def test_every_condition_is_needed(change, reason):
-    assert task.failures(DONE._replace(**change), GOAL, CONFIG) == [reason]
+    assert task.unmet_conditions(DONE._replace(**change), GOAL, CONFIG) == [reason]
 
 
 def test_starts_keep_to_the_ranges():

@@ -10,7 +10,8 @@ import pytest
 import pp_env
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, vector_env
-from pp_env.config import HOME_JOINT_POS, YCB_OBJECTS, RenderConfig
+from pp_env.config import HOME_JOINT_POS, RenderConfig
+from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.vector_env import AUTORESET_MODES, AutoresetMode, PickPlaceVectorEnv, batched_infos
 from tests.fakes import FakeSimulator

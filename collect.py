@@ -1,4 +1,4 @@
-"""Collect expert demonstrations as a LeRobot dataset: the composition root, which nobody imports."""
+"""Collect expert demonstrations as a LeRobot dataset; the composition root, never imported."""
 
 import sys
 import time
@@ -79,9 +79,7 @@ def run(
     """Collect, and report in words and in the status file; return the exit status."""
     from pp_recorder.dataset.reader import DatasetError
 
-    file = StatusFile(
-        options.status_file, output=str(options.output), wanted=options.num_episodes
-    )
+    file = StatusFile(options.status_file, output=str(options.output), wanted=options.num_episodes)
     file.update(state="starting")
     state, error_text = "failed", None
     try:

@@ -1,62 +1,65 @@
 """The bridge: start, watch and stop a collection from a browser (docs/bridge.md)."""
 
-import argparse
 import logging
 import sys
-from pathlib import Path
 
-import collect
 from pp_bridge import logs
 from pp_bridge.messages import RefusalError
+from pp_bridge.options import BridgeOptions
 from pp_bridge.service import INITIAL_STATUS, Service
 from pp_bridge.settings import (
-    TOKEN_VARIABLE,
     WebSettings,
     read_token,
     require_library,
     validate_ports,
     validate_token,
 )
-from pp_bridge.shared_state import MAX_VIEWERS, SharedState
+from pp_bridge.shared_state import SharedState
 from pp_bridge.web_process import WebProcess
-from pp_collect import session as collection
+from pp_collect.factory import make_config, make_env
+from pp_collect.process import stop_on_signal
 from pp_env.config import PickPlaceConfig
-from pp_env.sim import leave
+from pp_env.sim import shutdown_app
+from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.commit import lock, unlock
-from pp_recorder.dataset.video import CODECS
 
+_PROG = "pp-bridge"
 _LOG = logging.getLogger("bridge")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
+    """Run the command line; return the exit status."""
+    options = parse(
+        BridgeOptions,
+        argv,
+        prog=_PROG,
+        description="Start, watch and stop a collection from a browser, or by HTTP.",
+        example="pp-bridge --simulator mujoco --port 8080 --root datasets",
+    )
     token = read_token()
     try:
-        config = collect.make_config(args)
-        collect.require_fitting(args)
+        config = make_config(options)
         require_library()
-        validate_token(token, args.host)
-        validate_ports(args.streaming_port)
-        args.root.mkdir(parents=True, exist_ok=True)
+        validate_token(token, options.host)
+        validate_ports(options.streaming_port)
+        options.root.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
+        fail(_PROG, error)
     logs.set_up()
     status = 1
     try:
-        status = serve(args, config, token)
+        status = serve(options, config, token)
     except (OSError, RuntimeError, ImportError) as error:
         _LOG.error("ended", extra={"reason": str(error)}, exc_info=error)
     except KeyboardInterrupt:
         _LOG.warning("ended at once")
         status = 130
     finally:
-        leave(status)
+        shutdown_app(status)
     return status
 
 
-def serve(args: argparse.Namespace, config: PickPlaceConfig, token: str | None) -> int:
+def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) -> int:
     """Serves until SIGTERM or Ctrl-C; returns the exit status.
 
     Raises:
@@ -65,28 +68,31 @@ def serve(args: argparse.Namespace, config: PickPlaceConfig, token: str | None) 
     """
     shared_state = SharedState([camera.name for camera in config.cameras], config.render.size)
     shared_state.publish_status(INITIAL_STATUS)
-    owned = lock(args.root)
+    owned = lock(options.root)
     try:
-        web = WebProcess(shared_state, web_settings(args, token))
-        _LOG.info("listening", extra={"address": f"http://{args.host}:{web.port}"})
+        web = WebProcess(shared_state, web_settings(options, token))
+        _LOG.info("listening", extra={"address": f"http://{options.host}:{web.port}"})
         try:
-            env = collection.make_env(args, config)
+            env = make_env(options, config, cameras=True)
             try:
                 env.reset(seed=0)  # draws: no OpenGL, no service
-                work(Service(args, config, env, shared_state, web.commands, args.root), args.resume)
+                work(
+                    Service(options, config, env, shared_state, web.commands, options.root),
+                    options.resume,
+                )
             finally:
                 env.close()
         finally:
             web.close()
     finally:
-        unlock(args.root, owned)
+        unlock(options.root, owned)
     _LOG.info("ended")
     return 0
 
 
 def work(service: Service, resume: bool) -> None:
     """Has the service work until a signal."""
-    with collect.stop_on_signal() as stop:
+    with stop_on_signal() as stop:
         if resume:
             try:
                 service.resume()
@@ -96,37 +102,9 @@ def work(service: Service, resume: bool) -> None:
         service.work(stop)
 
 
-def web_settings(args: argparse.Namespace, token: str | None) -> WebSettings:
-    """What the web's process is told."""
-    return WebSettings(args.host, args.port, args.streaming_port, token, args.root)
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="pp-bridge",
-        description="Start, watch and stop a collection from a browser, or by HTTP.",
-        epilog="Example: pp-bridge --simulator mujoco --port 8080 --root datasets",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    # What a collection may be asked for is in the request; the rest is as in collect.py.
-    parser.set_defaults(**{**vars(collect.make_parser().parse_args([])), "resume": False})
-    add = parser.add_argument
-    add("--host", default="127.0.0.1", help=f"address; any other needs a token in {TOKEN_VARIABLE}")
-    add("--port", type=int, default=8080, help="TCP port of the page and of HTTP")
-    add("--root", type=Path, default=Path("datasets"), help="folder that holds all datasets")
-    add(
-        "--streaming-port",
-        type=int,
-        default=49102,
-        help=f"first of {MAX_VIEWERS} UDP ports of the live view, one per viewer",
-    )
-    add("--resume", action="store_true", help="go on with what the last end interrupted")
-    collect.add_scene_options(parser)
-    add("--headless", action=argparse.BooleanOptionalAction, default=True, help="without a window")
-    add("--codec", choices=sorted(CODECS), default="h264", help="video compression")
-    add("--assets-root", help="folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT")
-    return parser
+def web_settings(options: BridgeOptions, token: str | None) -> WebSettings:
+    """Return the settings of the web's process."""
+    return WebSettings(options.host, options.port, options.streaming_port, token, options.root)
 
 
 if __name__ == "__main__":

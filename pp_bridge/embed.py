@@ -1,15 +1,16 @@
 """Collecting inside a program that has its own main loop and environment; no web needed."""
 
-import argparse
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-import collect
-from pp_collect.session import Collection, make_expert
+from pp_collect.factory import make_expert
+from pp_collect.options import SessionOptions
+from pp_collect.session import CollectionSession
+from pp_recorder.command_line import from_names
 
 
 class CollectionProgress(NamedTuple):
@@ -28,10 +29,10 @@ class CollectionProgress(NamedTuple):
     successes: int
 
     @classmethod
-    def of(cls, collection: Collection) -> "CollectionProgress":
+    def of(cls, collection: CollectionSession) -> "CollectionProgress":
         """How far this one is."""
-        writer, tally = collection.writer, collection.tally
-        return cls(writer.num_episodes, writer.num_frames, tally.attempts, tally.successes)
+        writer, stats = collection.writer, collection.stats
+        return cls(writer.num_episodes, writer.num_frames, stats.attempts, stats.successes)
 
 
 def run_collection_in_process(
@@ -69,7 +70,9 @@ def run_collection_in_process(
     return CollectionProgress.of(collection)
 
 
-def make_collection(env: gym.Env, num_episodes: int, output: Path, **options: Any) -> Collection:
+def make_collection(
+    env: gym.Env, num_episodes: int, output: Path, **options: Any
+) -> CollectionSession:
     """A collection whose `step` drives one frame; `close` it in the end, `release` it on errors.
 
     Args:
@@ -90,23 +93,8 @@ def make_collection(env: gym.Env, num_episodes: int, output: Path, **options: An
             "env must have obs_type 'pixels_agent_pos', or 'state' to record no pictures, got "
             f"{unwrapped.obs_type!r}"
         )
-    args = _parse({"num_episodes": num_episodes, "output": output, **options})
-    args.cameras = unwrapped.obs_type == "pixels_agent_pos"
-    expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, unwrapped.config)
-    return Collection(args, unwrapped.config, expert, env)
-
-
-def _parse(options: dict[str, Any]) -> argparse.Namespace:
-    """The options as collect.py reads them, which also checks them."""
-    words = []
-    for name, value in options.items():
-        if value is not None and value is not False:
-            flag = f"--{name.replace('_', '-')}"
-            words.append(flag if value is True else f"{flag}={value}")
-    parser = collect.make_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise ValueError(message)
-
-    parser.error = refuse  # instead of ending the process
-    return parser.parse_args(words)
+    given = {name: value for name, value in options.items() if value is not None}
+    cameras = unwrapped.obs_type == "pixels_agent_pos"
+    values = {**given, "num_episodes": num_episodes, "output": output, "cameras": cameras}
+    session = from_names(SessionOptions, values)
+    return CollectionSession(session, unwrapped.config, make_expert(session, unwrapped.config), env)

@@ -1,6 +1,5 @@
 """Sinks that show a collection's pictures while they are recorded."""
 
-import argparse
 import time
 
 from pp_bridge.settings import (
@@ -53,7 +52,8 @@ class LiveView(FramePublisher):
     """The live view alone, for `collect.py --streaming`; `close` ends it.
 
     Args:
-        args: The options of collect.py.
+        host: Address of the page.
+        port: TCP port of the page, and the first UDP port of the images.
         config: The environment's.
 
     Attributes:
@@ -63,11 +63,10 @@ class LiveView(FramePublisher):
         OSError: The port is taken.
     """
 
-    def __init__(self, args: argparse.Namespace, config: PickPlaceConfig) -> None:
+    def __init__(self, host: str, port: int, config: PickPlaceConfig) -> None:
         shared_state = SharedState([camera.name for camera in config.cameras], config.render.size)
         shared_state.publish_status({"state": "collecting"})
         super().__init__(shared_state)
-        host, port = args.streaming_host, args.streaming_port
         self._web = WebProcess(shared_state, WebSettings(host, port, port, read_token(), root=None))
         self.address = f"http://{host}:{self._web.port}"
 
@@ -81,7 +80,7 @@ class LiveView(FramePublisher):
         self._web.close()
 
 
-def require_live_view(args: argparse.Namespace) -> None:
+def require_live_view(host: str, port: int) -> None:
     """Checks the options of a `LiveView`.
 
     Raises:
@@ -89,5 +88,5 @@ def require_live_view(args: argparse.Namespace) -> None:
         ImportError: The extra [bridge] is not installed.
     """
     require_library()
-    validate_ports(args.streaming_port)
-    validate_token(read_token(), args.streaming_host)
+    validate_ports(port)
+    validate_token(read_token(), host)

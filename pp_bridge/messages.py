@@ -1,37 +1,46 @@
 """What the web's process and the simulator's process say to each other."""
 
-from typing import Any, Literal, NamedTuple
+import dataclasses
+from typing import Any, Literal, NamedTuple, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field, create_model
 
-import collect
+from pp_collect.options import DemonstrationOptions, SessionOptions
+from pp_recorder.command_line import documentation
 
 RefusalReason = Literal["invalid", "conflict", "storage", "unavailable"]
 
-_DEFAULT = collect.make_parser().get_default
+
+def _from_options() -> dict[str, Any]:
+    """Return the fields of a request that are options of a collection."""
+    asked = [f.name for f in dataclasses.fields(DemonstrationOptions)] + ["num_episodes", "resume"]
+    hints = get_type_hints(SessionOptions, include_extras=True)
+    defaults = {f.name: f.default for f in dataclasses.fields(SessionOptions)}
+    defaults["num_episodes"] = ...  # nobody asks a service for a number without saying which
+    descriptions = {name: documentation(SessionOptions, name) for name in asked}
+    return {
+        name: (hints[name], Field(defaults[name], description=descriptions[name])) for name in asked
+    }
 
 
-class StartRequest(BaseModel):
+_Options: Any = create_model(
+    "_Options", __config__=ConfigDict(extra="forbid", strict=True), **_from_options()
+)
+
+
+class StartRequest(_Options):
     """A collection to start; what is left out is as in collect.py."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    num_episodes: int = Field(ge=1, le=1_000_000, description="Episodes in the dataset")
     output_dir: str = Field(
         min_length=1,
         max_length=1000,
         description="A folder directly below the service's root: its name or its whole path",
     )
     skill: Literal["pick_place"] = Field("pick_place", description="What is demonstrated")
-    seed: int = Field(_DEFAULT("seed"), ge=0, lt=2**63, description="Of the collection")
-    steps_per_segment: int = Field(
-        _DEFAULT("steps_per_segment"), ge=1, le=10_000, description="Per waypoint; nine segments"
-    )
-    noise_rad: float = Field(
-        _DEFAULT("noise_rad"), ge=0, le=1, description="On the waypoints' joints, rad"
-    )
-    keep: Literal["success", "all"] = Field(_DEFAULT("keep"), description="Which episodes")
-    resume: bool = Field(False, description="Go on with an interrupted collection")
+
+    def options(self) -> dict[str, Any]:
+        """Return the values that are options of a collection, by name."""
+        return self.model_dump(exclude={"output_dir", "skill"})
 
 
 class BridgeCommand(NamedTuple):

@@ -25,9 +25,9 @@ from pp_collect.factory import make_config, reset_options
 from pp_collect.options import EvaluateOptions, PolicyOptions
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
-from pp_recorder.command_line import fail, parse
 from pp_env.config import PickPlaceConfig, RenderConfig
 from pp_env.sim import shutdown_app
+from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import RecordedActions
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint, LeRobotPolicy
 from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, score
@@ -128,7 +128,7 @@ def run_episodes(options: EvaluateOptions) -> list[Attempt]:
 
 def make_runner(options: EvaluateOptions) -> Runner:
     """The environment with the policy in it."""
-    env = make_env(options, options.obs_type)
+    env = make_env(options, options.obs_type or "state")
     try:
         policy = make_policy(options.policy, env)
     except BaseException:
@@ -245,7 +245,9 @@ def make_grid() -> Grid:
 
 def write_videos(options: EvaluateOptions, attempts: list[Attempt]) -> list[Path]:
     """Plays chosen episodes again, with their seeds and actions, and draws them."""
-    wanted = [a for a in attempts if a.actions and (options.videos_of == "all" or not a.row.success)]
+    wanted = [
+        a for a in attempts if a.actions and (options.videos_of == "all" or not a.row.success)
+    ]
     wanted = wanted[: options.max_videos] if options.videos_of != "none" else []
     if not wanted:
         return []
@@ -258,9 +260,7 @@ def write_videos(options: EvaluateOptions, attempts: list[Attempt]) -> list[Path
             again = RecordedActions(attempt.actions)
             sink = SideBySide(paths[-1], options.fps)
             steps = len(attempt.actions)
-            run_episode(
-                env, again, [sink], row.seed, row.index, steps, reset_options(options)
-            )
+            run_episode(env, again, [sink], row.seed, row.index, steps, reset_options(options))
     finally:
         env.close()
     return paths
@@ -271,8 +271,8 @@ def report(options: EvaluateOptions, scores: EvalMetrics, seconds: float) -> str
     return "\n".join(
         [
             f"policy     {options.policy}",
-            f"episodes   {scores.episodes} with seed {options.seed}, at most {options.max_steps} steps "
-            f"of 1/{options.fps} s, {options.simulator}, {options.grasp}; took {seconds:.1f} s",
+            f"episodes   {scores.episodes} with seed {options.seed}, at most {options.max_steps} "
+            f"steps of 1/{options.fps} s, {options.simulator}, {options.grasp}; took {seconds:.1f} s",
             scores.to_text(),
         ]
     )

@@ -6,7 +6,6 @@ JSON beside pictures to look at. Example:
     ./python.sh -m pp_collect.isaac_check --output isaac_check
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -15,22 +14,25 @@ import traceback
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
+from annotated_types import Ge
+from typing_extensions import Doc
 
-from experts import inverse_kinematics as kinematics
 from experts.pick_place import PickPlaceExpert
-from pp_env import panda, rotation, task
+from pp_env import kinematics, panda, rotation, task
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig
 from pp_env.env import PickPlaceEnv
 from pp_env.layout import OBSERVATION
 from pp_env.objects import YCB_OBJECTS
-from pp_env.sim import default_timing, leave
+from pp_env.sim import default_timing, shutdown_app
 from pp_env.sim.api import Command, InitialState, SimState
 from pp_env.sim.isaac import app as isaac_app
 from pp_env.sim.isaac.simulator import ATTACHMENTS, IsaacSimulator
 from pp_recorder.checks.html_report import jpeg
+from pp_recorder.command_line import Options, parse
 from pp_recorder.rollout import Step, iterate_episode
 from pp_recorder.status import resident_memory
 
@@ -282,38 +284,59 @@ class Check:
         return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Options):
+    """The options of the self-test."""
+
+    output: Annotated[Path, Doc("folder for table and images"), tyro.conf.arg(metavar="DIR")] = (
+        Path("isaac_check")
+    )
+    assets_root: Annotated[
+        str | None,
+        Doc("folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT"),
+        tyro.conf.arg(metavar="DIR"),
+    ] = None
+    resolution: Annotated[int, Ge(1), Doc("width and height of images")] = 512
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    args = _parser().parse_args(argv)
+    """Run the command line; return the exit status."""
+    options = parse(
+        CheckOptions,
+        argv,
+        prog="isaac_check",
+        description="Check the Isaac Sim backend on real hardware.",
+        example="./python.sh -m pp_collect.isaac_check --output isaac_check",
+    )
     status = 1
     try:
-        status = run(args)
+        status = run(options)
     except (ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
     finally:
-        leave(status)
+        shutdown_app(status)
     return status
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: CheckOptions) -> int:
     """Starts Isaac Sim, asks everything and reports; returns the exit status."""
-    args.output.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     config = PickPlaceConfig(
-        timing=default_timing("isaacsim"), render=RenderConfig(resolution=args.resolution)
+        timing=default_timing("isaacsim"), render=RenderConfig(resolution=options.resolution)
     )
     begin = time.perf_counter()
-    root = isaac_app.chosen_assets_root(args.assets_root)
+    root = isaac_app.chosen_assets_root(options.assets_root)
     sim = IsaacSimulator(config, assets_root=root)
     print(f"started in {time.perf_counter() - begin:.0f} s")
     env = PickPlaceEnv(simulator=lambda _: sim, config=config, terminate_on_success=False)
     try:
-        results = Check(sim, env, args.output, root).run()
+        results = Check(sim, env, options.output, root).run()
         report = {"simulator": sim.description, "results": [vars(r) for r in results]}
     finally:
         env.close()
-    (args.output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (options.output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     failed = [r.question for r in results if r.passed is False]
-    print(f"{len(results) - len(failed)} of {len(results)} passed; {args.output}/report.json")
+    print(f"{len(results) - len(failed)} of {len(results)} passed; {options.output}/report.json")
     return 1 if failed else 0
 
 
@@ -343,20 +366,6 @@ def _gpu_mb() -> int:
     except (FileNotFoundError, subprocess.CalledProcessError):
         return 0
     return int(done.stdout.split()[0])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="isaac_check",
-        description="Checks the Isaac Sim backend on real hardware.",
-        epilog="Example: ./python.sh -m pp_collect.isaac_check --output isaac_check",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--output", type=Path, default=Path("isaac_check"), help="folder for table and pictures")
-    add("--assets-root", help="folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT")
-    add("--resolution", type=int, default=512, help="width and height of pictures")
-    return parser
 
 
 if __name__ == "__main__":

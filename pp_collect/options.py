@@ -7,9 +7,9 @@ benchmarks derive from these classes. To add an option, add a field; its place s
 - `DemonstrationOptions`: what is demonstrated. The bridge's requests have them, and the dataset's
   provenance stores them.
 - `DatasetOptions` and `CollectOptions`: how it is recorded, and how `collect.py` runs.
-- `PolicyOptions`: what `pp-evaluate` measures, stored in its report; `EvaluateOptions`: how it runs.
+- `PolicyOptions`: what `pp-evaluate` measures, stored in its report.
+- `EvaluateOptions`: how `pp-evaluate` runs.
 """
-
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import gymnasium as gym
 import tyro
-from annotated_types import Ge, Interval, Lt
+from annotated_types import Ge, Interval
 from typing_extensions import Doc
 
 import pp_env
@@ -100,9 +100,9 @@ class SimulatorOptions(SceneOptions):
 class DemonstrationOptions(Options):
     """What is demonstrated."""
 
-    seed: Annotated[
-        int, Interval(ge=0, lt=2**63), Doc("episode k depends on this and k alone")
-    ] = 12345
+    seed: Annotated[int, Interval(ge=0, lt=2**63), Doc("episode k depends on this and k alone")] = (
+        12345
+    )
     first_attempt: Annotated[int, Ge(0), Doc("number of the first attempt, for parts")] = 0
     steps_per_segment: Annotated[
         int, Interval(ge=1, le=10_000), Doc("steps per waypoint; nine segments")
@@ -133,9 +133,7 @@ class DemonstrationOptions(Options):
 class DatasetOptions(Options):
     """The dataset that is recorded."""
 
-    num_episodes: Annotated[
-        int, Interval(ge=1, le=1_000_000), Doc("episodes in the dataset")
-    ] = 50
+    num_episodes: Annotated[int, Interval(ge=1, le=1_000_000), Doc("episodes in the dataset")] = 50
     output: Annotated[
         Path | str,
         text(parse_location, "DIR|URL"),
@@ -357,5 +355,3 @@ class ReplayOptions(ReproduceOptions):
         super().__post_init__()
         if self.render is None and (self.resolution or self.preset):
             raise ValueError("--resolution and --preset need --render OUT")
-
-

@@ -251,9 +251,7 @@ def format_report(monitor: RunMonitor, seconds: float) -> str:
 
 def _make_pool(options: CollectOptions) -> Processes | Cluster:
     if options.ray_address is not None:
-        return Cluster(
-            options.ray_address, options.workers, options.gpu_share, worker_render_env
-        )
+        return Cluster(options.ray_address, options.workers, options.gpu_share, worker_render_env)
     assert options.workers is not None  # resolve_workers
     return Processes(options.workers, worker_render_env)
 

@@ -160,7 +160,9 @@ class EpisodeRunner:
             make_env(options, config, cameras=False) if options.render_after else None
         )
 
-    def run(self, index: int, sinks: Sequence[EpisodeSink]) -> Generator[Step, None, EpisodeOutcome]:
+    def run(
+        self, index: int, sinks: Sequence[EpisodeSink]
+    ) -> Generator[Step, None, EpisodeOutcome]:
         """Run one attempt and show it to the sinks, unless its state-only dry run fails."""
         if self._dry_run_env is not None:
             outcome = _exhaust(self._steps(self._dry_run_env, [], index))

@@ -1,18 +1,35 @@
 """A quality report of any LeRobot v3.0 dataset: a table, JSON, or a page for the browser."""
 
-import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
+from typing_extensions import Doc
 
 from pp_recorder.checks import DatasetView, Finding, Result, run_checks
 from pp_recorder.checks.html_report import render
-from pp_recorder.command_line import folder
+from pp_recorder.command_line import Folder, Options, parse
 from pp_recorder.dataset.reader import DatasetError
 
 _SHOWN_PER_CHECK = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(Options):
+    """The options of `pp-inspect`."""
+
+    dataset: Annotated[
+        Folder, Doc("the directory that holds meta/ and data/"), tyro.conf.Positional
+    ]
+    json: Annotated[
+        str | None, Doc("write the report as JSON; - for stdout"), tyro.conf.arg(metavar="FILE")
+    ] = None
+    html: Annotated[
+        str | None, Doc("write the report as one page"), tyro.conf.arg(metavar="FILE")
+    ] = None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,19 +38,25 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 if the dataset is sound (perhaps with warnings), 1 if not, 2 if it is no dataset.
     """
-    args = make_parser().parse_args(argv)
+    options = parse(
+        InspectOptions,
+        argv,
+        prog="pp-inspect",
+        description="Check a LeRobot v3.0 dataset. Exit status: 0 sound, 1 unsound, 2 no dataset.",
+        example="pp-inspect datasets/demo --html report.html",
+    )
     try:
-        evidence = DatasetView(args.dataset)
+        evidence = DatasetView(options.dataset)
     except DatasetError as error:
-        return _refuse(args, str(error))
+        return _refuse(options, str(error))
     results = run_checks(evidence)
-    out = sys.stderr if args.json == "-" else sys.stdout
+    out = sys.stderr if options.json == "-" else sys.stdout
     print(to_text(evidence, results), file=out)
     try:
-        if args.json:
-            _write(args.json, json.dumps(to_json(evidence, results), indent=2) + "\n")
-        if args.html:
-            _write(args.html, render(evidence, results))
+        if options.json:
+            _write(options.json, json.dumps(to_json(evidence, results), indent=2) + "\n")
+        if options.html:
+            _write(options.html, render(evidence, results))
     except OSError as error:
         print(f"error: the report cannot be written: {error}", file=sys.stderr)
         return 2
@@ -93,19 +116,6 @@ def to_json(evidence: DatasetView, results: list[Result]) -> dict[str, Any]:
     }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="pp-inspect",
-        description="Checks a LeRobot v3.0 dataset. Exit status: 0 sound, 1 unsound, 2 no dataset.",
-        epilog="Example: pp-inspect datasets/demo --html report.html",
-    )
-    parser.add_argument("dataset", type=folder, help="the directory that holds meta/ and data/")
-    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for stdout")
-    parser.add_argument("--html", metavar="FILE", help="write the report as one page")
-    return parser
-
-
 def _note(result: Result) -> str:
     if result.status in ("PASS", "SKIP"):
         return result.note
@@ -117,19 +127,19 @@ def _number(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _refuse(args: argparse.Namespace, reason: str) -> int:
+def _refuse(options: InspectOptions, reason: str) -> int:
     print(f"error: {reason}", file=sys.stderr)
-    if args.json:
+    if options.json:
         finding = Finding("dataset", "error", reason)
         content = {
-            "dataset": str(args.dataset),
+            "dataset": str(options.dataset),
             "exit_status": 2,
             "verdict": "NOT A DATASET",
             "checks": [
                 {"name": "dataset", "status": "FAIL", "note": reason, "findings": [asdict(finding)]}
             ],
         }
-        _write(args.json, json.dumps(content, indent=2) + "\n")
+        _write(options.json, json.dumps(content, indent=2) + "\n")
     return 2
 
 

@@ -3,13 +3,16 @@
 Example: pp-push datasets/pick_place me/franka-pick-place
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pp_recorder.command_line import folder
+import tyro
+from typing_extensions import Doc
+
+from pp_recorder.command_line import Folder, Options, parse
 from pp_recorder.dataset.reader import FORMAT_VERSION, Dataset, DatasetError
 
 # The older names are hard links to the same videos; a copy of each would double the upload.
@@ -108,19 +111,28 @@ def _make_api() -> Any:
     return HfApi()
 
 
+@dataclass(frozen=True, kw_only=True)
+class PushOptions(Options):
+    """The options of `pp-push`."""
+
+    dataset: Annotated[Folder, Doc("the dataset"), tyro.conf.Positional]
+    repo_id: Annotated[
+        str, Doc("where it goes"), tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")
+    ]
+    private: Annotated[bool, Doc("hide it from others")] = False
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    """Run the command line; return the exit status."""
+    options = parse(
+        PushOptions,
+        argv,
         prog="pp-push",
-        description="Uploads a dataset to the Hugging Face Hub.",
-        epilog="Example: pp-push datasets/pick_place me/franka-pick-place",
+        description="Upload a dataset to the Hugging Face Hub.",
+        example="pp-push datasets/pick_place me/franka-pick-place",
     )
-    parser.add_argument("dataset", type=folder)
-    parser.add_argument("repo_id", help="user/name")
-    parser.add_argument("--private", action="store_true")
-    args = parser.parse_args(argv)
     try:
-        print(push(args.dataset, args.repo_id, args.private))
+        print(push(options.dataset, options.repo_id, options.private))
     except (DatasetError, ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

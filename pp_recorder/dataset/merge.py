@@ -3,13 +3,16 @@
 Example: pp-merge datasets/part_0 datasets/part_1 --output datasets/whole
 """
 
-import argparse
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pp_recorder.command_line import folder
+import tyro
+from typing_extensions import Doc
+
+from pp_recorder.command_line import Folder, OptionError, Options, parse
 from pp_recorder.dataset import stats
 from pp_recorder.dataset.commit import aside
 from pp_recorder.dataset.episode import EncodedEpisode
@@ -124,22 +127,34 @@ def _no_start(info: object) -> str:
     raise NotImplementedError("a merge adopts whole episodes")
 
 
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(Options):
+    """The options of `pp-merge`."""
+
+    sources: Annotated[tuple[Folder, ...], Doc("datasets, in order"), tyro.conf.Positional]
+    output: Annotated[Folder, Doc("absent or empty folder")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sources:
+            raise OptionError("sources", "must name at least one dataset")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    """Run the command line; return the exit status."""
+    options = parse(
+        MergeOptions,
+        argv,
         prog="pp-merge",
-        description="Joins several of our datasets into one, without encoding anything again.",
-        epilog="Example: pp-merge datasets/part_0 datasets/part_1 --output datasets/whole",
+        description="Join several of our datasets into one, without encoding anything again.",
+        example="pp-merge datasets/part_0 datasets/part_1 --output datasets/whole",
     )
-    parser.add_argument("sources", nargs="+", type=folder, help="datasets, in order")
-    parser.add_argument("--output", type=folder, required=True, help="absent or empty folder")
-    args = parser.parse_args(argv)
     try:
-        episodes = merge(args.sources, args.output)
+        episodes = merge(list(options.sources), options.output)
     except (DatasetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{args.output} holds {episodes} episodes")
+    print(f"{options.output} holds {episodes} episodes")
     return 0
 
 

@@ -1,0 +1,31 @@
+"""The options of `pp-bridge`; what a collection may be asked for is in the requests."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from annotated_types import Interval
+from typing_extensions import Doc
+
+from pp_bridge.settings import TOKEN_VARIABLE
+from pp_bridge.shared_state import MAX_VIEWERS
+from pp_collect.options import SimulatorOptions
+from pp_recorder.command_line import one_of
+from pp_recorder.dataset.video import CODECS
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeOptions(SimulatorOptions):
+    """The scene, which holds as long as the service, and where the service is found."""
+
+    host: Annotated[str, Doc(f"address; any other needs a token in {TOKEN_VARIABLE}")] = "127.0.0.1"
+    port: Annotated[int, Interval(ge=0, le=65535), Doc("TCP port of the page and of HTTP")] = 8080
+    root: Annotated[Path, Doc("folder that holds all datasets"), tyro.conf.arg(metavar="DIR")] = (
+        Path("datasets")
+    )
+    streaming_port: Annotated[
+        int, Doc(f"first of {MAX_VIEWERS} UDP ports of the live view, one per viewer")
+    ] = 49102
+    resume: Annotated[bool, Doc("go on with what the last end interrupted")] = False
+    codec: Annotated[str, one_of(sorted(CODECS)), Doc("video compression")] = "h264"

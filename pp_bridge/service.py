@@ -1,6 +1,5 @@
 """The simulator's process: one loop on the main thread that collects, answers and idles."""
 
-import argparse
 import json
 import logging
 import time
@@ -11,13 +10,17 @@ from typing import Any
 
 import gymnasium as gym
 
-from collect import StopRequest
 from pp_bridge.live_view import FramePublisher
 from pp_bridge.messages import BridgeCommand, RefusalError, Reply, StartRequest
+from pp_bridge.options import BridgeOptions
 from pp_bridge.shared_state import SharedState
-from pp_collect.session import Collection, make_expert
+from pp_collect.factory import make_expert
+from pp_collect.options import SessionOptions
+from pp_collect.process import StopRequest
+from pp_collect.session import CollectionSession
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import keep_alive
+from pp_recorder.command_line import select
 from pp_recorder.dataset.reader import DatasetError
 from pp_recorder.status import StatusFile
 
@@ -35,7 +38,7 @@ class RunningCollection:
 
     Args:
         request: What was asked for.
-        args: As of collect.py.
+        options: Of the collection.
         config: The environment's.
         env: The environment.
         shared_state: Where its pictures are shown.
@@ -47,15 +50,16 @@ class RunningCollection:
     def __init__(
         self,
         request: StartRequest,
-        args: argparse.Namespace,
+        options: SessionOptions,
         config: PickPlaceConfig,
         env: gym.Env,
         shared_state: SharedState,
     ) -> None:
         self.request = request
         try:
-            expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, config)
-            self.collection = Collection(args, config, expert, env, [FramePublisher(shared_state)])
+            expert = make_expert(options, config)
+            watchers = [FramePublisher(shared_state)]
+            self.session = CollectionSession(options, config, expert, env, watchers)
         except (FileExistsError, DatasetError) as error:
             raise RefusalError("conflict", str(error)) from None
         except OSError as error:
@@ -71,8 +75,8 @@ class RunningCollection:
 
     def step(self) -> bool:
         """Drives one frame; False once the collection is complete."""
-        going = self.collection.step()
-        if self.collection.between_episodes:
+        going = self.session.step()
+        if self.session.between_episodes:
             self._frame = 0
             return going
         self._frame += 1
@@ -84,7 +88,7 @@ class RunningCollection:
 
     def status(self) -> dict[str, Any]:
         """The part of `pp_bridge.api.Status` that tells of a collection."""
-        writer, tally = self.collection.writer, self.collection.tally
+        writer, stats = self.session.writer, self.session.stats
         rate = self._frames_per_second()
         return {
             "request": self.request.model_dump(),
@@ -92,10 +96,10 @@ class RunningCollection:
             "frames": writer.num_frames,
             "frame": self._frame,
             "frames_per_episode": self._frames_per_episode,
-            "attempts": tally.attempts,
-            "successes": tally.successes,
-            "success_rate": tally.successes / tally.attempts if tally.attempts else None,
-            "failures": dict(tally.failures),
+            "attempts": stats.attempts,
+            "successes": stats.successes,
+            "success_rate": stats.successes / stats.attempts if stats.attempts else None,
+            "failures": dict(stats.failures),
             "frames_per_second": rate,
             "eta_seconds": self._eta(rate),
             "dropped": writer.dropped,
@@ -109,11 +113,11 @@ class RunningCollection:
     def _eta(self, rate: float | None) -> float | None:
         if not rate:
             return None
-        tally, missing = self.collection.tally, self.request.num_episodes
-        missing -= self.collection.writer.num_episodes
+        stats, missing = self.session.stats, self.request.num_episodes
+        missing -= self.session.writer.num_episodes
         frames = missing * self._frames_per_episode - self._frame
-        if self.request.keep == "success" and tally.attempts:
-            frames *= tally.attempts / max(tally.successes, 1)
+        if self.request.keep == "success" and stats.attempts:
+            frames *= stats.attempts / max(stats.successes, 1)
         return max(frames, 0) / rate
 
 
@@ -121,7 +125,7 @@ class Service:
     """Holds the environment, and does with it what it is asked for.
 
     Args:
-        args: The scene's options, as of collect.py.
+        options: Of the service.
         config: The environment's.
         env: The environment, reset once.
         shared_state: Where status and pictures are shown.
@@ -131,14 +135,14 @@ class Service:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        options: BridgeOptions,
         config: PickPlaceConfig,
         env: gym.Env,
         shared_state: SharedState,
         commands: Connection,
         root: Path,
     ) -> None:
-        self._args = args
+        self._options = options
         self._config = config
         self._env = env
         self._shared_state = shared_state
@@ -220,7 +224,7 @@ class Service:
         if not self._root.is_dir():  # it would be made anew, perhaps where a disk is missing
             raise RefusalError("storage", f"the root {self._root} is gone; bring it back")
         self._running = RunningCollection(
-            request, self._with(request), self._config, self._env, self._shared_state
+            request, self._session_options(request), self._config, self._env, self._shared_state
         )
         self._status = {**INITIAL_STATUS, "state": "collecting"}
         self._save_request(request, "collecting")
@@ -232,15 +236,15 @@ class Service:
         self._end("stopped")
 
     def _step_collection(self, running: RunningCollection) -> None:
-        tally, writer = running.collection.tally, running.collection.writer
-        before = tally.attempts, tally.successes, writer.num_episodes, writer.num_frames
+        stats, writer = running.session.stats, running.session.writer
+        before = stats.attempts, stats.successes, writer.num_episodes, writer.num_frames
         try:
             going = running.step()
         except Exception as error:  # whatever it is, the service lives and says so
             _LOG.exception("failed", extra=running.request.model_dump())
             self._end("failed", f"{error or type(error).__name__}")
             return
-        after = tally.attempts, tally.successes, writer.num_episodes, writer.num_frames
+        after = stats.attempts, stats.successes, writer.num_episodes, writer.num_frames
         for name, old, new in zip(self._totals, before, after, strict=True):
             self._totals[name] += new - old
         if not going:
@@ -252,7 +256,7 @@ class Service:
         if running is None:
             return
         try:
-            running.collection.close()
+            running.session.close()
         except (OSError, RuntimeError) as trouble:  # such as a disk that has vanished
             _LOG.exception("not tidied up", extra=running.request.model_dump())
             error = error or f"the dataset is intact, but not tidied up: {trouble}"
@@ -260,7 +264,7 @@ class Service:
         self._status |= {"state": "idle", "outcome": outcome, "frame": 0, "eta_seconds": None}
         self._status["last_error"] = error and error[:_MAX_ERROR_LENGTH]
         self._save_request(running.request, outcome)
-        episodes = running.collection.writer.num_episodes
+        episodes = running.session.writer.num_episodes
         _LOG.info(outcome, extra={**running.request.model_dump(), "episodes": episodes})
 
     def _idle(self) -> None:
@@ -271,10 +275,10 @@ class Service:
             self._shared_state.publish_images(unwrapped.render_cameras())
             self._last_image_time = now
 
-    def _with(self, request: StartRequest) -> argparse.Namespace:
-        """The options of a collection: the scene's, and what was asked for."""
-        options = {**request.model_dump(), "output": self._root / request.output_dir}
-        return argparse.Namespace(**{**vars(self._args), **options})
+    def _session_options(self, request: StartRequest) -> SessionOptions:
+        """Return the options of a collection: the service's, and those of the request."""
+        output = self._root / request.output_dir
+        return select(SessionOptions, self._options, **request.options(), output=output)
 
     def _save_request(self, request: StartRequest, state: str) -> None:
         """For the next process, should this one be killed."""

@@ -1,7 +1,8 @@
-"""Every number of the scene, the timing, the task and the pictures, with its unit.
+"""Every number of the scene, the timing, the task and the images, with its unit.
 
-World frame: the robot's base, x forward, y left, z up, metres. The defaults are the project's
-reference scene; `dataclasses.replace` makes a variant, and a dataset stores the one it used.
+The world frame is the robot's base: x forward, y left, z up, metres. The defaults are the
+project's reference scene; `dataclasses.replace` makes a variant. A dataset stores the configuration
+it was recorded with.
 """
 
 import math
@@ -19,17 +20,20 @@ from pp_env.randomization import Interval, RandomizationConfig
 T = TypeVar("T")
 
 HOME_JOINT_POS = (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785)  # rad
-HOME_TCP = (0.307, 0.0, 0.487)  # m, where that puts the point between the finger pads
+HOME_TCP = (0.307, 0.0, 0.487)  # m, the point between the finger pads at HOME
 SETTLE_TIME = 0.2  # s of physics at reset, for the object to come to rest
 
 
 @dataclass(frozen=True)
 class TimingConfig:
-    """How time is cut up. A control period is one `env.step`, one command and one frame.
+    """Rates of control and physics. A control period is one `env.step`, one command and one frame.
 
     Attributes:
         control_hz: Commands and camera frames per second.
         physics_hz: Physics steps per second, a whole multiple of `control_hz`.
+
+    Raises:
+        ValueError: `control_hz` does not divide `physics_hz`.
     """
 
     control_hz: int = 30
@@ -45,18 +49,24 @@ class TimingConfig:
 
     @property
     def substeps(self) -> int:
-        """Physics steps in one control period."""
+        """Number of physics steps in one control period."""
         return self.physics_hz // self.control_hz
 
     @property
     def control_period(self) -> float:
-        """Seconds between two commands."""
+        """Time between two commands, s."""
         return 1.0 / self.control_hz
 
 
 @dataclass(frozen=True)
 class TableConfig:
-    """The table: a box fixed to the world."""
+    """The table: a box fixed to the world.
+
+    Attributes:
+        center: Centre of the box, m, world frame.
+        size: Full extents along x, y and z, m.
+        rgb: Colour in [0, 1].
+    """
 
     center: Vec3 = (0.5, 0.0, 0.4)
     size: Vec3 = (0.6, 0.8, 0.02)
@@ -68,17 +78,18 @@ class TableConfig:
         return self.center[2] + self.size[2] / 2
 
     def holds(self, xy: np.ndarray) -> bool:
-        """Whether the point (2,), m, lies above the table."""
+        """Return True if the point `xy` (2,), m, world frame, lies above the table."""
         return all(abs(float(xy[i]) - self.center[i]) <= self.size[i] / 2 for i in (0, 1))
 
 
 @dataclass(frozen=True)
 class Disc:
-    """A flat disc, for the eye only.
+    """A flat disc that is only visible: nothing collides with it.
 
     Attributes:
-        radius: As a share of the task's `place_tolerance`.
-        height: m.
+        radius: Radius as a share of the task's `place_tolerance`.
+        height: Thickness, m.
+        rgb: Colour in [0, 1].
     """
 
     radius: float
@@ -88,7 +99,7 @@ class Disc:
 
 @dataclass(frozen=True)
 class MarkerConfig:
-    """The place marker: discs on the table; the outermost is as large as the tolerance."""
+    """The place marker: discs on the table. The outermost is as large as the place tolerance."""
 
     discs: tuple[Disc, ...] = (
         Disc(radius=1.0, height=0.001, rgb=(0.9, 0.9, 0.85)),
@@ -98,14 +109,14 @@ class MarkerConfig:
 
 @dataclass(frozen=True)
 class ServoConfig:
-    """The position servos: stiff enough to follow the waypoints, soft enough for the steps.
+    """The position servos: stiff enough to follow the waypoints, soft enough for the physics step.
 
     Attributes:
         arm_stiffness: Per arm joint, N m/rad.
         arm_damping: Per arm joint, N m s/rad: critical at zero joint angles.
         finger_stiffness: N/m.
         finger_damping: N s/m.
-        finger_force: Most that a finger's servo gives, N, as in `franka_description`.
+        finger_force: Greatest force of a finger's servo, N, as in `franka_description`.
     """
 
     arm_stiffness: tuple[float, ...] = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
@@ -119,9 +130,14 @@ class ServoConfig:
 class UsdLightConfig:
     """Lights of the USD scene, in USD's units of intensity.
 
-    They stand in the ratio 3000 : 5000 : 15000 and are scaled so that the table gets about as much
-    light as in Isaac Lab's lift scene, which has one dome of 3000 with colour 0.75. Not yet judged
-    by eye: `python -m pp_collect.isaac_check` reports how much of a picture is clipped.
+    Their ratio is 3000 : 5000 : 15000. They are scaled so that the table gets about as much light
+    as in Isaac Lab's lift scene, which has one dome of 3000 with colour 0.75. They have not been
+    judged by eye yet: `python -m pp_collect.isaac_check` reports how much of an image is clipped.
+
+    Attributes:
+        dome: Intensity of the dome light.
+        distant: Intensity of the distant light.
+        sphere: Intensity of the sphere light.
     """
 
     dome: float = 1400.0
@@ -167,13 +183,13 @@ class CameraConfig:
     """A pinhole camera with square pixels.
 
     Attributes:
-        name: Also the last part of its dataset key.
-        parent: The body that carries it.
-        position: In the parent's frame, m.
+        name: Unique name, also the last part of its dataset key.
+        parent: Body that carries the camera.
+        position: Position in the parent's frame, m.
         forward: Viewing direction in the parent's frame; need not be normalised.
-        up: Roughly the picture's upward direction in the parent's frame.
-        focal_length_mm: With `aperture_mm` it sets the field of view.
-        aperture_mm: Width of the sensor; its height follows from the picture's.
+        up: Approximate upward direction of the image in the parent's frame.
+        focal_length_mm: Focal length; with `aperture_mm` it sets the field of view.
+        aperture_mm: Width of the sensor. Its height follows from the image's aspect ratio.
     """
 
     name: str
@@ -186,15 +202,15 @@ class CameraConfig:
 
     @property
     def fov_deg(self) -> float:
-        """Horizontal field of view."""
+        """Horizontal field of view, degrees."""
         return self._fov_deg(self.aperture_mm)
 
     def vertical_fov_deg(self, size: tuple[int, int]) -> float:
-        """Vertical field of view of pictures of that (width, height)."""
+        """Return the vertical field of view, degrees, of images of size (width, height)."""
         return self._fov_deg(self.vertical_aperture_mm(size))
 
     def vertical_aperture_mm(self, size: tuple[int, int]) -> float:
-        """Height of the sensor for pictures of that (width, height)."""
+        """Return the height of the sensor, mm, for images of size (width, height)."""
         width, height = size
         return self.aperture_mm * height / width
 
@@ -202,21 +218,24 @@ class CameraConfig:
         return math.degrees(2 * math.atan(aperture_mm / (2 * self.focal_length_mm)))
 
     def rotation(self) -> np.ndarray:
-        """Camera axes in the parent's frame, (3, 3) columns right, up, backward (OpenGL, USD)."""
+        """Return the camera's axes in the parent's frame, (3, 3): columns right, up, backward.
+
+        This is the convention of OpenGL and USD.
+        """
         forward = np.array(self.forward) / np.linalg.norm(self.forward)
         right = np.cross(forward, self.up)
         right /= np.linalg.norm(right)
         return np.stack([right, np.cross(right, forward), -forward], axis=1)
 
     def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
-        """Pinhole matrix K (3, 3), pixels, for pictures of that (width, height)."""
+        """Return the pinhole matrix K (3, 3), pixels, for images of size (width, height)."""
         width, height = size
         focal = self.focal_length_mm / self.aperture_mm * width
         return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
 def _tilted_down(position: Vec3, towards: Vec3, tilt_deg: float) -> Vec3:
-    """The direction `tilt_deg` away from straight down, towards a point, as a unit vector."""
+    """Return the unit vector that is `tilt_deg` off straight down, towards a point, world frame."""
     dx, dy = towards[0] - position[0], towards[1] - position[1]
     distance, tilt = math.hypot(dx, dy), math.radians(tilt_deg)
     return (
@@ -240,7 +259,7 @@ CAMERAS = (
     CameraConfig(
         name="cam_wrist",
         parent="panda_hand",
-        # At x = 0.05 the hand's own shell hides the TCP, so it sits a little further out.
+        # At x = 0.05 the hand's own shell hides the TCP, so the camera is a little further out.
         position=(0.07, 0.0, 0.05),
         forward=(-0.57, 0.0, 0.82),
         up=(1.0, 0.0, 0.0),
@@ -251,14 +270,14 @@ CAMERAS = (
 
 @dataclass(frozen=True)
 class RenderPreset:
-    """What a picture may cost.
+    """A compromise between the quality of an image and the time to render it.
 
     Attributes:
         samples: Samples per pixel for smooth edges; 0 is off.
         shadow_map: Edge of the shadow map in texels; 0 is no shadows.
         mesh_detail: Share of the robot's visual triangles that is kept, in (0, 1].
-        exact_shadows: Whether shadows are those of what is seen, not of the simpler shapes with
-            which it collides.
+        exact_shadows: True casts the shadows of the visual meshes, False those of the simpler
+            collision shapes.
     """
 
     samples: int
@@ -276,12 +295,16 @@ RENDER_PRESETS = {
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """Pictures: those of both cameras are equally large.
+    """Size and quality of the images. All cameras have the same.
 
     Attributes:
-        resolution: Width and height in pixels, or one number for both. What is not square shows the
-            same from left to right, and less or more above and below.
+        resolution: Width and height in pixels, or one number for both. The horizontal field of view
+            is the same for all sizes; an image that is not square shows less or more above and
+            below.
         preset: A name in `RENDER_PRESETS`.
+
+    Raises:
+        ValueError: The preset is unknown, or the resolution is odd or out of range.
     """
 
     resolution: int | tuple[int, int] = 512
@@ -298,7 +321,7 @@ class RenderConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height, pixels."""
+        """Width and height of an image, pixels."""
         if isinstance(self.resolution, Sequence):
             width, height = self.resolution
             return width, height
@@ -307,23 +330,23 @@ class RenderConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Where episodes begin and what counts as success.
+    """Where episodes start and what counts as success.
 
     Attributes:
-        x_range: Picks and places are drawn from this interval, m.
-        y_range: Likewise.
+        x_range: Interval from which the x of picks and places is sampled, m, world frame.
+        y_range: Interval from which their y is sampled, m, world frame.
         min_distance: Least distance between pick and place in the plane, m.
-        color_range: Each channel of the object's colour.
-        place_tolerance: Greatest distance from the target in the plane, m.
-        height_tolerance: Greatest distance from lying on the table, m.
-        rest_speed: The object rests below this speed, m/s.
-        home_tolerance: Each arm joint is this close to HOME, rad.
-        open_tolerance: Each finger is this close to fully open, m.
-        require_home: Whether success asks for an open gripper and the arm at HOME; without, it is
-            enough that the object rests on the target, let go.
-        random_yaw: Whether objects are turned about the vertical, by any angle.
+        color_range: Interval from which each channel of the object's colour is sampled, in [0, 1].
+        place_tolerance: Greatest distance of the object from the target in the plane, m.
+        height_tolerance: Greatest distance of its centre from its height at rest on the table, m.
+        rest_speed: Greatest speed of an object at rest, m/s.
+        home_tolerance: Greatest distance of each arm joint from HOME, rad.
+        open_tolerance: Greatest distance of each finger from fully open, m.
+        require_home: True if success requires an open gripper and the arm at HOME; False if it is
+            enough that the object is released and at rest on the target.
+        random_yaw: True turns objects about the vertical by a sampled angle.
         spacing: Least gap between two objects, and beside the gripper at work, m.
-        travel_height: Least height above its grasp at which a hand moves from place to place, m.
+        travel_height: Least height above the grasp at which the hand moves between places, m.
     """
 
     x_range: Interval = (0.3, 0.7)
@@ -349,9 +372,13 @@ class GraspConfig:
         mode: "fixed_joint" attaches the object to the hand, "friction" leaves it to contact.
         closed_below: A finger target below this is a command to close, m.
         stopped_speed: A finger slower than this has stopped, m/s.
-        max_distance_xy: From `panda_hand` to the object's centre, in the world's plane, m.
-        max_distance_z: From `panda_hand` to the height at which the object is grasped, m.
-        margin: The TCP may be this far outside the object's box, m.
+        max_distance_xy: Greatest horizontal distance from `panda_hand` to the object's centre, m.
+        max_distance_z: Greatest vertical distance from `panda_hand` to the height at which the
+            object is grasped, m.
+        margin: Greatest distance of the TCP outside the object's box, m.
+
+    Raises:
+        ValueError: The mode is unknown.
     """
 
     mode: Literal["fixed_joint", "friction"] = "fixed_joint"
@@ -368,12 +395,29 @@ class GraspConfig:
 
 @dataclass(frozen=True)
 class PickPlaceConfig:
-    """The whole environment: one value from which the scene, in any simulator, follows.
+    """The whole environment: the scene of any simulator follows from this one value.
 
     Attributes:
+        timing: Rates of control and physics.
+        table: The table.
         object: The only object, where no `objects` are given.
-        objects: A pool: every episode draws its target from those that fit the gripper.
-        num_objects: Objects on the table; those beside the target come from the pool, too.
+        marker: The place marker.
+        servo: The position servos of arm and fingers.
+        usd_lights: Lights of the USD scene.
+        floor_rgb: Colour of the floor in [0, 1].
+        cameras: The cameras; `render` shows the image of the first.
+        render: Size and quality of the images.
+        task: Where episodes start and what counts as success.
+        grasp: When a closed gripper counts as holding the object.
+        randomization: What varies from episode to episode.
+        objects: A pool from which every episode samples its target, among those that fit the
+            gripper; empty for the one `object`.
+        num_objects: Number of objects on the table. Those beside the target come from the pool,
+            too.
+
+    Raises:
+        ValueError: The objects share a name, are fewer than `num_objects`, or none of them fits the
+            gripper.
     """
 
     timing: TimingConfig = field(default_factory=TimingConfig)
@@ -398,7 +442,7 @@ class PickPlaceConfig:
         if not 1 <= self.num_objects <= len(names):
             raise ValueError(
                 f"num_objects (--num-objects) must be from 1 to {len(names)}, because no object is "
-                f"there twice and the candidates are {names}, got {self.num_objects}; "
+                f"there twice and the object pool is {names}, got {self.num_objects}; "
                 "--use-ycb has six"
             )
         if not any(obj.fits_gripper for obj in self.object_pool):
@@ -407,14 +451,17 @@ class PickPlaceConfig:
 
     @property
     def object_pool(self) -> tuple[ObjectConfig, ...]:
-        """The objects that the scene has, on the table or put away."""
+        """The objects of the scene, on the table or parked."""
         return self.objects or (self.object,)
 
     def target_index(self, name: str) -> int:
-        """The candidate of that name or label ("tomato_soup_can" is good, too), as an index.
+        """Return the index in `object_pool` of the object with a name or label.
+
+        Args:
+            name: Name or label; underscores stand for spaces, as in "tomato_soup_can".
 
         Raises:
-            ValueError: There is none, or it can't be grasped.
+            ValueError: There is none, or it does not fit the gripper.
         """
         graspable = [obj.name for obj in self.object_pool if obj.fits_gripper]
         for index, obj in enumerate(self.object_pool):
@@ -429,11 +476,11 @@ class PickPlaceConfig:
         raise ValueError(f"object must be one of {graspable}, got {name!r}")
 
     def rest_z_of(self, obj: ObjectConfig) -> float:
-        """Height of an object's centre when it stands on the table, m."""
+        """Return the height of an object's centre when it stands on the table, m, world frame."""
         return self.table.top_z + obj.size[2] / 2
 
     def camera(self, name: str) -> CameraConfig:
-        """The camera of that name.
+        """Return the camera of that name.
 
         Raises:
             ValueError: There is none.
@@ -445,7 +492,11 @@ class PickPlaceConfig:
 
 
 def from_dict(kind: type[T], values: dict[str, Any]) -> T:
-    """The configuration that `dataclasses.asdict` and JSON have turned into a dictionary.
+    """Return the configuration of a dictionary that `dataclasses.asdict`, or JSON, has made of it.
+
+    Args:
+        kind: The dataclass.
+        values: The dictionary; missing keys keep their defaults.
 
     Raises:
         ValueError: A key is unknown, or a value is out of range.
@@ -458,6 +509,7 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def _convert(hint: Any, value: Any) -> Any:
+    """Return a value of the type hint: dataclasses for dictionaries, tuples for lists."""
     if is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)
     if get_origin(hint) is tuple:

@@ -1,4 +1,4 @@
-"""What stands between the environment and the simulator in a randomized episode."""
+"""Sensor noise and action delay between the environment and the simulator."""
 
 from collections import deque
 
@@ -9,10 +9,10 @@ from pp_env.sim.api import Command, SimState
 
 
 class SensorNoise:
-    """Noise on the joints as they are observed. Call it once per state.
+    """Gaussian noise on the observed joint positions and velocities. Call it once per state.
 
     Args:
-        variation: How much, and the seed; None is no noise.
+        variation: Standard deviations and seed; None is no noise.
     """
 
     def __init__(self, variation: Variation | None) -> None:
@@ -21,7 +21,7 @@ class SensorNoise:
         self._rng = np.random.default_rng(variation.sensor_seed)
 
     def __call__(self, state: SimState) -> SimState:
-        """The state as the sensors show it; the state itself if there is no noise."""
+        """Return the state with noise; the state itself if there is none."""
         if not (self._position or self._velocity):
             return state
         noise = self._rng.standard_normal((2, state.joint_pos.size))
@@ -32,17 +32,17 @@ class SensorNoise:
 
 
 class ActionDelay:
-    """Hands out commands some control periods after they were given.
+    """A queue that delays commands by a number of control periods.
 
     Args:
-        variation: How many; None is no delay.
-        initial: What is commanded until the first one has its effect.
+        variation: Number of control periods; None is no delay.
+        initial: Command until the first one has passed through.
     """
 
     def __init__(self, variation: Variation | None, initial: Command) -> None:
-        self._waiting = deque([initial] * (variation.action_delay if variation else 0))
+        self._queue = deque([initial] * (variation.action_delay if variation else 0))
 
     def __call__(self, command: Command) -> Command:
-        """The command that is due now."""
-        self._waiting.append(command)
-        return self._waiting.popleft()
+        """Append a command and return the one that is due now."""
+        self._queue.append(command)
+        return self._queue.popleft()

@@ -24,7 +24,18 @@ class PickPlaceEnv(gym.Env):
     """A Franka Panda picks an object off a table and places it on a marker.
 
     Task:
-        Move the object onto the place marker, let go, bring the arm back to HOME.
+        Move the object onto the place marker, release it, bring the arm back to HOME.
+
+    Randomization:
+        `reset`'s seed alone decides pick, place and the object's colour; with a pool of objects
+        (`PickPlaceConfig.objects`) also which object it is and what stands beside it, and with
+        `TaskConfig.random_yaw` how the objects are turned. `options` may fix "pick" and "place"
+        (x, y in m), "color" (r, g, b in [0, 1]), "object" (a name) and "yaw" (rad).
+        `config.randomization` (`pp_env.randomization`) says what else varies, by default nothing.
+
+    Success (`pp_env.task.is_success`):
+        The object is at rest on the table within 5 cm of the marker and not held, the gripper is
+        open and the arm is at HOME.
 
     Observation, by `obs_type`:
         "state": (23,) float32, see `pp_env.layout.OBSERVATION`.
@@ -32,52 +43,50 @@ class PickPlaceEnv(gym.Env):
             as in `pp_env.layout.ENVIRONMENT_STATE`.
         "pixels": {"pixels": {camera: (H, W, 3) uint8}}.
         "pixels_agent_pos": the same and "agent_pos".
-        "goal": {"observation": (34,), "achieved_goal": (3,), "desired_goal": (3,)}: where the
-            object is and where it belongs, m, for learners that replay with other goals. The reward
-            is then of these two alone (`compute_reward`).
+        "goal": {"observation": (34,), "achieved_goal": (3,), "desired_goal": (3,)}: positions of
+            the object and of its goal, m, world frame, for learners that replay with other goals.
+            The reward is then a function of these two alone (`compute_reward`).
         With `image_types` beyond "rgb", "depth" {camera: (H, W) float32, m} and "segmentation"
         {camera: (H, W) uint8, `pp_env.sim.api.SEGMENTS`} stand beside "pixels".
 
-    Action, by `control_mode`, all float32 and ended by the fingers' position target in m:
+    Action, by `control_mode`, all float32. The last number is the fingers' position target, m:
         "joint_pos": (8,) absolute joint position targets, see `pp_env.layout.ACTION`.
         "joint_delta": (8,) changes of these targets, `pp_env.layout.JOINT_DELTA_ACTION`.
         "ee_delta": (7,) change of the hand's target pose, `pp_env.layout.EE_DELTA_ACTION`.
         A target is held for one control period of 1/30 s. Values out of bounds are clipped;
-        `info["action"]` is what was applied and `info["action_clipped"]` says whether it differs.
+        `info["action"]` is the applied action and `info["action_clipped"]` is True if it differs
+        from the given one.
 
     Reward, by `reward_type`:
         "sparse": 1.0 in every step whose state is a success, else 0.0.
         "dense": in stages, in [0, 1], see `pp_env.reward`.
 
-    Randomization:
-        Pick, place and the object's colour, from `reset`'s seed alone; with a pool of objects
-        (`PickPlaceConfig.objects`) also which one it is and what stands beside it, and with
-        `TaskConfig.random_yaw` how they are turned. `options` may fix "pick", "place" (x, y in m),
-        "color" (r, g, b in [0, 1]), "object" (a name) and "yaw" (rad). What else varies says
-        `config.randomization` (`pp_env.randomization`), by default nothing.
-
-    Success (`pp_env.task.is_success`):
-        Object at rest on the table within 5 cm of the marker, not held, gripper open, arm at HOME.
-
-    `info`, at reset and at every step: `is_success`, `is_grasped`, `object_pos` (3,),
-    `object_quat` (4,) w first, `goal_pos` (3,), `distance` (m, in the plane), `unmet_conditions` (which
-    conditions for success do not hold), `environment_state` (11,), `object_rgb` (3,), `object` (its
-    name), `distractors` (the others' names), `task` (the text), and what `pp_env.task.grasp_requirements`
-    says about how to grasp it; with randomization also `variation`, what was drawn for the episode.
-    None of them has sensor noise.
+    `info`, at reset and at every step, without sensor noise:
+        `is_success`, `is_grasped`: bool.
+        `unmet_conditions`: names of the conditions for success that do not hold.
+        `object_pos` (3,), m, `object_quat` (4,), w, x, y, z with w >= 0, `goal_pos` (3,), m: world
+            frame.
+        `distance`: from the object to the goal in the table's plane, m.
+        `environment_state`: (11,) float32, `pp_env.layout.ENVIRONMENT_STATE`.
+        `object`, `distractors`: the object's name and the names of the others on the table.
+        `object_rgb`: (3,), in [0, 1].
+        `task`: the language instruction.
+        `object_size`, `grasp_height`, `grasp_yaws`, `travel_height`, `scene_height`: how to grasp
+            the object, see `pp_env.task.grasp_requirements`.
+        `variation`: the sampled `pp_env.randomization.Variation`; only with randomization.
 
     Args:
         simulator: Name of the simulator, or a function that makes one from the configuration.
         obs_type: One of `OBS_TYPES`.
-        render_mode: "rgb_array" makes `render` return the picture of the first camera.
-        config: Scene, timing, task, grasp and pictures; by default the reference scene, with the
+        render_mode: "rgb_array" makes `render` return the image of the first camera.
+        config: Scene, timing, task, grasp and images; by default the reference scene, with the
             physics rate that the simulator is meant for.
-        terminate_on_success: Whether an episode ends as soon as it has succeeded.
+        terminate_on_success: True ends an episode as soon as it has succeeded.
         headless: False opens the simulator's window.
         simulator_options: Keywords of that simulator alone, such as Isaac Sim's `assets_root`.
         control_mode: One of `CONTROL_MODES`.
         reward_type: "sparse" or "dense".
-        image_types: Of "rgb", "depth" and "segmentation"; what pictures to observe.
+        image_types: Kinds of image to observe: some of "rgb", "depth" and "segmentation".
 
     Raises:
         ValueError: An argument is unknown or out of range.
@@ -132,13 +141,17 @@ class PickPlaceEnv(gym.Env):
 
     @property
     def simulator_description(self) -> dict[str, Any]:
-        """What a dataset records about the simulator."""
+        """The simulator's name, version and settings, as a dataset records them; JSON values."""
         return self._simulator.description
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts an episode.
+        """Start an episode.
+
+        Args:
+            seed: Seed of the episode's generator; None goes on with the generator.
+            options: What to fix instead of sampling it, see the class's docstring.
 
         Raises:
             ValueError: An option is unknown or does not fit the scene.
@@ -149,48 +162,54 @@ class PickPlaceEnv(gym.Env):
         initial = task.initial_state(start, self.config, variation)
         self._goal_pos, self._object_rgb = initial.goal_pos, initial.object_rgb
         self._command = Command(initial.joint_pos, initial.gripper_pos)
-        self._variation, self._sense = variation, SensorNoise(variation)
-        self._delay = ActionDelay(variation, self._command)
+        self._variation, self._add_sensor_noise = variation, SensorNoise(variation)
+        self._delay_command = ActionDelay(variation, self._command)
         self._describe_episode(initial)
         self._state = self._simulator.reset(initial)
-        return self._see(self._state)
+        return self._observe(self._state)
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Applies an action for one control period.
+        """Apply an action for one control period.
+
+        Args:
+            action: (action size,), see the class's docstring.
 
         Raises:
             ValueError: The action has the wrong shape or is not finite.
             RuntimeError: `reset` was not called.
         """
         layout = self._control.layout
-        wanted = checked_actions(action, layout, (layout.size,))
-        applied = layout.clip(wanted)
+        given = checked_actions(action, layout, (layout.size,))
+        applied = layout.clip(given)
         state = self._simulator.step(self.begin_step(applied))
-        return self.end_step(state, applied, applied.tolist() != wanted.tolist())
+        return self.end_step(state, applied, applied.tolist() != given.tolist())
 
     def begin_step(self, applied: np.ndarray) -> Command:
-        """What `step` does before the simulator moves.
+        """Return the simulator's next command: the part of `step` before the physics.
 
         Args:
-            applied: (layout.size,) float32, an action within its bounds.
+            applied: (action size,) float32, an action within its bounds.
+
+        Raises:
+            RuntimeError: `reset` was not called.
         """
         if self._state is None:
             raise RuntimeError("step needs a started episode; call reset first")
         self._command = self._control.command(self._command, applied)
-        return self._delay(self._command)
+        return self._delay_command(self._command)
 
     def end_step(
         self, state: SimState, applied: np.ndarray, clipped: bool
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """What `step` does after the simulator has moved.
+        """Return what `step` returns: the part of `step` after the physics.
 
         Args:
-            state: Now.
-            applied: (layout.size,) the action that led here.
-            clipped: Whether another one was wanted.
+            state: The simulator's new state.
+            applied: (action size,) the action that led to it.
+            clipped: True if the given action was out of bounds.
         """
         self._state = state
-        observation, info = self._see(state)
+        observation, info = self._observe(state)
         info["action"] = applied
         info["action_clipped"] = clipped
         terminated = info["is_success"] and self._terminate_on_success
@@ -199,26 +218,35 @@ class PickPlaceEnv(gym.Env):
     def compute_reward(
         self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any
     ) -> np.ndarray | float:
-        """Rewards (...) of `obs_type="goal"` for goals (..., 3), m, world; `info` is not used."""
+        """Return the rewards (...) of `obs_type="goal"`.
+
+        Args:
+            achieved_goal: (..., 3) where the object is, m, world frame.
+            desired_goal: (..., 3) where it belongs, m, world frame.
+            info: Not used; Gymnasium-Robotics' interface has it.
+        """
         rewards = reward.of_goals(achieved_goal, desired_goal, self.reward_type, self.config)
         return float(rewards) if rewards.ndim == 0 else rewards
 
     def render(self) -> np.ndarray | None:
-        """The picture of the first camera, (H, W, 3) uint8 RGB; None without a render mode."""
+        """Return the image of the first camera, (H, W, 3) uint8 RGB; None without a render mode."""
         if self.render_mode is None:
             return None
         return self._simulator.render(self.config.cameras[0].name)
 
     def render_cameras(self, kind: str = "rgb") -> dict[str, np.ndarray]:
-        """What all cameras see of the current state, by name, each as `obs_type="pixels"` has it.
+        """Render the current state with every camera.
 
         Args:
             kind: One of `IMAGE_TYPES`.
+
+        Returns:
+            By camera name, an image as in the observation of `obs_type="pixels"`.
         """
         return {c.name: self._simulator.render(c.name, kind) for c in self.config.cameras}
 
     def close(self) -> None:
-        """Frees the simulator; a second call has no effect."""
+        """Free the simulator; a second call has no effect."""
         self._simulator.close()
 
     def _make_observation_space(self) -> gym.Space:
@@ -241,14 +269,15 @@ class PickPlaceEnv(gym.Env):
             spaces["agent_pos"] = OBSERVATION.space()
         return gym.spaces.Dict(spaces)
 
-    def _see(self, state: SimState) -> tuple[Observation, dict[str, Any]]:
-        """Observation and info of a state."""
-        truth, sensed = self._values(state), self._sense(state)
-        observation = self._observation(truth if sensed is state else self._values(sensed))
-        return observation, self._info(state, truth)
+    def _observe(self, state: SimState) -> tuple[Observation, dict[str, Any]]:
+        """Return observation and info of a state."""
+        true_values, noisy_state = self._field_values(state), self._add_sensor_noise(state)
+        if noisy_state is state:
+            return self._observation(true_values), self._info(state, true_values)
+        return self._observation(self._field_values(noisy_state)), self._info(state, true_values)
 
-    def _values(self, state: SimState) -> dict[str, Any]:
-        """What the layouts of observations call the numbers of a state."""
+    def _field_values(self, state: SimState) -> dict[str, Any]:
+        """Return a state's numbers by the names of the layouts' fields."""
         return {
             "joint_pos": state.joint_pos,
             "joint_vel": state.joint_vel,
@@ -263,26 +292,27 @@ class PickPlaceEnv(gym.Env):
         }
 
     def _observation(self, values: dict[str, Any]) -> Observation:
+        """Return the observation of `obs_type`, from values by field name."""
         if self.obs_type == "state":
             return OBSERVATION.pack(values)
         if self.obs_type == "goal":
             return {
                 "observation": GOAL_OBSERVATION.pack(values),
                 "achieved_goal": GOAL.pack({"pos": values["object_pos"]}),
-                "desired_goal": GOAL.pack({"pos": self._goal()}),
+                "desired_goal": GOAL.pack({"pos": self._goal_center()}),
             }
-        found: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
         if self.obs_type.startswith("pixels"):
             for kind in self.image_types:
-                found[_IMAGE_KEYS[kind]] = self.render_cameras(kind)
+                parts[_IMAGE_KEYS[kind]] = self.render_cameras(kind)
         if self.obs_type.startswith("environment_state"):
-            found["environment_state"] = ENVIRONMENT_STATE.pack(values)
+            parts["environment_state"] = ENVIRONMENT_STATE.pack(values)
         if self.obs_type.endswith("agent_pos"):
-            found["agent_pos"] = OBSERVATION.pack(values)
-        return found
+            parts["agent_pos"] = OBSERVATION.pack(values)
+        return parts
 
-    def _goal(self) -> np.ndarray:
-        """Where the object's centre belongs, (3,) m, world."""
+    def _goal_center(self) -> np.ndarray:
+        """Return where the object's centre belongs, (3,), m, world frame."""
         height = self.config.rest_z_of(self.config.object_pool[self._target])
         return np.array([*self._goal_pos[:2], height])
 
@@ -292,10 +322,10 @@ class PickPlaceEnv(gym.Env):
             return float(self.compute_reward(*goals, info))
         if self.reward_type == "sparse" or self._state is None:
             return float(info["is_success"])
-        return reward.dense(self._state, self._goal(), info["unmet_conditions"], self.config)
+        return reward.dense(self._state, self._goal_center(), info["unmet_conditions"], self.config)
 
     def _describe_episode(self, initial: InitialState) -> None:
-        """What `info` says about the objects, all episode long."""
+        """Set the part of `info` that is the same at every step of the episode."""
         self._target = initial.target
         target, *others = (self.config.object_pool[placed.pool_index] for placed in initial.placed)
         self.task_description = task.language_instruction(target, self.config)
@@ -306,7 +336,8 @@ class PickPlaceEnv(gym.Env):
             **task.grasp_requirements(initial, self.config),
         }
 
-    def _info(self, state: SimState, truth: dict[str, Any]) -> dict[str, Any]:
+    def _info(self, state: SimState, true_values: dict[str, Any]) -> dict[str, Any]:
+        """Return the `info` of a state, given its values by field name."""
         unmet = task.unmet_conditions(state, self._goal_pos, self.config, self._target)
         return {
             **self._episode_info,
@@ -314,33 +345,34 @@ class PickPlaceEnv(gym.Env):
             "object_size": self._episode_info["object_size"].copy(),
             "is_success": not unmet,
             "is_grasped": state.is_grasped,
-            "object_pos": truth["object_pos"],
-            "object_quat": truth["object_quat"],
+            "object_pos": true_values["object_pos"],
+            "object_quat": true_values["object_quat"],
             "object_rgb": self._object_rgb.copy(),
             "goal_pos": self._goal_pos.copy(),
             "distance": task.distance_to_goal(state, self._goal_pos),
             "unmet_conditions": unmet,
             **({} if self._variation is None else {"variation": self._variation}),
-            "environment_state": ENVIRONMENT_STATE.pack(truth),
+            "environment_state": ENVIRONMENT_STATE.pack(true_values),
         }
 
 
 def _default_config(simulator: object) -> PickPlaceConfig:
-    """The reference scene, with the physics rate that a simulator known by name is meant for."""
+    """Return the reference scene, with the physics rate of a simulator that is given by name."""
     if isinstance(simulator, str):
         return PickPlaceConfig(timing=default_timing(simulator))
     return PickPlaceConfig()
 
 
-_FAR = 100.0  # m, beyond everything that a camera draws
+_MAX_DEPTH = 100.0  # m, beyond everything that a camera renders
 _IMAGE_KEYS = {"rgb": "pixels", "depth": "depth", "segmentation": "segmentation"}
 assert tuple(_IMAGE_KEYS) == IMAGE_TYPES
 
 
 def _image_space(kind: str, size: tuple[int, int]) -> gym.spaces.Box:
+    """Return the space of one image of a kind, for a size of (width, height) pixels."""
     width, height = size
     if kind == "depth":
-        return gym.spaces.Box(0.0, _FAR, shape=(height, width), dtype=np.float32)
+        return gym.spaces.Box(0.0, _MAX_DEPTH, shape=(height, width), dtype=np.float32)
     shape = (height, width, 3) if kind == "rgb" else (height, width)
     return gym.spaces.Box(0, 255, shape=shape, dtype=np.uint8)
 
@@ -361,7 +393,12 @@ def _require_images(image_types: Sequence[str], obs_type: str) -> None:
 
 
 def checked_actions(actions: Any, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
-    """Actions as float32 of that shape, (layout.size,) or (N, layout.size).
+    """Return the actions as float32.
+
+    Args:
+        actions: The actions.
+        layout: The meaning of one action.
+        shape: Expected shape, (layout.size,) or (N, layout.size).
 
     Raises:
         ValueError: They have another shape or are not finite.

@@ -1,4 +1,7 @@
-"""Forward kinematics and velocities of the Panda in plain numpy, batched."""
+"""Kinematics of the Panda in plain numpy: pose, Jacobian and differential steps of the hand.
+
+Inverse kinematics in closed form is in `experts.inverse_kinematics`.
+"""
 
 import numpy as np
 
@@ -6,15 +9,17 @@ from pp_env import panda, rotation
 
 _LINK_ROTATIONS = [rotation.to_matrix(np.array(link.quat_wxyz)) for link in panda.ARM]
 _HAND_ROTATION = rotation.to_matrix(np.array(panda.HAND.quat_wxyz))
-_DAMPING = 0.02  # of the least-squares step: small against a posture's gain, safe near singularity
+_DAMPING = (
+    0.02  # of the least-squares step: small against a posture's gain, safe near singularities
+)
 _STEPS = 4  # Newton steps: enough for micrometres after a move of centimetres
 
 
 def forward(joint_pos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pose of `panda_hand` in the base frame for joints (..., 7), rad.
+    """Return the pose of `panda_hand` for joints (..., 7), rad.
 
     Returns:
-        Position (..., 3), m, and rotation matrix (..., 3, 3).
+        Position (..., 3), m, and rotation matrix (..., 3, 3), base frame.
     """
     position = np.zeros((*joint_pos.shape[:-1], 3))
     orientation = np.broadcast_to(np.eye(3), (*joint_pos.shape[:-1], 3, 3))
@@ -26,11 +31,11 @@ def forward(joint_pos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jacobian(joint_pos: np.ndarray) -> np.ndarray:
-    """How the hand moves with the joints (7,), rad.
+    """Return the geometric Jacobian of `panda_hand` for joints (7,), rad.
 
     Returns:
-        (6, 7): velocity of the origin of `panda_hand`, m/s, over its angular velocity, rad/s, both
-        in the base frame, per rad/s of each joint.
+        (6, 7), base frame: rows 0 to 2 are the velocity of the hand's origin, m/s, rows 3 to 5 its
+        angular velocity, rad/s, per rad/s of each joint.
     """
     position, orientation = np.zeros(3), np.eye(3)
     origins, axes = np.empty((7, 3)), np.empty((7, 3))
@@ -44,23 +49,25 @@ def jacobian(joint_pos: np.ndarray) -> np.ndarray:
 
 
 def move_hand(joint_pos: np.ndarray, translation: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """Joints (7,), rad, that put the hand a little elsewhere, near the joints that it has now.
+    """Return the joints (7,), rad, that move the hand a little, near the given joints.
 
-    Damped least squares, within the joint limits: where the hand can't go, it stays near.
+    Solved by damped least squares within the joint limits. If the pose is out of reach, the hand
+    ends near it.
 
     Args:
-        joint_pos: (7,) the joints now, rad.
-        translation: (3,) of the origin of `panda_hand`, base frame, m.
-        turn: (3,) rotation vector, base frame, rad.
+        joint_pos: (7,) the present joints, rad.
+        translation: (3,) translation of the origin of `panda_hand`, m, base frame.
+        turn: (3,) rotation vector, rad, base frame.
     """
     position, orientation = forward(joint_pos)
-    wanted = position + translation, rotation.to_matrix(rotation.from_vector(turn)) @ orientation
+    target_position = position + translation
+    target_orientation = rotation.to_matrix(rotation.from_vector(turn)) @ orientation
     joints = joint_pos
     for _ in range(_STEPS):
         position, orientation = forward(joints)
         # Twice the vector part of the quaternion is the remaining rotation vector, when small.
-        rest = rotation.from_matrix(wanted[1] @ orientation.T)[1:] * 2.0
-        error = np.concatenate([wanted[0] - position, rest])
+        remaining_turn = rotation.from_matrix(target_orientation @ orientation.T)[1:] * 2.0
+        error = np.concatenate([target_position - position, remaining_turn])
         j = jacobian(joints)
         step = j.T @ np.linalg.solve(j @ j.T + _DAMPING**2 * np.eye(6), error)
         joints = np.clip(joints + step, panda.JOINT_LOWER, panda.JOINT_UPPER)
@@ -68,7 +75,7 @@ def move_hand(joint_pos: np.ndarray, translation: np.ndarray, turn: np.ndarray) 
 
 
 def about_z(angle: np.ndarray) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) about z by angles (...), rad."""
+    """Return the rotation matrices (..., 3, 3) about z by angles (...), rad."""
     matrix = np.zeros((*np.shape(angle), 3, 3))
     matrix[..., 0, 0] = matrix[..., 1, 1] = np.cos(angle)
     matrix[..., 1, 0] = np.sin(angle)

@@ -1,6 +1,7 @@
-"""The order of the numbers in every vector: observation (23), action (8) and the others, each once.
+"""The order of the numbers in every vector: observation (23), action (8) and others.
 
-Spaces, dataset features, the expert and the tables in the README derive from here.
+Each order is written here once. Spaces, dataset features, the expert and the tables in the README
+derive from it.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pp_env import panda
 _XYZ = ("x", "y", "z")
 _WXYZ = ("w", "x", "y", "z")
 
-# Room beyond the published limits for transients. Wild actions exceed even that: `pack` clips.
+# Room beyond the published limits for transients. Extreme actions exceed even that: `pack` clips.
 _JOINT_SLACK = 0.1  # rad
 _FINGER_SLACK = 0.005  # m
 _MAX_JOINT_VEL = 20.0  # rad/s, about eight times the real robot's limit
@@ -28,11 +29,11 @@ class Field:
     """A named run of numbers inside a vector.
 
     Attributes:
-        name: What `Layout.unpack` calls it.
-        suffixes: One per number; with the name they make the dataset's column names.
+        name: Key in `Layout.pack` and `Layout.unpack`.
+        suffixes: One per number. Name and suffix together are the dataset's name of the number.
         unit: SI unit, or "" where there is none.
-        low: Least value, a number or one per element.
-        high: Greatest value, likewise.
+        low: Least value, one number or one per element.
+        high: Greatest value, one number or one per element.
         meaning: One line for the tables.
     """
 
@@ -45,17 +46,21 @@ class Field:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """Number of elements."""
         return len(self.suffixes)
 
     @property
     def element_names(self) -> list[str]:
-        """`name_suffix` of each number."""
+        """Name of each element: `name_suffix`, or the field's name where the suffix is empty."""
         return [f"{self.name}_{s}" if s else self.name for s in self.suffixes]
 
 
 class Layout:
-    """An ordered list of fields: the meaning of one flat vector."""
+    """An ordered list of fields: the meaning of one flat vector.
+
+    Args:
+        fields: The fields, in order.
+    """
 
     def __init__(self, *fields: Field) -> None:
         self.fields = fields
@@ -68,7 +73,7 @@ class Layout:
 
     @cached_property
     def names(self) -> list[str]:
-        """The name of every number, in order."""
+        """Name of every element, in order."""
         return [name for field in self.fields for name in field.element_names]
 
     @cached_property
@@ -86,26 +91,26 @@ class Layout:
         return np.concatenate(parts).astype(np.float32)
 
     def space(self) -> gym.spaces.Box:
-        """A bounded float32 box of shape (size,)."""
+        """Return the bounded Gymnasium box of shape (size,), float32."""
         return gym.spaces.Box(self.low, self.high, dtype=np.float32)
 
     def pack(self, values: Mapping[str, np.ndarray | float]) -> np.ndarray:
-        """The vector (size,) float32, clipped to the bounds, from one value per field."""
+        """Return the vector (size,) float32 of one value per field, clipped to the bounds."""
         flat = np.empty(self.size, dtype=np.float32)
         for name, where in self._slices.items():
             flat[where] = values[name]
         return self.clip(flat)
 
     def clip(self, vector: np.ndarray) -> np.ndarray:
-        """A vector (..., size) float32, brought within the bounds."""
+        """Return a vector (..., size) float32, clipped to the bounds."""
         return np.minimum(np.maximum(vector, self.low), self.high)  # a third of `np.clip`'s time
 
     def unpack(self, vector: np.ndarray) -> dict[str, np.ndarray]:
-        """Views (..., field size) of a vector (..., size), by field name."""
+        """Return views (..., field size) of a vector (..., size), by field name."""
         return {name: vector[..., where] for name, where in self._slices.items()}
 
     def table(self) -> str:
-        """A Markdown table: index, name, meaning, unit, bounds."""
+        """Return a Markdown table of index, name, meaning, unit and bounds of every element."""
         rows = ["| index | name | meaning | unit | low | high |", "|---|---|---|---|---|---|"]
         elements = [(name, field) for field in self.fields for name in field.element_names]
         for index, (name, field) in enumerate(elements):
@@ -154,7 +159,7 @@ ACTION = Layout(
     ),
 )  # fmt: skip
 
-# Most that one control period may change, at 30 Hz about what the real joints can follow.
+# Greatest change in one control period: at 30 Hz, about what the real joints can follow.
 _MAX_JOINT_DELTA = 0.07  # rad
 _MAX_TRANSLATION = 0.02  # m, each axis
 _MAX_TURN = 0.07  # rad, each axis
@@ -194,7 +199,7 @@ ENVIRONMENT_STATE = Layout(
     _IS_GRASPED,
 )
 
-# What a goal-conditioned policy sees beside the two goals: nothing that tells where the goal is.
+# The observation beside the two goals of a goal-conditioned policy: nothing reveals the goal.
 GOAL_OBSERVATION = Layout(
     *OBSERVATION.fields,
     *_OBJECT_FIELDS,

@@ -1,4 +1,4 @@
-"""The objects that can stand on the table: their shape, mass and friction, and how to grasp them."""
+"""The objects that can stand on the table: shape, mass, friction, and how to grasp them."""
 
 import math
 import re

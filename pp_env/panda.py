@@ -1,7 +1,7 @@
 """The Franka Emika Panda: kinematics, limits and inertias, as published.
 
-Frames follow `franka_description`: `panda_link0` is the base, `panda_hand` the gripper's body
-with +z out of the fingers and the fingers opening along y.
+Frames follow `franka_description`: `panda_link0` is the base, `panda_hand` the gripper's body. Its
++z axis points out between the fingers, which open along y.
 
 Sources: joint origins and limits, Franka Control Interface documentation ("Robot and interface
 specifications"); link inertias, the identified parameters in `franka_ros`
@@ -18,15 +18,16 @@ _HALF_SQRT2 = 0.7071067811865476
 
 @dataclass(frozen=True)
 class Link:
-    """One rigid body of the arm: where it sits in its parent, and how it resists motion.
+    """One rigid body of the robot: its frame in its parent, and its inertia.
 
     Attributes:
         name: Body name.
         position: Origin in the parent link's frame, m.
         quat_wxyz: Orientation in the parent link's frame, at zero joint angle.
-        mass: kg.
-        center_of_mass: In the link's own frame, m.
-        inertia: About the centre of mass, in the link's axes: xx, yy, zz, xy, xz, yz, kg m^2.
+        mass: Mass, kg.
+        center_of_mass: Position in the link's own frame, m.
+        inertia: Inertia about the centre of mass, in the link's axes: xx, yy, zz, xy, xz, yz,
+            kg m^2.
     """
 
     name: str

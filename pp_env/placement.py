@@ -1,7 +1,7 @@
-"""Where objects can stand: what the arm reaches, and what the hand must not bump into.
+"""Where objects can stand: within reach of the arm, and clear of the hand and of each other.
 
-Pure functions with cheap rules: every object is the circle around its footprint. The tests hold
-the reach against the expert's inverse kinematics, and the gaps against each other.
+Pure functions with cheap rules: every object is the circle around its footprint. The tests check
+the reach against the expert's inverse kinematics, and the gaps between the sampled objects.
 """
 
 import numpy as np
@@ -10,36 +10,47 @@ from pp_env import panda
 from pp_env.config import HOME_TCP, PickPlaceConfig
 from pp_env.objects import ObjectConfig
 
-_PASSING = 0.04  # m between what moves and the tops below it; noise may take up half of it
-_BELOW_TCP = panda.FINGERTIP_OFFSET - panda.TCP_OFFSET
-_ABOVE_TCP = panda.TCP_OFFSET - panda.PALM_OFFSET
-_MAX_DRAWS = 300
+_TRAVEL_CLEARANCE = 0.04  # m from moving parts down to the tops; noise may use half of it
+_FINGERTIP_BELOW_TCP = panda.FINGERTIP_OFFSET - panda.TCP_OFFSET
+_PALM_ABOVE_TCP = panda.TCP_OFFSET - panda.PALM_OFFSET
+_MAX_SAMPLES = 300
 
-# How far from the base's axis the TCP gets, m, with the hand tilted outward by 30 degrees at most:
-# at a height, less per metre above it, and less if the hand's heading is turned from the outward
-# direction, because it can be tilted along its heading only.
-_REACH, _REACH_HEIGHT, _REACH_SLOPE, _REACH_LOST_SIDEWAYS = 0.77, 0.58, 0.85, 0.14
+# Greatest distance of the TCP from the base's axis, with the hand tilted outward by 30 degrees at
+# most. It is less the higher the TCP is, and less the further the hand's heading is turned from the
+# outward direction, because the hand can be tilted along its heading only.
+_REACH = 0.77  # m, at the height below and heading outward
+_REACH_HEIGHT = 0.58  # m, world frame
+_REACH_SLOPE = 0.85  # m of reach lost per m of height
+_REACH_LOST_SIDEWAYS = 0.14  # m lost with the heading at a right angle to the outward direction
 
 
 def tcp_height(obj: ObjectConfig) -> float:
-    """Height of the TCP above the table when it grasps the standing object, m."""
+    """Return the height of the TCP above the table when it grasps the standing object, m."""
     return obj.height / 2 + obj.grasp_height
 
 
 def travel_height(
     target: ObjectConfig, others: list[ObjectConfig], config: PickPlaceConfig
 ) -> float:
-    """How far above the grasp hand and object pass over everything on the table, m."""
+    """Return the height above the grasp at which hand and object pass over everything, m.
+
+    Args:
+        target: The object that is to be moved.
+        others: The other objects on the table.
+        config: The scene.
+    """
     highest = max((obj.height for obj in others), default=0.0)
-    for_fingers = max(highest, target.height) + _BELOW_TCP - tcp_height(target)
-    return max(config.task.travel_height, highest + _PASSING, for_fingers + _PASSING)
+    for_fingers = max(highest, target.height) + _FINGERTIP_BELOW_TCP - tcp_height(target)
+    return max(
+        config.task.travel_height, highest + _TRAVEL_CLEARANCE, for_fingers + _TRAVEL_CLEARANCE
+    )
 
 
 def reach(height: float, off_outward: float) -> float:
-    """How far from the base's axis the TCP gets, m.
+    """Return the greatest distance of the TCP from the base's axis, m.
 
     Args:
-        height: Of the TCP in the world, m.
+        height: Height of the TCP, m, world frame.
         off_outward: Angle between the hand's heading and the outward direction, rad.
     """
     sideways = 1.0 - abs(np.cos(off_outward))
@@ -49,31 +60,34 @@ def reach(height: float, off_outward: float) -> float:
 def is_reachable(
     xy: np.ndarray, yaw: float | None, target: ObjectConfig, travel: float, config: PickPlaceConfig
 ) -> bool:
-    """Whether the target can be grasped at a point and lifted by `travel`, m.
+    """Return True if the target can be grasped at a point and lifted by `travel`.
 
     Args:
-        xy: (2,) m.
-        yaw: The object's, rad; None where it may be turned as the hand likes.
+        xy: (2,) the point, m, world frame.
+        yaw: The object's yaw, rad; None if the hand may choose it.
         target: The object.
-        travel: As `travel_height` has it.
+        travel: Height of the lift, m, see `travel_height`.
         config: The scene.
     """
-    off = 0.0
+    off_outward = 0.0
     if yaw is not None:
-        turned = yaw + target.grasp_yaws - np.arctan2(xy[1], xy[0])
-        off = np.arccos(np.abs(np.cos(turned)).max())
+        headings = yaw + target.grasp_yaws - np.arctan2(xy[1], xy[0])
+        off_outward = np.arccos(np.abs(np.cos(headings)).max())
     height = config.table.top_z + tcp_height(target) + travel
-    return bool(np.hypot(*xy) <= reach(height, off))
+    return bool(np.hypot(*xy) <= reach(height, off_outward))
 
 
 def is_clear_of_home(xy: np.ndarray, obj: ObjectConfig, config: PickPlaceConfig) -> bool:
-    """Whether the hand at HOME hangs beside or above an object at a point (2,), m."""
+    """Return True if an object at a point (2,), m, world frame, is clear of the hand at HOME."""
     gap = _gap_to_hand(obj, HOME_TCP[2] - config.table.top_z, config.task.spacing)
     return gap == 0.0 or bool(np.hypot(*(xy - HOME_TCP[:2])) >= obj.radius + gap)
 
 
 def least_distance(other: ObjectConfig, target: ObjectConfig, config: PickPlaceConfig) -> float:
-    """Between the centres of an object and of the target, with a hand around the latter, m."""
+    """Return the least distance between an object's centre and the target's, m.
+
+    It leaves room for a hand around the target.
+    """
     spacing = config.task.spacing
     gap = max(target.radius + spacing, _gap_to_hand(other, tcp_height(target), spacing))
     return other.radius + gap
@@ -86,9 +100,16 @@ def place_others(
     spots: tuple[np.ndarray, np.ndarray],
     config: PickPlaceConfig,
 ) -> list[np.ndarray] | None:
-    """Points (2,), m, on the table for the other objects; None if they find no room.
+    """Sample points (2,), m, world frame, for the other objects; None if there is no room.
 
     They keep clear of each other, of the hand at HOME, and of target and gripper at both spots.
+
+    Args:
+        rng: Source of all randomness.
+        others: The objects to place.
+        target: The object that is to be moved.
+        spots: Pick and place, (2,) each, m, world frame.
+        config: The scene.
     """
     points: list[np.ndarray] = []
     for i, obj in enumerate(others):
@@ -97,7 +118,7 @@ def place_others(
         half = np.array(config.table.size[:2]) / 2 - margin
         apart = [(spot, least_distance(obj, target, config)) for spot in spots]
         apart += [(p, margin + o.radius) for p, o in zip(points, others[:i], strict=True)]
-        for _ in range(_MAX_DRAWS):
+        for _ in range(_MAX_SAMPLES):
             point = rng.uniform(middle - half, middle + half)
             if is_clear_of_home(point, obj, config) and all(
                 np.hypot(*(point - other)) >= distance for other, distance in apart
@@ -110,9 +131,15 @@ def place_others(
 
 
 def _gap_to_hand(obj: ObjectConfig, tcp: float, spacing: float) -> float:
-    """What an object must leave free around the TCP at a height above the table, m."""
-    if obj.height > tcp + _ABOVE_TCP - spacing:
+    """Return the gap that an object must leave around the TCP, m.
+
+    Args:
+        obj: The object.
+        tcp: Height of the TCP above the table, m.
+        spacing: Least gap to a part of the hand, m.
+    """
+    if obj.height > tcp + _PALM_ABOVE_TCP - spacing:
         return panda.HAND_HALF_WIDTH + spacing
-    if obj.height > tcp - _BELOW_TCP - spacing:
+    if obj.height > tcp - _FINGERTIP_BELOW_TCP - spacing:
         return panda.OPEN_FINGER_REACH + spacing
     return 0.0  # it passes below the fingers

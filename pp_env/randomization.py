@@ -1,7 +1,7 @@
-"""Domain randomization: which ranges are varied, and what was drawn for one episode.
+"""Domain randomization: the ranges that vary, and the values sampled for one episode.
 
-Pure: nothing here knows a simulator. `PickPlaceConfig.randomization` holds the ranges, `sample`
-draws from them, and simulators apply the `Variation` at reset.
+Pure functions that depend on no simulator. `PickPlaceConfig.randomization` holds the ranges,
+`sample` samples from them, and simulators apply the `Variation` at reset.
 """
 
 import dataclasses
@@ -17,22 +17,22 @@ from pp_env.textures import PLAIN, TEXTURES
 Vec3 = tuple[float, float, float]
 Interval = tuple[float, float]
 
-_TABLE_CANDIDATES = 8
+_TABLE_CANDIDATES = 8  # sampled colours of the table, of which one is taken
 _MIN_CONTRAST = 0.45  # between table and object, Euclidean in RGB
 _MAX_DELAY = 30  # control periods
 
 
 def _off(value: Any, unit: str, meaning: str) -> Any:
-    """A field of `RandomizationConfig`, with the value at which nothing varies."""
+    """Return a field of `RandomizationConfig`; nothing varies at its default value."""
     return dataclasses.field(default=value, metadata={"unit": unit, "meaning": meaning})
 
 
 @dataclass(frozen=True)
 class RandomizationConfig:
-    """What varies from episode to episode, and how far. By default nothing does.
+    """The ranges that vary from episode to episode. By default nothing varies.
 
-    A single number is the greatest change in either direction, an interval is drawn from
-    uniformly, factors multiply the scene's own value.
+    A single number is the greatest change in either direction. An interval is sampled uniformly.
+    Factors multiply the scene's own value. Every field's metadata has its unit and meaning.
 
     Raises:
         ValueError: A range is empty or makes no sense.
@@ -93,10 +93,11 @@ class RandomizationConfig:
 
     @property
     def active(self) -> list[str]:
-        """The names of the ranges that are on; none means that nothing is drawn."""
+        """Names of the ranges that are on; with none, nothing is sampled."""
         return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
 
     def _interval(self, name: str) -> tuple[Any, Any]:
+        """Return the field of that name, checked to be two finite numbers."""
         value = getattr(self, name)
         self._require(name, len(value) == 2 and np.isfinite(value).all(), "two finite numbers")
         return value
@@ -144,11 +145,11 @@ RANDOMIZATION_PRESETS = {
 
 @dataclass(frozen=True)
 class CameraShift:
-    """How one camera differs from the configuration.
+    """The difference of one camera from the configuration.
 
     Attributes:
-        name: Of the camera.
-        position: Added to its position, m, in its parent's frame.
+        name: Name of the camera.
+        position: Offset of its position, m, in its parent's frame.
         rotation: Rotation vector, rad, in the camera's own axes (x right, y up, z backward).
     """
 
@@ -159,21 +160,21 @@ class CameraShift:
 
 @dataclass(frozen=True)
 class Variation:
-    """What was drawn for one episode; the default changes nothing.
+    """The values sampled for one episode; the default changes nothing.
 
     Attributes:
-        light_position: Added to the light's position, m, world.
+        light_position: Offset of the light's position, m, world frame.
         light_intensity: Factor on all lights.
-        table_rgb: Colour of the table in [0, 1]; empty is the configuration's.
-        table_texture: One of `pp_env.textures.TEXTURES`.
-        object_texture: Likewise.
-        cameras: One per camera that moves.
+        table_rgb: Colour of the table in [0, 1]; empty for the configuration's colour.
+        table_texture: Pattern on the table, one of `pp_env.textures.TEXTURES`.
+        object_texture: Pattern on the object, one of `pp_env.textures.TEXTURES`.
+        cameras: One shift per camera.
         friction: Factor on the object's friction.
         mass: Factor on the object's mass and inertia.
-        joint_pos_noise: Standard deviation, rad.
-        joint_vel_noise: Standard deviation, rad/s.
-        action_delay: Control periods.
-        sensor_seed: Of the noise's generator.
+        joint_pos_noise: Standard deviation of the noise on observed joint positions, rad.
+        joint_vel_noise: Standard deviation of the noise on observed joint velocities, rad/s.
+        action_delay: Time from a command to its effect, control periods.
+        sensor_seed: Seed of the noise's generator.
     """
 
     light_position: Vec3 = (0.0, 0.0, 0.0)
@@ -190,7 +191,7 @@ class Variation:
     sensor_seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON has it; `pp_env.config.from_dict(Variation, ...)` is the way back."""
+        """Return a dictionary for JSON; `pp_env.config.from_dict(Variation, ...)` reverses it."""
         return dataclasses.asdict(self)
 
 
@@ -200,24 +201,24 @@ def sample(
     object_rgb: np.ndarray,
     cameras: Mapping[str, bool],
 ) -> Variation | None:
-    """Draws an episode's variation; None, and no draw at all, if nothing is to vary.
+    """Sample an episode's variation; return None, and use no random number, if nothing varies.
 
-    As many numbers are drawn whatever is on, so switching one range on or off leaves the others
-    as they were for that seed.
+    The number of random numbers does not depend on which ranges are on, so switching one on or off
+    leaves the others as they were for that seed.
 
     Args:
-        rng: Where all randomness comes from.
+        rng: Source of all randomness.
         config: The ranges.
-        object_rgb: (3,) the object's colour, from which the table's keeps away.
-        cameras: By name, whether the hand carries it.
+        object_rgb: (3,) the object's colour in [0, 1]; the table's colour contrasts with it.
+        cameras: By camera name, True if the hand carries the camera.
     """
     if not config.active:
         return None
-    light_position = _around_zero(rng, config.light_position)
+    light_position = _sample_offset(rng, config.light_position)
     light_intensity = rng.uniform(*config.light_intensity)
-    table_rgb = _table_rgb(rng, config, object_rgb)
-    table_texture = _choice(rng, config.table_textures)
-    object_texture = _choice(rng, config.object_textures)
+    table_rgb = _sample_table_rgb(rng, config, object_rgb)
+    table_texture = _sample_choice(rng, config.table_textures)
+    object_texture = _sample_choice(rng, config.object_textures)
     friction, mass = rng.uniform(*config.friction), rng.uniform(*config.mass)
     joint_pos_noise = rng.uniform(*config.joint_pos_noise)
     joint_vel_noise = rng.uniform(*config.joint_vel_noise)
@@ -230,7 +231,9 @@ def sample(
         table_rgb=table_rgb,
         table_texture=table_texture,
         object_texture=object_texture,
-        cameras=tuple(_shift(rng, config, name, carried) for name, carried in cameras.items()),
+        cameras=tuple(
+            _sample_camera_shift(rng, config, name, carried) for name, carried in cameras.items()
+        ),
         friction=friction,
         mass=mass,
         joint_pos_noise=joint_pos_noise,
@@ -241,7 +244,7 @@ def sample(
 
 
 def preset_table() -> str:
-    """A Markdown table: what varies in each preset."""
+    """Return a Markdown table of the ranges in each preset."""
     presets = [name for name in RANDOMIZATION_PRESETS if name != "none"]
     rows = [f"| range | meaning | unit | {' | '.join(f'`{p}`' for p in presets)} |"]
     rows.append("|---|---|---" + "|---" * len(presets) + "|")
@@ -253,6 +256,7 @@ def preset_table() -> str:
 
 
 def _cell(value: Any, field: dataclasses.Field) -> str:
+    """Return a range as text for `preset_table`; "-" if it does not vary."""
     if value == field.default:
         return "-"
     if not isinstance(value, tuple):
@@ -264,32 +268,35 @@ def _cell(value: Any, field: dataclasses.Field) -> str:
     return f"{value[0]:g}..{value[1]:g}"
 
 
-def _shift(
+def _sample_camera_shift(
     rng: np.random.Generator, config: RandomizationConfig, name: str, carried: bool
 ) -> CameraShift:
     position = config.hand_camera_position if carried else config.camera_position
     rotation = config.hand_camera_rotation if carried else config.camera_rotation
-    return CameraShift(name, _around_zero(rng, position), _around_zero(rng, rotation))
+    return CameraShift(name, _sample_offset(rng, position), _sample_offset(rng, rotation))
 
 
-def _table_rgb(
+def _sample_table_rgb(
     rng: np.random.Generator, config: RandomizationConfig, object_rgb: np.ndarray
 ) -> tuple[float, ...]:
-    """The first of several draws that stands out from the object, else the one that does most."""
-    draws = rng.random((_TABLE_CANDIDATES, 3))
+    """Sample colours; return the first with enough contrast to the object, else that with most.
+
+    Empty if the table's colour does not vary.
+    """
+    samples = rng.random((_TABLE_CANDIDATES, 3))
     if not config.table_rgb:
         return ()
     low, high = np.transpose(config.table_rgb)
-    candidates = low + draws * (high - low)
+    candidates = low + samples * (high - low)
     contrast = np.linalg.norm(candidates - object_rgb, axis=1)
     return tuple(candidates[np.argmax(np.minimum(contrast, _MIN_CONTRAST))].tolist())
 
 
-def _around_zero(rng: np.random.Generator, amplitude: float) -> Vec3:
+def _sample_offset(rng: np.random.Generator, amplitude: float) -> Vec3:
     x, y, z = rng.uniform(-amplitude, amplitude, size=3).tolist()
     return x, y, z
 
 
-def _choice(rng: np.random.Generator, names: tuple[str, ...]) -> str:
-    draw = rng.random()
-    return names[int(draw * len(names))] if names else PLAIN
+def _sample_choice(rng: np.random.Generator, names: tuple[str, ...]) -> str:
+    share = rng.random()
+    return names[int(share * len(names))] if names else PLAIN

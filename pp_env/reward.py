@@ -2,7 +2,7 @@
 
 Sparse: 1 in every state that is a success, else 0.
 
-Dense, in stages, each of which begins where the one before ends at best:
+Dense: in stages. Each begins at the most that the one before can give:
 
 | stage | reward |
 |---|---|
@@ -25,19 +25,19 @@ from pp_env.sim.grasp import tcp_position
 
 REWARD_TYPES = ("sparse", "dense")
 
-_REACHED, _CARRIED = 0.3, 0.8  # at best, before the next stage
+_REACHED, _CARRIED = 0.3, 0.8  # greatest reward of the first and of the second stage
 _PER_METRE = 5.0
 _PER_RADIAN = 1.0
 
 
 def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlaceConfig) -> float:
-    """The staged reward.
+    """Return the staged reward of a state, in [0, 1].
 
     Args:
-        state: Now.
-        goal: (3,) where the object's centre belongs, m, world.
+        state: The state.
+        goal: (3,) where the object's centre belongs, m, world frame.
         unmet: Conditions for success that do not hold (`pp_env.task.unmet_conditions`).
-        config: For nothing but tolerances.
+        config: The scene; only its tolerances matter.
     """
     if not unmet:
         return 1.0
@@ -53,7 +53,14 @@ def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlace
 def of_goals(
     achieved: np.ndarray, desired: np.ndarray, kind: str, config: PickPlaceConfig
 ) -> np.ndarray:
-    """Rewards (...) for where the object is (..., 3) and where it belongs (..., 3), m, world."""
+    """Return the rewards (...) of `obs_type="goal"`.
+
+    Args:
+        achieved: (..., 3) where the object is, m, world frame.
+        desired: (..., 3) where it belongs, m, world frame.
+        kind: One of `REWARD_TYPES`.
+        config: The scene and its tolerances.
+    """
     offset = np.asarray(achieved, dtype=np.float64) - np.asarray(desired, dtype=np.float64)
     if kind == "dense":
         return 1.0 - np.tanh(_PER_METRE * np.linalg.norm(offset, axis=-1))
@@ -63,4 +70,5 @@ def of_goals(
 
 
 def _near(x: float) -> float:
+    """Return a score that falls from 1 at zero distance to 0 far away."""
     return 1.0 - math.tanh(x)

@@ -1,4 +1,4 @@
-"""Quaternions (w, x, y, z) in plain numpy; the last axis holds the numbers."""
+"""Rotations as quaternions (w, x, y, z) in plain numpy; the last axis holds the numbers."""
 
 import numpy as np
 
@@ -6,24 +6,24 @@ _YZX, _ZXY = np.array([1, 2, 0]), np.array([2, 0, 1])
 
 
 def rotate(quat_wxyz: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """The vector (..., 3), turned by the unit quaternion (..., 4)."""
+    """Return the vector (..., 3), rotated by the unit quaternion (..., 4)."""
     w, axis = quat_wxyz[..., :1], quat_wxyz[..., 1:]
     twice = 2.0 * cross(axis, vector)
     return vector + w * twice + cross(axis, twice)
 
 
 def unrotate(quat_wxyz: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """The vector (..., 3), turned by the inverse of the unit quaternion (..., 4)."""
+    """Return the vector (..., 3), rotated by the inverse of the unit quaternion (..., 4)."""
     return rotate(inverse(quat_wxyz), vector)
 
 
 def canonical(quat_wxyz: np.ndarray) -> np.ndarray:
-    """The same rotation as the unit quaternion (4,), with w >= 0."""
+    """Return the unit quaternion (4,) of the same rotation that has w >= 0."""
     return -quat_wxyz if quat_wxyz[0] < 0 else quat_wxyz
 
 
 def from_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Unit quaternion (4,), w >= 0, of a rotation matrix (3, 3)."""
+    """Return the unit quaternion (4,), w >= 0, of a rotation matrix (3, 3)."""
     m = matrix
     # The largest of the four squares keeps the division well conditioned.
     squares = 1.0 + np.array(
@@ -47,42 +47,48 @@ def from_matrix(matrix: np.ndarray) -> np.ndarray:
 
 
 def to_matrix(quat_wxyz: np.ndarray) -> np.ndarray:
-    """Rotation matrix (..., 3, 3) of a unit quaternion (..., 4)."""
+    """Return the rotation matrix (..., 3, 3) of a unit quaternion (..., 4)."""
     return np.swapaxes(rotate(quat_wxyz[..., None, :], np.eye(3)), -1, -2)
 
 
 def about_z(angle: float) -> np.ndarray:
-    """Quaternion (4,) of a turn by `angle`, rad, about z."""
+    """Return the unit quaternion (4,) of a rotation by `angle`, rad, about z."""
     return np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])
 
 
 def from_vector(vector: np.ndarray) -> np.ndarray:
-    """Quaternion (4,) of a rotation vector (3,): about its direction, by its length, rad."""
+    """Return the unit quaternion (4,) of a rotation vector (3,), rad.
+
+    The rotation is about the vector's direction, by its length.
+    """
     half = np.linalg.norm(vector) / 2
     # sinc is sin(pi x) / (pi x), so that no angle is a division by zero.
     return np.append(np.cos(half), np.sinc(half / np.pi) / 2 * vector)
 
 
 def yaw(quat_wxyz: np.ndarray) -> float:
-    """Heading, rad: the angle from world x to the turned x axis, seen from above."""
+    """Return the heading of a unit quaternion (4,), rad.
+
+    It is the angle from the world's x axis to the rotated x axis, seen from above.
+    """
     x_axis = rotate(quat_wxyz, np.array([1.0, 0.0, 0.0]))
     return float(np.arctan2(x_axis[1], x_axis[0]))
 
 
 def cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The cross products (..., 3) of vectors (..., 3), in a fifth of `np.cross`'s time."""
+    """Return the cross products (..., 3) of vectors (..., 3), in a fifth of `np.cross`'s time."""
     return first.take(_YZX, -1) * second.take(_ZXY, -1) - first.take(_ZXY, -1) * second.take(
         _YZX, -1
     )
 
 
 def inverse(quat_wxyz: np.ndarray) -> np.ndarray:
-    """The rotation back, of the unit quaternion (..., 4)."""
+    """Return the inverse of a unit quaternion (..., 4)."""
     return quat_wxyz * np.array([1.0, -1.0, -1.0, -1.0])
 
 
-def multiply(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The rotation that turns by `second` and then by `first`, unit quaternions (4,)."""
-    (w, *u), (s, *v) = first, second
+def multiply(first_wxyz: np.ndarray, second_wxyz: np.ndarray) -> np.ndarray:
+    """Return the rotation by `second_wxyz` and then by `first_wxyz`, unit quaternions (4,)."""
+    (w, *u), (s, *v) = first_wxyz, second_wxyz
     u, v = np.array(u), np.array(v)
     return np.concatenate([[w * s - u @ v], w * v + s * u + cross(u, v)])

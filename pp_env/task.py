@@ -1,4 +1,4 @@
-"""The task: where an episode starts, and when it has succeeded. Pure functions."""
+"""The task: where an episode starts, and which conditions make it a success. Pure functions."""
 
 import math
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from pp_env.objects import ObjectConfig
 from pp_env.randomization import Variation, sample
 from pp_env.sim.api import InitialState, PlacedObject, Pose, SimState
 
-_MAX_DRAWS = 1000
+_MAX_SAMPLES = 1000
 _MAX_ARRANGEMENTS = 50
 OPTIONS = ("pick", "place", "object", "color", "yaw")
 
 
 @dataclass(frozen=True)
 class EpisodeStart:
-    """What `reset` decides: where the object lies, where it belongs, what it looks like.
+    """The sampled start of an episode: where the object is, where it belongs, how it looks.
 
     Attributes:
-        pick: (2,) x and y of the object's centre, m, world.
-        place: (2,) x and y of the target, m, world.
-        object_rgb: (3,) in [0, 1].
-        target: Which of the configuration's candidates the object is.
-        yaw: Its turn about the vertical, rad.
-        others: What else is on the table.
+        pick: (2,) x and y of the object's centre, m, world frame.
+        place: (2,) x and y of the place target, m, world frame.
+        object_rgb: (3,) the object's colour in [0, 1].
+        target: Index of the object in the configuration's `object_pool`.
+        yaw: The object's turn about the vertical, rad.
+        others: The other objects on the table.
     """
 
     pick: np.ndarray
@@ -41,29 +41,31 @@ class EpisodeStart:
 def sample_start(
     rng: np.random.Generator, config: PickPlaceConfig, options: dict | None = None
 ) -> EpisodeStart:
-    """Draws an episode's start; `options` fixes any part of it.
+    """Sample the start of an episode; `options` fixes any part of it.
 
-    The same numbers are drawn whatever is fixed. So for a single object, fixing one part leaves
-    the others as they were for that seed. What is drawn is within reach and not below the hand at
-    HOME; what is fixed need only be on the table.
+    The same random numbers are used whatever is fixed. So for a single object, fixing one part
+    leaves the others as they were for that seed. Sampled points are within reach and not below the
+    hand at HOME; fixed points need only be on the table.
 
     Args:
-        rng: Where all randomness comes from.
-        config: The ranges.
-        options: Any of "pick" (2,), "place" (2,), "color" (3,), "object" (a name), "yaw" (rad).
+        rng: Source of all randomness.
+        config: The scene and the ranges.
+        options: Any of "pick" (2,), m, "place" (2,), m, "color" (3,), "object" (a name) and "yaw",
+            rad.
 
     Raises:
-        ValueError: An option is unknown or does not fit the scene, or the objects find no room.
+        ValueError: An option is unknown or does not fit the scene, or there is no room for the
+            objects.
     """
     options = dict(options or {})
-    _check_names(options)
+    _check_option_names(options)
     fixed = _Fixed(_point(options, "pick", config), _point(options, "place", config), _yaw(options))
     rgb = rng.uniform(*config.task.color_range, size=3)
     target, others = _choose_objects(rng, config, options.get("object"))
     obj = config.object_pool[target]
     for _ in range(_MAX_ARRANGEMENTS):
-        pick, place, yaw = _draw_spots(rng, config, fixed, obj, others)
-        placed = _place_others(rng, config, others, obj, (pick, place))
+        pick, place, yaw = _sample_pick_and_place(rng, config, fixed, obj, others)
+        placed = _sample_others(rng, config, others, obj, (pick, place))
         if placed is not None:
             break
     else:
@@ -78,7 +80,7 @@ def sample_start(
 def sample_variation(
     rng: np.random.Generator, config: PickPlaceConfig, start: EpisodeStart
 ) -> Variation | None:
-    """Draws how an episode's scene differs from the configuration; None if nothing is to vary."""
+    """Sample how an episode's scene differs from the configuration; None without randomization."""
     carried = {camera.name: camera.parent != "world" for camera in config.cameras}
     return sample(rng, config.randomization, start.object_rgb, carried)
 
@@ -86,7 +88,7 @@ def sample_variation(
 def initial_state(
     start: EpisodeStart, config: PickPlaceConfig, variation: Variation | None = None
 ) -> InitialState:
-    """The scene at reset: arm at HOME, gripper open, objects at rest on the table."""
+    """Return the scene at reset: arm at HOME, gripper open, objects at rest on the table."""
     height = config.rest_z_of(config.object_pool[start.target])
     return InitialState(
         joint_pos=np.array(HOME_JOINT_POS),
@@ -101,20 +103,21 @@ def initial_state(
 
 
 def language_instruction(target: ObjectConfig, config: PickPlaceConfig) -> str:
-    """What the robot is told to do; the object is named where there is a choice of them."""
+    """Return the task text of an episode; it names the object if there is a pool of them."""
     if not config.objects:
         return "pick and place"
     return f"pick the {target.label} and place it on the marker"
 
 
 def grasp_requirements(initial: InitialState, config: PickPlaceConfig) -> dict[str, Any]:
-    """What the objects of an episode ask of whoever moves the target.
+    """Return the part of `info` that describes how to grasp the target and clear the scene.
 
     Returns:
-        `object_size` (3,) m, `grasp_height` of the TCP above the object's centre, m, `grasp_yaws`
-        of the hand against the object's x axis, rad, `travel_height` above the grasp at which the
-        hand passes over everything, m, and `scene_height` of the highest top above the table. The
-        yaws are a tuple, because Gymnasium batches arrays of one shape only and objects differ.
+        `object_size` (3,), m; `grasp_height` of the TCP above the object's centre, m; `grasp_yaws`
+        of the hand relative to the object's x axis, rad; `travel_height` above the grasp at which
+        the hand passes over everything, m; and `scene_height`, that of the highest top above the
+        table, m. The yaws are a tuple, because Gymnasium batches arrays of one shape only and
+        objects differ in their number.
     """
     target, *others = (config.object_pool[placed.pool_index] for placed in initial.placed)
     return {
@@ -127,7 +130,7 @@ def grasp_requirements(initial: InitialState, config: PickPlaceConfig) -> dict[s
 
 
 def distance_to_goal(state: SimState, goal_pos: np.ndarray) -> float:
-    """From the object's centre to the target in the table's plane, m."""
+    """Return the distance of the object's centre from the target in the table's plane, m."""
     (x, y, _), (goal_x, goal_y, _) = state.object.position.tolist(), goal_pos.tolist()
     return math.hypot(x - goal_x, y - goal_y)
 
@@ -135,21 +138,21 @@ def distance_to_goal(state: SimState, goal_pos: np.ndarray) -> float:
 def is_success(
     state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig, target: int = 0
 ) -> bool:
-    """Whether the object lies at the target, let go and at rest, with the arm back at HOME."""
+    """Return True if all conditions for success hold; `unmet_conditions` lists them."""
     return not unmet_conditions(state, goal_pos, config, target)
 
 
 def unmet_conditions(
     state: SimState, goal_pos: np.ndarray, config: PickPlaceConfig, target: int = 0
 ) -> list[str]:
-    """The conditions for success that do not hold, by name; none for a success.
+    """Return the names of the conditions for success that do not hold; empty for a success.
 
     Args:
         state: The state to judge.
-        goal_pos: (3,) where the object belongs, m, world.
-        config: The scene.
-        target: Which of the configuration's candidates the object is. One that has fallen over
-            has its centre at another height.
+        goal_pos: (3,) the place target on the table, m, world frame.
+        config: The scene and the tolerances.
+        target: Index of the object in the configuration's `object_pool`. An object that has fallen
+            over has its centre at another height, so it counts as "not_on_table".
     """
     task = config.task
     rest_z = config.rest_z_of(config.object_pool[target])
@@ -171,6 +174,7 @@ def unmet_conditions(
 
 
 def _is_home(joint_pos: list[float], tolerance: float) -> bool:
+    """Return True if each of the joints, rad, is close to HOME; NaN is not."""
     for joint, home in zip(joint_pos, HOME_JOINT_POS, strict=True):
         if not abs(joint - home) <= tolerance:
             return False
@@ -179,7 +183,7 @@ def _is_home(joint_pos: list[float], tolerance: float) -> bool:
 
 @dataclass(frozen=True)
 class _Fixed:
-    """What the options fix; None is drawn."""
+    """The points (2,), m, and the yaw, rad, that the options fix; None is sampled."""
 
     pick: np.ndarray | None
     place: np.ndarray | None
@@ -189,26 +193,26 @@ class _Fixed:
 def _choose_objects(
     rng: np.random.Generator, config: PickPlaceConfig, name: str | None
 ) -> tuple[int, list[int]]:
-    """The target's index and those of the others, the widest first."""
-    candidates = config.object_pool
+    """Return the target's index in the pool and those of the others, the widest first."""
+    pool = config.object_pool
     fixed = None if name is None else config.target_index(name)
-    if len(candidates) == 1:
+    if len(pool) == 1:
         return 0, []
-    order = [int(i) for i in rng.permutation(len(candidates))]
-    drawn = next(i for i in order if candidates[i].fits_gripper)
-    target = drawn if fixed is None else fixed
+    order = [int(i) for i in rng.permutation(len(pool))]
+    sampled = next(i for i in order if pool[i].fits_gripper)
+    target = sampled if fixed is None else fixed
     others = [i for i in order if i != target][: config.num_objects - 1]
-    return target, sorted(others, key=lambda i: -candidates[i].radius)
+    return target, sorted(others, key=lambda i: -pool[i].radius)
 
 
-def _draw_spots(
+def _sample_pick_and_place(
     rng: np.random.Generator,
     config: PickPlaceConfig,
     fixed: _Fixed,
     obj: ObjectConfig,
     others: list[int],
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Pick and place (2,), m, and the object's yaw, rad."""
+    """Return pick and place (2,), m, world frame, and the object's yaw, rad: fixed or sampled."""
     task = config.task
     low, high = np.transpose([task.x_range, task.y_range])
     travel = placement.travel_height(obj, [config.object_pool[i] for i in others], config)
@@ -218,12 +222,12 @@ def _draw_spots(
             xy, yaw, obj, travel, config
         )
 
-    for _ in range(_MAX_DRAWS):
-        drawn_pick, drawn_place = rng.uniform(low, high), rng.uniform(low, high)
-        drawn_yaw = rng.uniform(-np.pi, np.pi) if task.random_yaw else 0.0
-        yaw = drawn_yaw if fixed.yaw is None else fixed.yaw
-        pick = drawn_pick if fixed.pick is None else fixed.pick
-        place = drawn_place if fixed.place is None else fixed.place
+    for _ in range(_MAX_SAMPLES):
+        sampled_pick, sampled_place = rng.uniform(low, high), rng.uniform(low, high)
+        sampled_yaw = rng.uniform(-np.pi, np.pi) if task.random_yaw else 0.0
+        yaw = sampled_yaw if fixed.yaw is None else fixed.yaw
+        pick = sampled_pick if fixed.pick is None else fixed.pick
+        place = sampled_place if fixed.place is None else fixed.place
         if (
             np.hypot(*(pick - place)) >= task.min_distance
             and (fixed.pick is not None or is_good(pick, yaw))
@@ -238,13 +242,22 @@ def _draw_spots(
     )
 
 
-def _place_others(
+def _sample_others(
     rng: np.random.Generator,
     config: PickPlaceConfig,
     indices: list[int],
     target: ObjectConfig,
     spots: tuple[np.ndarray, np.ndarray],
 ) -> tuple[PlacedObject, ...] | None:
+    """Sample where the other objects stand; None if there is no room for them.
+
+    Args:
+        rng: Source of all randomness.
+        config: The scene.
+        indices: The other objects, as indices in the pool.
+        target: The object that is to be moved.
+        spots: Pick and place, (2,) each, m, world frame.
+    """
     objects = [config.object_pool[i] for i in indices]
     points = placement.place_others(rng, objects, target, spots, config)
     if points is None:
@@ -258,23 +271,26 @@ def _place_others(
     return tuple(placed)
 
 
-def _own_color(obj: ObjectConfig, drawn: np.ndarray) -> np.ndarray:
-    return drawn if obj.rgb is None else np.array(obj.rgb)
+def _own_color(obj: ObjectConfig, sampled: np.ndarray) -> np.ndarray:
+    """Return the object's configured colour (3,), or the sampled one where it has none."""
+    return sampled if obj.rgb is None else np.array(obj.rgb)
 
 
 def _where_fixed(fixed: _Fixed) -> str:
+    """Return the part of an error message that names the fixed points."""
     if fixed.pick is None and fixed.place is None:
         return ""
     return f" with pick {fixed.pick} and place {fixed.place}"
 
 
-def _check_names(options: dict) -> None:
+def _check_option_names(options: dict) -> None:
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise ValueError(f"unknown reset options {unknown}; these exist: {list(OPTIONS)}")
 
 
 def _yaw(options: dict) -> float | None:
+    """Return the fixed yaw, rad; None if the options have none."""
     if "yaw" not in options:
         return None
     yaw = float(options["yaw"])
@@ -284,6 +300,7 @@ def _yaw(options: dict) -> float | None:
 
 
 def _point(options: dict, name: str, config: PickPlaceConfig) -> np.ndarray | None:
+    """Return the fixed point (2,) of that name, m, world frame; None if the options have none."""
     if name not in options:
         return None
     point = np.asarray(options[name], dtype=np.float64)
@@ -300,6 +317,7 @@ def _point(options: dict, name: str, config: PickPlaceConfig) -> np.ndarray | No
 
 
 def _color(value: object) -> np.ndarray:
+    """Return a colour option as an array (3,) in [0, 1]."""
     rgb = np.asarray(value, dtype=np.float64)
     if rgb.shape != (3,) or not ((rgb >= 0) & (rgb <= 1)).all():
         raise ValueError(f"color must be three numbers from 0 to 1, got {value}")

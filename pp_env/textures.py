@@ -1,4 +1,4 @@
-"""Grey patterns that a randomized surface may wear, computed rather than loaded."""
+"""Grey patterns for randomized surfaces, computed rather than loaded."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ import numpy as np
 
 PLAIN = "plain"
 _SIZE = 64  # texels, each way
-_DARKEST = 0.65  # so that what lies on a dark surface stays visible
+_DARKEST = 0.65  # bright enough that objects stay visible on a dark surface
 
 
 def shade(name: str) -> np.ndarray:
-    """The pattern of that name, (64, 64) in [0.65, 1]; a surface's colour is multiplied by it.
+    """Return the pattern of that name, (64, 64) in [0.65, 1], which repeats seamlessly.
 
-    It may be repeated seamlessly.
+    A surface's colour is multiplied by it.
 
     Raises:
         KeyError: There is none, as for "plain".

@@ -1,4 +1,4 @@
-"""`PickPlaceVectorEnv`: many environments, whose physics is one call on several threads."""
+"""`PickPlaceVectorEnv`: many environments with their physics in one call, on several threads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from pp_env.sim import default_timing
 
 try:
     from gymnasium.vector import AutoresetMode
-except ImportError:  # before gymnasium 1.1, whose vector environments reset at the next step
+except ImportError:  # before Gymnasium 1.1: its vector environments reset at the next step
     AutoresetMode = None
 
 AUTORESET_MODES = ("NextStep", "SameStep", "Disabled")
@@ -24,33 +24,33 @@ Infos = dict[str, Any]
 
 
 class PickPlaceVectorEnv(VectorEnv):
-    """Steps many `PickPlaceEnv` at once; `gymnasium.make_vec` makes it by default.
+    """A vector of `PickPlaceEnv` that steps all of them at once, the default of `make_vec`.
 
     Seeds, observations, rewards and infos are those of `gymnasium.vector.SyncVectorEnv` around the
     same environments, bit for bit. Each part of an observation has a leading axis of `num_envs`, as
     have rewards (float64), terminations and truncations (bool).
 
     Args:
-        num_envs: How many.
-        max_episode_steps: Where an episode is truncated; None is nowhere. `make_vec` gives the
-            registered 400.
+        num_envs: Number of environments.
+        max_episode_steps: Number of steps after which an episode is truncated; None is never.
+            `gymnasium.make_vec` passes the registered 400.
         autoreset_mode: "NextStep": the step after an episode's end begins the next episode and
             ignores the action. "SameStep": the step that ends an episode returns the next one's
             first observation, and the last one in `infos["final_obs"]` and `infos["final_info"]`.
             "Disabled": the caller resets, with `options={"reset_mask": (num_envs,) bool}`. Or
             `gymnasium.vector.AutoresetMode`.
-        num_threads: For the physics; None is as many as the process may use processors.
-        simulator: "mujoco"; others have no physics in one call.
-        config: As for `PickPlaceEnv`.
-        arguments: The others of `PickPlaceEnv`. Pictures are drawn one environment after the
-            other, all through one OpenGL context.
+        num_threads: Threads for the physics; None is one per processor that the process may use.
+        simulator: "mujoco"; other simulators cannot advance many worlds in one call.
+        config: Configuration of every environment, see `PickPlaceEnv`.
+        arguments: Other arguments of `PickPlaceEnv`. Images are rendered one environment after the
+            other, all in one OpenGL context.
 
     Raises:
         ValueError: An argument is unknown or out of range.
         RuntimeError: Gymnasium is older than 1.0.
     """
 
-    closed = True  # until there is something to close: some Gymnasiums close what was half made
+    closed = True  # until all is made: some versions of Gymnasium close half-made environments
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class PickPlaceVectorEnv(VectorEnv):
         def make_env(simulator: Any) -> PickPlaceEnv:
             return PickPlaceEnv(lambda _: simulator, config=config, **arguments)
 
-        make_env(None)  # so that bad arguments are found before the scene is compiled
+        make_env(None)  # finds bad arguments before the scene is compiled
         self._simulators = make_simulators(config, num_envs)
         self.envs = [make_env(simulator) for simulator in self._simulators]
         self._stepper = Stepper(self._simulators, num_threads)
@@ -101,12 +101,12 @@ class PickPlaceVectorEnv(VectorEnv):
 
     @property
     def np_random_seed(self) -> Any:
-        """The seed of each environment's generator, a tuple, as `SyncVectorEnv` has it."""
+        """Seed of each environment's generator, a tuple as in `SyncVectorEnv`."""
         return self.get_attr("np_random_seed")
 
     @property
     def np_random(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The generator of each environment, a tuple."""
+        """Generator of each environment, a tuple as in `SyncVectorEnv`."""
         return self.get_attr("np_random")
 
     def reset(
@@ -115,11 +115,12 @@ class PickPlaceVectorEnv(VectorEnv):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, Infos]:
-        """Starts an episode in every environment, or in those of `options["reset_mask"]`.
+        """Start an episode in every environment, or in those of `options["reset_mask"]`.
 
         Args:
-            seed: Of the first environment, the others have the next ones; or one for each.
-            options: As for `PickPlaceEnv.reset`, for every environment.
+            seed: Seed of the first environment; the others get the following numbers. Or one seed
+                per environment.
+            options: Options of `PickPlaceEnv.reset`, for every environment.
 
         Raises:
             ValueError: An option, the seeds or the mask do not fit.
@@ -134,7 +135,7 @@ class PickPlaceVectorEnv(VectorEnv):
         return self._batched_observation(), batched_infos(infos)
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Infos]:
-        """Applies actions (num_envs, action size) for one control period.
+        """Apply actions (num_envs, action size) for one control period.
 
         Raises:
             ValueError: The actions have the wrong shape or are not finite.
@@ -146,24 +147,24 @@ class PickPlaceVectorEnv(VectorEnv):
                 f"environments {np.flatnonzero(starting).tolist()} have ended; reset them with "
                 "options={'reset_mask': mask}"
             )
-        wanted, applied = self._actions(actions, starting)
-        clipped = (applied != wanted).any(axis=1).tolist()
-        going = [i for i, begins in enumerate(starting.tolist()) if not begins]
-        for i in going:
+        given, applied = self._checked_actions(actions, starting)
+        clipped = (applied != given).any(axis=1).tolist()
+        running = [i for i, begins in enumerate(starting.tolist()) if not begins]
+        for i in running:
             self._simulators[i].begin_step(self.envs[i].begin_step(applied[i]))
-        self._stepper.step(going, self._substeps)
+        self._stepper.step(running, self._substeps)
 
         rewards = np.zeros(self.num_envs)
         terminations = np.zeros(self.num_envs, dtype=np.bool_)
         infos: list[Infos | None] = [None] * self.num_envs
-        for i in going:
+        for i in running:
             state = self._simulators[i].end_step()
             ended = self.envs[i].end_step(state, applied[i], clipped[i])
             self._observations[i], rewards[i], terminations[i], _, infos[i] = ended
         self._elapsed += 1
         for i in np.flatnonzero(starting).tolist():
-            infos[i] = self._reset_one(i)  # whose count of steps is 0 then
-        truncations = self._is_too_long()
+            infos[i] = self._reset_one(i)  # also sets its count of steps to 0
+        truncations = self._reached_step_limit()
         self._ended = terminations | truncations
         final = self._restart_ended(infos) if self._autoreset_mode == "SameStep" else {}
         return (
@@ -172,23 +173,27 @@ class PickPlaceVectorEnv(VectorEnv):
         )  # fmt: skip
 
     def render(self) -> tuple[Any, ...]:
-        """The picture of each environment's first camera, (H, W, 3) uint8 RGB."""
+        """Return the image of each environment's first camera, (H, W, 3) uint8 RGB."""
         return tuple(env.render() for env in self.envs)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """What each environment's method of that name returns, or its attribute."""
+        """Call each environment's method of that name, or read its attribute; return a tuple."""
         found = [getattr(env, name) for env in self.envs]
         return tuple(each(*args, **kwargs) if callable(each) else each for each in found)
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Each environment's attribute of that name."""
+        """Return each environment's attribute of that name, a tuple."""
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Sets an attribute: a list or tuple has one value per environment.
+        """Set an attribute of every environment.
+
+        Args:
+            name: Name of the attribute.
+            values: A list or tuple of one value per environment, or one value for all.
 
         Raises:
-            ValueError: It has another number of values.
+            ValueError: There is another number of values.
         """
         each = values if isinstance(values, (list, tuple)) else [values] * self.num_envs
         if len(each) != self.num_envs:
@@ -197,12 +202,13 @@ class PickPlaceVectorEnv(VectorEnv):
             setattr(env, name, value)
 
     def close_extras(self, **_: Any) -> None:
-        """Frees threads and simulators; `close` calls it once."""
+        """Free threads and simulators; `close` calls it once."""
         self._stepper.close()
         for env in self.envs:
             env.close()
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        """Return one seed per environment."""
         if seed is None:
             return [None] * self.num_envs
         if isinstance(seed, (int, np.integer)):
@@ -212,6 +218,7 @@ class PickPlaceVectorEnv(VectorEnv):
         return seed
 
     def _reset_mask(self, mask: Any) -> np.ndarray:
+        """Return a checked mask (num_envs,) bool of the environments to reset; None is all."""
         if mask is None:
             return np.ones(self.num_envs, dtype=np.bool_)
         mask = np.asarray(mask)
@@ -225,26 +232,33 @@ class PickPlaceVectorEnv(VectorEnv):
         return mask
 
     def _reset_one(self, i: int, seed: int | None = None, options: dict | None = None) -> Infos:
+        """Start an episode in the i-th environment; return its info."""
         self._observations[i], info = self.envs[i].reset(seed=seed, options=options)
         self._elapsed[i], self._ended[i] = 0, False
         return info
 
-    def _actions(self, actions: Any, starting: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Actions as wanted and within bounds, (num_envs, size) float32 each."""
+    def _checked_actions(self, actions: Any, starting: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the given actions and the same within bounds, (num_envs, size) float32 each.
+
+        Args:
+            actions: The given actions.
+            starting: (num_envs,) bool, environments that begin an episode and ignore their action.
+        """
         layout = self._layout
         array = np.asarray(actions, dtype=np.float32)
         if starting.any() and array.shape == self.action_space.shape:
-            array = np.where(starting[:, None], layout.low, array)  # whatever they are: unused
+            array = np.where(starting[:, None], layout.low, array)  # any valid action: not used
         wanted = checked_actions(array, layout, (self.num_envs, layout.size))
         return wanted, layout.clip(wanted)
 
-    def _is_too_long(self) -> np.ndarray:
+    def _reached_step_limit(self) -> np.ndarray:
+        """Return a mask (num_envs,) bool of the episodes to truncate."""
         if self._max_episode_steps is None:
             return np.zeros(self.num_envs, dtype=np.bool_)
         return self._elapsed >= self._max_episode_steps
 
     def _restart_ended(self, infos: list[Infos | None]) -> Infos:
-        """Begins the next episode where one has ended; returns how those ended."""
+        """Start the next episode where one has ended; return the last observations and infos."""
         ended = np.flatnonzero(self._ended).tolist()
         if not ended:
             return {}
@@ -265,17 +279,17 @@ class PickPlaceVectorEnv(VectorEnv):
 
 
 def batched_infos(infos: Sequence[Infos | None]) -> Infos:
-    """Infos as Gymnasium batches them: per key an array, and `_key` says who has one.
+    """Batch infos as Gymnasium does: per key an array, and a mask `_key` of the environments.
 
     Args:
         infos: One per environment; None where there is none.
 
     Returns:
-        What `VectorEnv._add_info` gives for one environment after the other, in less time.
+        The result of `VectorEnv._add_info` for one environment after the other, in less time.
     """
     owners = [i for i, info in enumerate(infos) if info]
     own = [info for info in infos if info]
-    if len({tuple(info) for info in own}) == 1:  # as a rule, and much faster
+    if len({tuple(info) for info in own}) == 1:  # the usual case, and much faster
         all_values = zip(*(info.values() for info in own), strict=True)
         columns = {key: (owners, values) for key, values in zip(own[0], all_values, strict=True)}
     else:
@@ -287,24 +301,24 @@ def batched_infos(infos: Sequence[Infos | None]) -> Infos:
             for key in dict.fromkeys(key for info in own for key in info)
         }
     batched: Infos = {}
-    everyone = np.ones(len(infos), dtype=np.bool_)
-    for key, (keepers, values) in columns.items():
-        mask = everyone.copy()
-        if len(keepers) < len(infos):
+    all_true = np.ones(len(infos), dtype=np.bool_)
+    for key, (holders, values) in columns.items():
+        mask = all_true.copy()
+        if len(holders) < len(infos):
             mask[:] = False
-            mask[keepers] = True
-        batched[key] = _spread(values, keepers, len(infos))
+            mask[holders] = True
+        batched[key] = _batched_column(values, holders, len(infos))
         batched[f"_{key}"] = mask
     return batched
 
 
-def _spread(values: Sequence[Any], owners: list[int], count: int) -> Any:
-    """An array whose first axis is the environments, or a dictionary of such.
+def _batched_column(values: Sequence[Any], owners: list[int], count: int) -> Any:
+    """Return an array whose first axis is the environments, or a dictionary of such arrays.
 
     Args:
         values: One per owner.
-        owners: Which environments they belong to.
-        count: How many environments there are.
+        owners: Indices of the environments that the values belong to.
+        count: Number of environments.
     """
     first = values[0]
     if isinstance(first, dict):
@@ -326,6 +340,7 @@ def _spread(values: Sequence[Any], owners: list[int], count: int) -> Any:
 
 
 def _mode_name(mode: Any) -> str:
+    """Return the checked name of an autoreset mode, given as text or as `AutoresetMode`."""
     name = getattr(mode, "value", mode)
     if name not in AUTORESET_MODES:
         raise ValueError(f"autoreset_mode must be one of {list(AUTORESET_MODES)}, got {mode!r}")

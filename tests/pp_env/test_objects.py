@@ -74,7 +74,7 @@ def test_home_is_where_the_configuration_says():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_objects": 2}, r"from 1 to 1, .* candidates are \['cube'\], got 2; --use-ycb"),
+        ({"num_objects": 2}, r"from 1 to 1, .* object pool is \['cube'\], got 2; --use-ycb"),
         ({"objects": YCB_OBJECTS, "num_objects": 7}, "from 1 to 6, .*got 7"),
         ({"objects": YCB_OBJECTS, "num_objects": 0}, "from 1 to 6, .*got 0"),
         ({"objects": (CUBE, CUBE)}, r"different names, got \['cube', 'cube'\]"),

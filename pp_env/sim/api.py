@@ -1,4 +1,4 @@
-"""The narrow waist: what the environment asks of a simulator, and the values they exchange.
+"""The interface between the environment and a simulator, and the values that they exchange.
 
 World frame: the robot's base, metres and radians; quaternions are w, x, y, z. Arrays are float64
 and belong to the receiver: a simulator never changes one that it has returned.
@@ -13,7 +13,7 @@ from pp_env.randomization import Variation
 
 IMAGE_TYPES = ("rgb", "depth", "segmentation")
 
-# What a pixel of a segmentation shows.
+# Values of a segmentation's pixels.
 SEGMENTS = {
     "background": 0, "floor": 1, "table": 2, "robot": 3, "object": 4, "marker": 5, "distractor": 6,
 }  # fmt: skip
@@ -32,7 +32,7 @@ class Pose(NamedTuple):
 
 
 class Command(NamedTuple):
-    """What the arm shall do during one control period.
+    """Targets of the servos for one control period.
 
     Attributes:
         arm: (7,) joint position targets, rad.
@@ -44,7 +44,7 @@ class Command(NamedTuple):
 
 
 class SimState(NamedTuple):
-    """Everything that the environment reads, at one instant.
+    """Everything that the environment reads from the simulator, at one instant.
 
     Attributes:
         joint_pos: (7,) arm joint positions, rad.
@@ -52,9 +52,9 @@ class SimState(NamedTuple):
         gripper_pos: (2,) finger positions, m, 0 closed, 0.04 open.
         gripper_vel: (2,) finger velocities, m/s.
         eef: Frame of `panda_hand`.
-        object: Frame of the object that is to be moved, at its centre.
+        object: Frame of the target object, at its centre.
         object_vel: (3,) linear velocity of the object's centre, m/s.
-        is_grasped: Whether the gripper holds the object (`pp_env.sim.grasp`).
+        is_grasped: True while the gripper holds the object (`pp_env.sim.grasp`).
     """
 
     joint_pos: np.ndarray
@@ -68,33 +68,33 @@ class SimState(NamedTuple):
 
 
 class PlacedObject(NamedTuple):
-    """An object of the scene, and where it stands.
+    """An object on the table, with its pose.
 
     Attributes:
-        candidate: Which of the configuration's candidates it is.
+        pool_index: Its index in the configuration's `object_pool`.
         pose: Its frame, resting on the table.
         rgb: (3,) colour in [0, 1].
     """
 
-    candidate: int
+    pool_index: int
     pose: Pose
     rgb: np.ndarray
 
 
 @dataclass(frozen=True)
 class InitialState:
-    """Where an episode starts.
+    """The state at which an episode starts.
 
     Attributes:
         joint_pos: (7,) arm joint positions, rad; the arm is at rest.
         gripper_pos: Position of both fingers, m.
-        object: Frame of the object that is to be moved, resting on the table.
+        object: Frame of the target object, resting on the table.
         object_rgb: (3,) its colour in [0, 1].
         goal_pos: (3,) the place marker's centre, on the table's surface, m.
-        variation: How the scene differs from the configuration; None is not at all.
-        target: Which of the configuration's candidates the object is.
-        others: What else is on the table. The other candidates are put away: nobody sees them
-            and nothing touches them.
+        variation: The episode's randomization; None for the scene as configured.
+        target: Its index in the configuration's `object_pool`.
+        others: The other objects on the table. The rest of the pool is parked: out of view, and
+            touching nothing.
     """
 
     joint_pos: np.ndarray
@@ -108,34 +108,39 @@ class InitialState:
 
     @property
     def placed(self) -> tuple[PlacedObject, ...]:
-        """Everything on the table, the object that is to be moved first."""
+        """All objects on the table, the target first."""
         return (PlacedObject(self.target, self.object, self.object_rgb), *self.others)
 
 
 class Simulator(Protocol):
-    """One Franka, one table, objects. Coarse on purpose: one call per control period."""
+    """A scene with a Franka, a table and objects; the interface is one call per control period."""
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a dataset records about the simulator: name, version, what it has measured. JSON."""
+        """Name, version and measured properties as JSON values, which a dataset records."""
         ...
 
     def reset(self, initial: InitialState) -> SimState:
-        """Puts everything at its start, settled. Deterministic in `initial`."""
+        """Set the initial state and let the objects settle. Deterministic in `initial`."""
         ...
 
     def step(self, command: Command) -> SimState:
-        """Advances exactly one control period."""
+        """Advance exactly one control period."""
         ...
 
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
-        """A picture of the current state.
+        """Render an image of the current state.
 
-        "rgb" (H, W, 3) uint8; "depth" (H, W) float32, m along the viewing direction, "segmentation"
-        (H, W) uint8 of `SEGMENTS`, where the simulator has them.
+        Args:
+            camera: Name of a camera of the configuration.
+            kind: One of `IMAGE_TYPES`; not every simulator has all of them.
+
+        Returns:
+            "rgb" (H, W, 3) uint8; "depth" (H, W) float32, m along the viewing direction;
+            "segmentation" (H, W) uint8 of `SEGMENTS`.
         """
         ...
 
     def close(self) -> None:
-        """Frees everything; a second call has no effect."""
+        """Free all resources; a second call has no effect."""
         ...

@@ -1,7 +1,7 @@
-"""When the gripper holds the object: one rule, from command and state alone, for any simulator.
+"""The rule for when the gripper holds the object, from command and state alone, for any simulator.
 
-Because the rule asks for fingers that were stopped by the object between them, a learned policy
-must grasp for real: it cannot use the attachment as a magnet.
+The rule requires fingers that were stopped by the object between them, so a learned policy must
+really grasp: it cannot use the attachment as a magnet.
 """
 
 import math
@@ -9,13 +9,14 @@ import math
 import numpy as np
 
 from pp_env import panda
-from pp_env.config import GraspConfig, ObjectConfig
+from pp_env.config import GraspConfig
+from pp_env.objects import ObjectConfig
 from pp_env.rotation import rotate, unrotate
 from pp_env.sim.api import Command, SimState
 
 
 def is_grasped(state: SimState, command: Command, config: GraspConfig, obj: ObjectConfig) -> bool:
-    """Whether the gripper holds the object after `command` was given in `state`.
+    """Return True if the gripper holds the object after `command` was given in `state`.
 
     A held object stays held until the gripper is commanded open. Otherwise it becomes held when
     the gripper is commanded closed, both fingers have stopped short of closing, and the object is
@@ -34,14 +35,14 @@ def is_grasped(state: SimState, command: Command, config: GraspConfig, obj: Obje
 
 
 def tcp_position(state: SimState) -> np.ndarray:
-    """The point between the finger pads, (3,) m, world."""
+    """Return the point between the finger pads, (3,) m, world."""
     offset = np.array([0.0, 0.0, panda.TCP_OFFSET])
     return state.eef.position + rotate(state.eef.quat_wxyz, offset)
 
 
 def _is_near_hand(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:
     dx, dy, dz = (state.object.position - state.eef.position).tolist()
-    dz += obj.grasp_height  # a tall object is held above its centre
+    dz += obj.grasp_height  # a tall object is grasped above its centre
     return math.hypot(dx, dy) < config.max_distance_xy and abs(dz) < config.max_distance_z
 
 

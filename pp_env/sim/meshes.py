@@ -1,4 +1,4 @@
-"""Meshes: the Panda's, from the gymnasium-robotics wheel, and those that show objects."""
+"""Load the Panda's meshes, from the gymnasium-robotics wheel, and fit meshes to objects."""
 
 import importlib.util
 from pathlib import Path
@@ -7,22 +7,22 @@ from typing import Literal
 import numpy as np
 
 from pp_env import rotation
-from pp_env.config import ObjectConfig
+from pp_env.objects import ObjectConfig
 
 Kind = Literal["visual", "collision"]
 
-SIZE_TOLERANCE = 0.15  # how far a file's box may be from the published size, as a share
+SIZE_TOLERANCE = 0.15  # relative error allowed between a file's box and the published size
 
-_LEAST_TRIANGLES = 600  # of a part: the fingers, the smallest, stay whole
-_AGGRESSIVENESS = 4  # of the simplification; the library's 7 leaves spikes and holes
+_MIN_TRIANGLES = 600  # per part, so that the fingers, the smallest, are not simplified
+_AGGRESSIVENESS = 4  # of the simplification; the library's default of 7 leaves spikes and holes
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
 
 
 def path(kind: Kind, part: str) -> Path:
-    """The STL file of a part of the robot: "link0" to "link7", "hand" or "finger".
+    """Return the STL file of a part of the robot: "link0" to "link7", "hand" or "finger".
 
     Raises:
-        ImportError: The package that ships it is not installed.
+        ImportError: The package that ships the meshes is not installed.
     """
     package = importlib.util.find_spec("gymnasium_robotics")
     if package is None or not package.submodule_search_locations:
@@ -36,7 +36,7 @@ def path(kind: Kind, part: str) -> Path:
 
 
 def load(kind: Kind, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (n, 3) float32, m, and triangles (m, 3) int32, with equal corners merged."""
+    """Load vertices (n, 3) float32, m, and triangles (m, 3) int32, with equal corners merged."""
     triangles = np.fromfile(path(kind, part), dtype=_STL_TRIANGLE, offset=84)
     corners = triangles["corners"].reshape(-1, 3)
     vertices, faces = np.unique(corners, axis=0, return_inverse=True)
@@ -44,11 +44,11 @@ def load(kind: Kind, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simplified(kind: Kind, part: str, detail: float) -> tuple[np.ndarray, np.ndarray]:
-    """Like `load`, with the share `detail` of the triangles, but never less than a few hundred."""
+    """Load a part with the share `detail` of its triangles, but at least a few hundred."""
     import fast_simplification
 
     vertices, faces = load(kind, part)
-    target = max(round(len(faces) * detail), _LEAST_TRIANGLES)
+    target = max(round(len(faces) * detail), _MIN_TRIANGLES)
     if target < len(faces):
         vertices, faces = fast_simplification.simplify(
             vertices, faces, target_count=target, agg=_AGGRESSIVENESS
@@ -57,17 +57,17 @@ def simplified(kind: Kind, part: str, detail: float) -> tuple[np.ndarray, np.nda
 
 
 def fit(file: str, obj: ObjectConfig) -> tuple[np.ndarray, np.ndarray]:
-    """How a mesh must be turned and moved to fill an object's box.
+    """Compute the pose at which a mesh fills an object's box.
 
-    Scans stand on no axis: the mesh is turned about its z axis until the box around it is the
-    smallest, and then by quarter turns until that box is the object's.
+    Scans are not aligned with their axes: the mesh is turned about its z axis until its bounding
+    box is smallest, and then by quarter turns until that box matches the object's.
 
     Args:
-        file: OBJ or STL, m.
+        file: OBJ or STL file, m.
         obj: The object.
 
     Returns:
-        Quaternion (4,) w first, and position (3,), m, of the mesh's frame in the object's.
+        Quaternion (4,) wxyz and position (3,), m, of the mesh's frame in the object's.
 
     Raises:
         ValueError: The file is missing, or the mesh has another size.
@@ -90,14 +90,14 @@ def fit(file: str, obj: ObjectConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quarter_turns(extent: np.ndarray, size: np.ndarray) -> np.ndarray | None:
-    """Rotation matrix (3, 3) that turns a box of one size into one of the other.
+    """Find the quarter turns, as a rotation matrix (3, 3), that give a box another box's extents.
 
     Args:
-        extent: (3,) the box as it is, m.
-        size: (3,) the box as it should be, m.
+        extent: (3,) the extents of the box, m.
+        size: (3,) the required extents, m.
 
     Returns:
-        The least turn with which every extent is right within `SIZE_TOLERANCE`; None if none is.
+        The smallest turn that matches every extent within `SIZE_TOLERANCE`; None if there is none.
     """
     for order in ((0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1)):
         if (np.abs(extent[list(order)] / size - 1) < SIZE_TOLERANCE).all():
@@ -108,13 +108,13 @@ def quarter_turns(extent: np.ndarray, size: np.ndarray) -> np.ndarray | None:
 
 
 def texture(file: str) -> Path | None:
-    """The picture that belongs to an OBJ file of the YCB set, if it lies beside it."""
-    picture = Path(file).with_name("texture_map.png")
-    return picture if file.endswith(".obj") and picture.is_file() else None
+    """Return the texture image beside an OBJ file of the YCB set; None if there is none."""
+    image = Path(file).with_name("texture_map.png")
+    return image if file.endswith(".obj") and image.is_file() else None
 
 
 def ycb_mesh(folder: Path, name: str) -> Path:
-    """The mesh of an object in a folder as the YCB set's own downloads make it.
+    """Return the mesh of an object in a folder laid out like the YCB set's own downloads.
 
     Raises:
         FileNotFoundError: There is none.
@@ -130,7 +130,7 @@ def ycb_mesh(folder: Path, name: str) -> Path:
 
 
 def _vertices(path: Path) -> np.ndarray:
-    """Corners (n, 3), m, of an OBJ or STL file."""
+    """Load the corners (n, 3), m, of an OBJ or STL file."""
     if not path.is_file():
         raise ValueError(f"the mesh {path} does not exist; was the folder of meshes moved?")
     if path.suffix == ".obj":

@@ -215,7 +215,7 @@ class IsaacSimulator:
             )
 
     def _build(self, assets_root: str | None) -> None:
-        assets = [obj.asset for obj in self._config.candidates]
+        assets = [obj.asset for obj in self._config.object_pool]
         urls = [a and isaac_app.asset_url(assets_root, f"/{a}") for a in assets]
         self._stage.build(self._world.stage, self._config, self._robot_url, urls)
         is_loading = isaac_app.load(self._app, "isaacsim.core.utils.stage").is_stage_loading
@@ -232,7 +232,7 @@ class IsaacSimulator:
         self._hand = prims.SingleRigidPrim(prim_path=usd.HAND, name="franka_hand")
         self._objects = [
             prims.SingleRigidPrim(prim_path=usd.numbered(usd.OBJECT, i), name=f"object_{i}")
-            for i in range(len(self._config.candidates))
+            for i in range(len(self._config.object_pool))
         ]
         self._target = 0
         self._robot.set_solver_position_iteration_count(_SOLVER_ITERATIONS)
@@ -289,7 +289,7 @@ class IsaacSimulator:
     def _place_objects(self, initial: InitialState) -> None:
         """Puts what is on the table there, and the other candidates out of the way."""
         self._target = initial.target
-        usd, stage, present = self._stage, self._world.stage, {p.candidate for p in initial.placed}
+        usd, stage, present = self._stage, self._world.stage, {p.pool_index for p in initial.placed}
         for index, prim in enumerate(self._objects):
             usd.set_visible(stage, index in present, index)
             if index not in present:
@@ -324,7 +324,7 @@ class IsaacSimulator:
 
     def _update_grasp(self, command: Command) -> bool:
         config, state = self._config, self._state
-        obj = config.candidates[self._target]
+        obj = config.object_pool[self._target]
         grasped = is_grasped(state, command, config.grasp, obj)
         if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
             self._hold(state) if grasped else self._let_go()
@@ -367,7 +367,7 @@ class IsaacSimulator:
             IsaacSimError: No picture shows it.
         """
         x, y, top = *self._config.table.center[:2], self._config.table.top_z
-        height = self._config.rest_z_of(self._config.candidates[self._target])
+        height = self._config.rest_z_of(self._config.object_pool[self._target])
         for side in (-_PROBE_SIDE, _PROBE_SIDE):
             self._teleport_robot(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
             place = np.array([x, y + side, height])

@@ -17,7 +17,8 @@ import numpy as np
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
 
 from pp_env import panda, rotation
-from pp_env.config import CameraConfig, ObjectConfig, PickPlaceConfig, TableConfig, Vec3
+from pp_env.config import CameraConfig, PickPlaceConfig, TableConfig, Vec3
+from pp_env.objects import ObjectConfig
 from pp_env.randomization import Variation
 from pp_env.sim import meshes
 from pp_env.sim.api import Pose
@@ -63,7 +64,7 @@ def numbered(path: str, index: int) -> str:
 
 def away(index: int, config: PickPlaceConfig) -> np.ndarray:
     """Where a candidate stands (3,), m, while it is not on the table."""
-    return np.array([_AWAY_X, float(index), config.candidates[index].height / 2])
+    return np.array([_AWAY_X, float(index), config.object_pool[index].height / 2])
 
 
 def build(
@@ -93,9 +94,9 @@ def build(
     _add_physics_scene(stage)
     _add_ground(stage, config)
     _add_table(stage, config.table)
-    for index in range(len(config.candidates)):
+    for index in range(len(config.object_pool)):
         url = object_urls[index] if index < len(object_urls) else None
-        _add_materials(stage, config.candidates[index], index)
+        _add_materials(stage, config.object_pool[index], index)
         _add_object(stage, config, index, url)
     _add_marker(stage, config)
     _add_lights(stage, config)
@@ -103,7 +104,7 @@ def build(
     for camera in config.cameras:
         _add_camera(stage, camera, config.render.size)
     # They exist before physics starts, so that enabling one changes no structure.
-    for index in range(len(config.candidates)):
+    for index in range(len(config.object_pool)):
         _write_grasp_joint(stage, index, np.zeros(3), rotation.about_z(0.0), enabled=False)
 
 
@@ -256,7 +257,7 @@ def _add_object(stage: Usd.Stage, config: PickPlaceConfig, index: int, url: str 
 
     The first candidate stands on the table, the others wait for their episodes.
     """
-    obj, path = config.candidates[index], numbered(OBJECT, index)
+    obj, path = config.object_pool[index], numbered(OBJECT, index)
     body = UsdGeom.Xform.Define(stage, path).GetPrim()
     table = (*config.table.center[:2], config.rest_z_of(obj))
     _move(body, away(index, config) if index else table)

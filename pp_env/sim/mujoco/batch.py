@@ -1,7 +1,7 @@
-"""The physics of many MuJoCo simulators, on several threads.
+"""Step the physics of many MuJoCo simulators on several threads.
 
-What a simulator does around its physics stays with it, so the results are those of one simulator
-after the other, bit for bit, at any number of threads.
+Everything else that a step does stays in the simulator, so the results equal those of stepping one
+simulator after the other, bit for bit, with any number of threads.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -18,40 +18,40 @@ from pp_env.sim.mujoco.simulator import MujocoSimulator
 
 
 def make_simulators(config: PickPlaceConfig, count: int) -> list[MujocoSimulator]:
-    """So many simulators of one scene, compiled once, that share one OpenGL context."""
+    """Return `count` simulators that share one compiled scene and one OpenGL context."""
     first = MujocoSimulator(config)
-    return [first, *(MujocoSimulator(config, twin=first) for _ in range(count - 1))]
+    return [first, *(MujocoSimulator(config, share_model_with=first) for _ in range(count - 1))]
 
 
 class Stepper:
-    """Steps simulators with `mujoco.mj_step`, which frees Python's lock, on several threads.
+    """A thread pool that steps simulators with `mujoco.mj_step`, which releases Python's lock.
 
-    The caller's thread is one of them.
+    The caller's thread is one of the threads.
 
     Args:
-        simulators: At least one; they have one scene.
-        num_threads: None is as many as this process may use processors.
+        simulators: At least one; all of the same scene.
+        num_threads: None for the number of processors that this process may use.
     """
 
     def __init__(self, simulators: Sequence[MujocoSimulator], num_threads: int | None) -> None:
-        self._parts = [simulator.physics for simulator in simulators]
+        self._physics = [simulator.physics for simulator in simulators]
         self._num_threads = min(num_threads or _usable_cpus(), len(simulators))
         self._pool = ThreadPoolExecutor(max(self._num_threads - 1, 1))  # started when needed
 
     def step(self, indices: Sequence[int], count: int) -> None:
-        """Advances the simulators at these indices by so many physics steps."""
+        """Advance the simulators at these indices by `count` physics steps."""
         shares = [indices[k :: self._num_threads] for k in range(self._num_threads)]
 
         def step_share(share: Sequence[int]) -> None:
             for i in share:
-                mujoco.mj_step(*self._parts[i], count)
+                mujoco.mj_step(*self._physics[i], count)
 
         others = self._pool.map(step_share, shares[1:])
         step_share(shares[0])
-        list(others)  # waits, and raises what went wrong
+        list(others)  # waits, and raises the threads' errors
 
     def close(self) -> None:
-        """Ends the threads; a second call has no effect."""
+        """Stop the threads; a second call has no effect."""
         self._pool.shutdown()
 
 

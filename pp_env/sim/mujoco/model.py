@@ -1,4 +1,4 @@
-"""The scene as a MuJoCo model: Panda, table, object, place marker, lights and both cameras."""
+"""Build the scene as a MuJoCo model: Panda, table, objects, place marker, lights and cameras."""
 
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
@@ -7,7 +7,14 @@ import mujoco
 import numpy as np
 
 from pp_env import panda, rotation
-from pp_env.config import RENDER_PRESETS, CameraConfig, ObjectConfig, PickPlaceConfig
+from pp_env.config import (
+    MUJOCO_LIGHTS,
+    RENDER_PRESETS,
+    CameraConfig,
+    MujocoLightConfig,
+    PickPlaceConfig,
+)
+from pp_env.objects import ObjectConfig
 from pp_env.sim import meshes
 from pp_env.sim.mujoco.randomization import add_textures
 
@@ -18,44 +25,44 @@ _FINGER_ARMATURE = 0.1  # kg
 _WELD_SOLREF = (0.01, 1.0)
 _WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
 
-_SLEEP_SPEED = 1e-3  # m/s, below which an object rests
+_SLEEP_SPEED = 1e-3  # m/s, below which a body counts as at rest
 
-# Who collides with whom: the robot with the scene and the scene with itself, not robot with robot.
+# The robot collides with the scene and the scene with itself, but the robot not with itself.
 _ROBOT_BIT, _SCENE_BIT = 1, 2
 
-# A geom's group says what it is for. What is seen need not be what casts shadows: the shapes that
-# collide are simpler and cast all but the same.
-_SEEN_AND_CASTING, _SEEN, _CASTING, _UNSEEN = 0, 2, 3, 4
-SEEN_GROUPS = (_SEEN_AND_CASTING, _SEEN)
-CASTING_GROUPS = (_SEEN_AND_CASTING, _CASTING)
+# A geom's group gives its purpose. Visible geoms need not cast shadows: the collision shapes are
+# simpler and cast nearly the same shadow.
+_VISIBLE_AND_CASTING, _VISIBLE, _CASTING, _HIDDEN = 0, 2, 3, 4
+VISIBLE_GROUPS = (_VISIBLE_AND_CASTING, _VISIBLE)
+CASTING_GROUPS = (_VISIBLE_AND_CASTING, _CASTING)
 
 
 def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
-    """The scene of `config` as a compiled MuJoCo model."""
+    """Build and compile the scene of `config`."""
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     spec.option.timestep = 1.0 / config.timing.physics_hz
-    # Not an implicit integrator: that changes the fingers' velocity after friction was solved for,
+    # Not an implicit integrator: it changes the fingers' velocity after the friction was solved,
     # and a held object creeps out of the grip (docs/decisions/002).
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    spec.option.impratio = 10.0  # friction that holds rather than creeps
-    # What rests is left out until something touches it (docs/decisions/014).
+    spec.option.impratio = 10.0  # so that friction holds instead of creeping
+    # Resting bodies are skipped until something touches them (docs/decisions/014).
     spec.option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP
     spec.option.sleep_tolerance = _SLEEP_SPEED
-    _set_picture_quality(spec, config)
-    _add_lights(spec)
+    _set_render_quality(spec, config)
+    _add_lights(spec, MUJOCO_LIGHTS)
     add_textures(spec)
     _add_floor(spec, config)
     _add_table(spec, config)
-    for index in range(len(config.candidates)):
+    for index in range(len(config.object_pool)):
         _add_object(spec, config, index)
     _add_marker(spec, config)
     bodies = _add_robot(spec, config)
     for camera in config.cameras:
         parent = spec.worldbody if camera.parent == "world" else bodies[camera.parent]
         _add_camera(parent, camera, config.render.size)
-    for index in range(len(config.candidates)):
+    for index in range(len(config.object_pool)):
         spec.add_equality(
             name=numbered("grasp", index),
             type=mujoco.mjtEq.mjEQ_WELD,
@@ -70,11 +77,11 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
 
 
 def numbered(name: str, index: int) -> str:
-    """The name of what every candidate has one of: `object`, `object_1`, `object_2`."""
+    """Return a pool object's own name for an element: `object`, `object_1`, `object_2`."""
     return f"{name}_{index}" if index else name
 
 
-def _set_picture_quality(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+def _set_render_quality(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     preset = RENDER_PRESETS[config.render.preset]
     spec.visual.quality.offsamples = preset.samples
     spec.visual.quality.shadowsize = max(preset.shadow_map, 1)
@@ -85,28 +92,30 @@ def _set_picture_quality(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     spec.visual.map.zfar = 30.0
 
 
-def _add_lights(spec: mujoco.MjSpec) -> None:
+def _add_lights(spec: mujoco.MjSpec, lights: MujocoLightConfig) -> None:
     head = spec.visual.headlight
-    head.ambient, head.diffuse, head.specular = [0.35] * 3, [0.25] * 3, [0.0] * 3
+    head.ambient = [lights.head_ambient] * 3
+    head.diffuse = [lights.head_diffuse] * 3
+    head.specular = [lights.head_specular] * 3
     spec.worldbody.add_light(
         name="key",
         type=mujoco.mjtLightType.mjLIGHT_SPOT,
-        pos=[0.3, 0.3, 3.0],
-        dir=[0.2, -0.3, -2.6],
-        cutoff=25,
-        exponent=5,
-        attenuation=[1, 0, 0],
-        diffuse=[0.45] * 3,
-        specular=[0.15] * 3,
+        pos=lights.key_position,
+        dir=lights.key_direction,
+        cutoff=lights.key_cutoff_deg,
+        exponent=lights.key_exponent,
+        attenuation=lights.key_attenuation,
+        diffuse=[lights.key_diffuse] * 3,
+        specular=[lights.key_specular] * 3,
         castshadow=True,
     )
 
 
 def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
-    """A slab to see and a plane to touch.
+    """Add the floor: a slab for rendering and a plane for collisions.
 
-    Only closed shapes are free of artefacts in the shadow map, and it is found out faster whether
-    something is near a plane.
+    Only closed shapes are free of artefacts in the shadow map, and collision detection with a plane
+    is faster.
     """
     spec.worldbody.add_geom(
         name="floor",
@@ -116,7 +125,7 @@ def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
         rgba=[*config.floor_rgb, 1.0],
         contype=0,
         conaffinity=0,
-        group=_SEEN,
+        group=_VISIBLE,
     )
     spec.worldbody.add_geom(
         name="ground",
@@ -124,7 +133,7 @@ def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
         size=[10.0, 10.0, 0.1],
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
-        group=_UNSEEN,
+        group=_HIDDEN,
     )
 
 
@@ -141,7 +150,7 @@ def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
 
 
 def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> None:
-    obj, name = config.candidates[index], numbered("object", index)
+    obj, name = config.object_pool[index], numbered("object", index)
     position = [*config.table.center[:2], config.rest_z_of(obj)]
     body = spec.worldbody.add_body(name=name, pos=position)
     body.add_freejoint(name=numbered("object_free", index))
@@ -165,14 +174,14 @@ def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> Non
 def _add_object_mesh(
     spec: mujoco.MjSpec, body: mujoco.MjsBody, obj: ObjectConfig, file: str
 ) -> None:
-    """What shows an object, turned and moved so that it fills the object's box."""
+    """Add an object's visual mesh, turned and moved so that it fills the object's box."""
     turn, position = meshes.fit(file, obj)
     mesh = spec.add_mesh(name=f"{body.name}_visual", file=file)
     mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # a scan may have holes
-    picture = meshes.texture(file)
-    if picture is not None:
+    image = meshes.texture(file)
+    if image is not None:
         texture = spec.add_texture(
-            name=f"{body.name}_texture", type=mujoco.mjtTexture.mjTEXTURE_2D, file=str(picture)
+            name=f"{body.name}_texture", type=mujoco.mjtTexture.mjTEXTURE_2D, file=str(image)
         )
         material = spec.add_material(name=f"{body.name}_material", rgba=[1.0, 1.0, 1.0, 1.0])
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = texture.name
@@ -180,13 +189,13 @@ def _add_object_mesh(
         name=f"{body.name}_visual",
         type=mujoco.mjtGeom.mjGEOM_MESH,
         meshname=mesh.name,
-        material="" if picture is None else f"{body.name}_material",
+        material="" if image is None else f"{body.name}_material",
         pos=position,
         quat=turn,
         mass=0,
         contype=0,
         conaffinity=0,
-        group=_SEEN,
+        group=_VISIBLE,
     )
 
 
@@ -197,12 +206,12 @@ def _add_marker(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     for disc in config.marker.discs:
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_CYLINDER,
-            # Half of it is below the table's surface, so the height above is half of what is said.
+            # The disc is centred on the table's surface, so only half of its height is above it.
             size=[config.task.place_tolerance * disc.radius, disc.height / 2, 0],
             rgba=[*disc.rgb, 1.0],
             contype=0,
             conaffinity=0,
-            group=_SEEN,
+            group=_VISIBLE,
         )
 
 
@@ -256,7 +265,7 @@ def _add_link(parent: mujoco.MjsBody, link: panda.Link) -> mujoco.MjsBody:
         ipos=link.center_of_mass,
         fullinertia=link.inertia,
         explicitinertial=True,
-        gravcomp=1.0,  # as the real controller: the servos carry no weight, so nothing sags
+        gravcomp=1.0,  # as in the real controller: the servos carry no weight, so nothing sags
     )
 
 
@@ -267,7 +276,7 @@ def _add_servo(
     force: float,
     limits: tuple[float, float],
 ) -> None:
-    """A position servo with gains (stiffness, damping)."""
+    """Add a position servo with gains (stiffness, damping)."""
     actuator = spec.add_actuator(
         name=joint,
         trntype=mujoco.mjtTrn.mjTRN_JOINT,
@@ -324,5 +333,5 @@ def _add_visual(
         rgba=rgba,
         contype=0,
         conaffinity=0,
-        group=_SEEN,
+        group=_VISIBLE,
     )

@@ -1,4 +1,4 @@
-"""An episode's variation, written into a MuJoCo model, and taken back at the next reset."""
+"""Apply an episode's variation to a MuJoCo model, and undo it at the next reset."""
 
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
@@ -20,7 +20,7 @@ _FIELDS = (
 
 
 def add_textures(spec: mujoco.MjSpec) -> None:
-    """Adds a material per pattern, for the table and for the object; nothing wears one yet."""
+    """Add a material per pattern, for the table and for the object; no geom uses one yet."""
     for name in TEXTURES:
         if name == PLAIN:
             continue
@@ -39,7 +39,7 @@ def add_textures(spec: mujoco.MjSpec) -> None:
             texture.data = np.tile(texels, (faces, 1, 1)).tobytes()
             material = spec.add_material(
                 name=f"{surface}_{name}",
-                rgba=[0.5, 0.5, 0.5, 1.0],  # as a geom without one, whose own colour counts
+                rgba=[0.5, 0.5, 0.5, 1.0],  # the default, so that the geom's own colour counts
                 texuniform=faces == 1,
                 texrepeat=[_TILES_PER_METRE] * 2 if faces == 1 else [1, 1],
             )
@@ -47,11 +47,11 @@ def add_textures(spec: mujoco.MjSpec) -> None:
 
 
 class SceneVariation:
-    """Varies a model, always from its values as compiled.
+    """The randomizable values of a model, always varied from their compiled values.
 
     Args:
-        model: As compiled.
-        config: What it was compiled from.
+        model: The model as compiled.
+        config: The configuration that it was compiled from.
     """
 
     def __init__(self, model: mujoco.MjModel, config: PickPlaceConfig) -> None:
@@ -64,11 +64,11 @@ class SceneVariation:
         self._headlight = np.array(head.ambient), np.array(head.diffuse)
 
     def apply(self, variation: Variation | None, body: int) -> None:
-        """Makes the model what it was, and then what the variation says.
+        """Restore the compiled values, then apply the variation.
 
         Args:
-            variation: What was drawn; None is nothing.
-            body: The object's.
+            variation: The episode's sampled variation; None for none.
+            body: Id of the target object's body.
         """
         model = self._model
         for name, values in self._nominal.items():
@@ -90,7 +90,7 @@ class SceneVariation:
         head.ambient, head.diffuse = ambient * factor, diffuse * factor
         if any(variation.light_position):
             model.light_pos[:] += variation.light_position
-            # It is a spot: it goes on shining at the table.
+            # The light is a spot: keep it pointed at the table.
             model.light_dir[:] = self._config.table.center - model.light_pos
             model.light_dir[:] /= np.linalg.norm(model.light_dir, axis=1, keepdims=True)
 
@@ -116,7 +116,7 @@ class SceneVariation:
         if variation.object_texture != PLAIN:
             model.geom_matid[geoms] = model.material(f"object_{variation.object_texture}").id
         dofs = slice(model.body_dofadr[body], model.body_dofadr[body] + model.body_dofnum[body])
-        # The object is free, so all that the compiler derives from its mass is proportional to it.
+        # The body is free, so all that the compiler derives from its mass is proportional to it.
         added = (variation.mass - 1) * model.body_mass[body]
         model.body_mass[body] *= variation.mass
         model.body_inertia[body] *= variation.mass

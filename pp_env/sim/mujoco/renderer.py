@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo model through OpenGL, without a screen."""
+"""Render a MuJoCo model's cameras through OpenGL, without a screen."""
 
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
@@ -12,29 +12,32 @@ import numpy as np
 
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, RenderPreset
 from pp_env.sim.api import SEGMENTS
-from pp_env.sim.mujoco.model import CASTING_GROUPS, SEEN_GROUPS
+from pp_env.sim.mujoco.model import CASTING_GROUPS, VISIBLE_GROUPS
 
-_LARGER = 0.025  # m by which colliding shapes may stick out of the visible ones
+_COLLISION_MARGIN = 0.025  # m by which collision shapes may stick out of the visible ones
 
 
-class Pictures:
-    """A renderer that is made when the first picture is asked for."""
+class CameraRenderer:
+    """A renderer of all cameras, created when the first image is rendered."""
 
     def __init__(self, config: PickPlaceConfig) -> None:
         self._config = config
         self._renderer: _Renderer | None = None
 
-    def draw(
+    def render(
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, kind: str, target: int
     ) -> np.ndarray:
-        """A picture; every model must have the first one's meshes and textures.
+        """Render one image. Every model must have the meshes and textures of the first one.
 
         Args:
-            model: What is drawn.
+            model: The model to render.
             data: Its state.
-            camera: Which camera's.
+            camera: Name of the camera.
             kind: One of `IMAGE_TYPES`.
-            target: The body of the object that is to be moved.
+            target: Id of the target object's body.
+
+        Returns:
+            See `pp_env.sim.api.Simulator.render`.
         """
         if self._renderer is None:
             self._renderer = _Renderer(model, self._config)
@@ -43,20 +46,20 @@ class Pictures:
             return self._renderer.depth(data, camera)
         if kind == "segmentation":
             return self._renderer.segmentation(data, camera, target)
-        return self._renderer.render(data, camera)
+        return self._renderer.rgb(data, camera)
 
     def close(self) -> None:
-        """Frees the renderer; a second call has no effect."""
+        """Free the renderer; a second call has no effect."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
 
 
 class _Renderer:
-    """Both cameras through one OpenGL context.
+    """A renderer of all cameras with one OpenGL context.
 
-    Not `mujoco.Renderer`, because that takes its OpenGL platform from the environment at the
-    moment when mujoco is first imported, which may be long before this package is.
+    Used instead of `mujoco.Renderer`, which reads its OpenGL platform from the environment when
+    mujoco is first imported, possibly long before this package is.
     """
 
     def __init__(self, model: mujoco.MjModel, config: PickPlaceConfig) -> None:
@@ -68,8 +71,8 @@ class _Renderer:
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
             if not preset.samples:
                 self._context.offFBO = _make_framebuffer(size)
-            self._shadows = _Shadows(model, self._context, preset) if preset.shadow_map else None
-        except Exception as error:  # each platform of mujoco raises its own
+            self._shadows = _ShadowMap(model, self._context, preset) if preset.shadow_map else None
+        except Exception as error:  # each of mujoco's platforms raises its own
             raise RuntimeError(
                 f"pictures need OpenGL without a screen, which failed with '{error}'; on Debian or "
                 "Ubuntu try 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0'"
@@ -77,37 +80,37 @@ class _Renderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self.model = model
         self._scene = _make_scene(model)
-        self._option = _option(SEEN_GROUPS)
+        self._option = _make_option(VISIBLE_GROUPS)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._rect = mujoco.MjrRect(0, 0, *size)
         self._pixels = np.empty((*size[::-1], 3), dtype=np.uint8)
 
-    def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """(H, W, 3) uint8."""
-        self._aim(camera)
+    def rgb(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """Render an RGB image, (H, W, 3) uint8."""
+        self._select(camera)
         if self._shadows is not None:
-            self._shadows.draw(self.model, data, self._camera)
-        self._draw(data, shadows=self._shadows is not None)
+            self._shadows.update(self.model, data, self._camera)
+        self._render(data, shadows=self._shadows is not None)
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
         return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
 
-    def _aim(self, camera: str) -> None:
+    def _select(self, camera: str) -> None:
         self._gl.make_current()
         self._camera.fixedcamid = self.model.camera(camera).id
 
-    def _draw(self, data: mujoco.MjData, shadows: bool = False) -> None:
+    def _render(self, data: mujoco.MjData, shadows: bool = False) -> None:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
-        _update(self._scene, self.model, data, self._option, self._camera)
+        _update_scene(self._scene, self.model, data, self._option, self._camera)
         if shadows:
             for geom in self._scene.geoms[: self._scene.ngeom]:
                 geom.category = mujoco.mjtCatBit.mjCAT_DECOR  # which casts no shadow
         mujoco.mjr_render(self._rect, self._scene, self._context)
 
     def depth(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """(H, W) float32, m along the viewing direction."""
-        self._aim(camera)
-        self._draw(data)
+        """Render a depth image, (H, W) float32, m along the viewing direction."""
+        self._select(camera)
+        self._render(data)
         buffer = np.empty(self._pixels.shape[:2], dtype=np.float32)
         mujoco.mjr_readPixels(None, buffer, self._rect, self._context)
         scale = self.model.stat.extent
@@ -115,21 +118,21 @@ class _Renderer:
         return (near / (1.0 - buffer[::-1] * (1.0 - near / far))).astype(np.float32)
 
     def segmentation(self, data: mujoco.MjData, camera: str, target: int) -> np.ndarray:
-        """(H, W) uint8 of `SEGMENTS`; `target` is the body of the object to be moved."""
-        self._aim(camera)
+        """Render a segmentation, (H, W) uint8 of `SEGMENTS`; `target` is the target's body."""
+        self._select(camera)
         flags = self._scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
         try:
-            self._draw(data)
+            self._render(data)
         finally:
             flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = False
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
-        drawn = self._pixels[::-1].astype(np.int32) @ [1, 256, 65536]  # 0 is nothing
+        ids = self._pixels[::-1].astype(np.int32) @ [1, 256, 65536]  # 0 is the background
         segments = np.zeros(self._scene.ngeom + 1, dtype=np.uint8)
         for i, geom in enumerate(self._scene.geoms[: self._scene.ngeom]):
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
                 segments[i + 1] = SEGMENTS[self._segment_of(geom.objid, target)]
-        return segments[drawn]
+        return segments[ids]
 
     def _segment_of(self, geom: int, target: int) -> str:
         body = self.model.body(self.model.geom_bodyid[geom])
@@ -148,25 +151,26 @@ class _Renderer:
         self._gl = None
 
     def __del__(self) -> None:
-        # Freed by whoever collects it, MuJoCo's context would take another's textures with it.
+        # Freed by the garbage collector while another OpenGL context is current, MuJoCo's context
+        # would delete that context's textures. `close` makes the right one current first.
         if self._gl is not None:
-            try:  # noqa: SIM105  (the interpreter may be on its way out, and `suppress` gone)
+            try:  # noqa: SIM105  (`suppress` may be gone at the interpreter's exit)
                 self.close()
             except Exception:
                 pass
 
 
-class _Shadows:
-    """The shadow map, drawn once for both cameras, and from simpler shapes than those seen.
+class _ShadowMap:
+    """The shadow map, rendered once per state for all cameras, from simplified shapes.
 
-    `mjr_render` draws it anew for every picture, from everything in the picture's scene. So it is
-    drawn with a picture of a single pixel, and then MuJoCo is handed another map to draw into,
-    while it goes on reading this one.
+    `mjr_render` renders the shadow map again for every image, from all of the image's scene. To
+    avoid that, it is rendered together with an image of a single pixel. Then MuJoCo gets another
+    framebuffer to render shadow maps into, and continues to read this one.
 
     Args:
-        model: With the meshes of every model that is drawn.
-        context: For the pictures.
-        preset: Says what casts shadows.
+        model: A model with the meshes of every model that is rendered.
+        context: The context of the images.
+        preset: Selects the geoms that cast shadows.
     """
 
     def __init__(
@@ -175,33 +179,33 @@ class _Shadows:
         self._context = context
         self._map, self._unused = context.shadowFBO, _make_framebuffer((1, 1))
         self._scene = _make_scene(model)
-        self._option = _option(SEEN_GROUPS if preset.exact_shadows else CASTING_GROUPS)
+        self._option = _make_option(VISIBLE_GROUPS if preset.exact_shadows else CASTING_GROUPS)
         self._only_cast = set(np.flatnonzero(model.geom_group == CASTING_GROUPS[1]).tolist())
-        self._drawn: bytes | None = None
+        self._rendered: bytes | None = None
 
-    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera) -> None:
-        """Draws the shadow map, unless it shows this state already."""
+    def update(self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera) -> None:
+        """Render the shadow map unless it shows this state already."""
         poses = data.geom_xpos, data.geom_xmat, data.light_xpos, data.light_xdir
         state = b"".join(values.tobytes() for values in poses)
-        if state == self._drawn:
+        if state == self._rendered:
             return
-        _update(self._scene, model, data, self._option, camera)
+        _update_scene(self._scene, model, data, self._option, camera)
         self._push_casters_back(data.light_xpos[0])
         self._context.shadowFBO = self._map
         mujoco.mjr_render(mujoco.MjrRect(0, 0, 1, 1), self._scene, self._context)
         self._context.shadowFBO = self._unused
-        self._drawn = state
+        self._rendered = state
 
     def _push_casters_back(self, light: np.ndarray) -> None:
-        """Moves what is only cast along the rays of the light at (3,), m, world.
+        """Move the invisible shadow casters away from the light at (3,), m, world.
 
-        It is a little larger than what is seen, which would stand in its shadow. Along the rays,
-        the shadow's outline stays.
+        They are slightly larger than the visible geoms, which would otherwise lie in their shadow.
+        Moving them along the light's rays keeps the outline of the shadow.
         """
         for geom in self._scene.geoms[: self._scene.ngeom]:
             if geom.objid in self._only_cast:
                 ray = geom.pos - light
-                geom.pos = geom.pos + _LARGER * ray / np.linalg.norm(ray)
+                geom.pos = geom.pos + _COLLISION_MARGIN * ray / np.linalg.norm(ray)
 
 
 def _make_scene(model: mujoco.MjModel) -> mujoco.MjvScene:
@@ -211,15 +215,15 @@ def _make_scene(model: mujoco.MjModel) -> mujoco.MjvScene:
     return scene
 
 
-def _option(groups: tuple[int, ...]) -> mujoco.MjvOption:
-    """Shows the geoms of these groups."""
+def _make_option(groups: tuple[int, ...]) -> mujoco.MjvOption:
+    """Return the option that shows the geoms of these groups only."""
     option = mujoco.MjvOption()
     option.geomgroup[:] = 0
     option.geomgroup[list(groups)] = 1
     return option
 
 
-def _update(
+def _update_scene(
     scene: mujoco.MjvScene,
     model: mujoco.MjModel,
     data: mujoco.MjData,
@@ -231,12 +235,12 @@ def _update(
 
 
 def _make_framebuffer(size: tuple[int, int]) -> int:
-    """The name of a framebuffer that lives as long as the OpenGL context.
+    """Create a framebuffer that lives as long as the OpenGL context, and return its name.
 
-    Unlike MuJoCo's own it has no stencil, which only reflections need: with half the bytes per
-    pixel, depth tests in software take half the time.
+    Unlike MuJoCo's own, it has no stencil, which only reflections need: with half the bytes per
+    pixel, depth tests in software take half the time. Needs a current context.
     """
-    # Not `OpenGL.GL`, which takes 0.3 s and 7 MB to import. These need a current context.
+    # Not `OpenGL.GL`, which takes 0.3 s and 7 MB to import.
     from OpenGL.raw.GL.VERSION import GL_1_1, GL_3_0
 
     gl, rgba8 = GL_3_0, GL_1_1.GL_RGBA8

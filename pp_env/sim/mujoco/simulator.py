@@ -1,4 +1,4 @@
-"""The embedded simulator: MuJoCo's CPU physics."""
+"""The simulator on MuJoCo's CPU physics, in this process."""
 
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
@@ -12,25 +12,24 @@ import mujoco
 import numpy as np
 
 from pp_env import panda, rotation
-from pp_env.config import PickPlaceConfig
+from pp_env.config import SETTLE_TIME, PickPlaceConfig
 from pp_env.sim.api import Command, InitialState, PlacedObject, Pose, SimState
 from pp_env.sim.grasp import is_grasped
 from pp_env.sim.mujoco.model import build_model, numbered
 from pp_env.sim.mujoco.randomization import SceneVariation
-from pp_env.sim.mujoco.renderer import Pictures
+from pp_env.sim.mujoco.renderer import CameraRenderer
 
-_SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
-_AWAY_Z = -5.0  # m, below the floor
+_PARKED_Z = -5.0  # m, below the floor
 
 
 class MujocoSimulator:
     """A `Simulator` on MuJoCo's CPU physics.
 
     Args:
-        config: Scene, timing, grasp mode and pictures.
+        config: Scene, timing, grasp mode and rendering.
         headless: False opens MuJoCo's viewer window.
-        twin: A simulator of the same configuration that was never reset. Its model is copied, not
-            compiled again, and both draw through one OpenGL context.
+        share_model_with: A simulator of the same configuration that was never reset. Its model is
+            copied instead of compiled again, and both render through one OpenGL context.
 
     Raises:
         RuntimeError: `headless` is False and there is no display.
@@ -40,15 +39,16 @@ class MujocoSimulator:
         self,
         config: PickPlaceConfig,
         headless: bool = True,
-        twin: "MujocoSimulator | None" = None,
+        share_model_with: "MujocoSimulator | None" = None,
     ) -> None:
         self._config = config
-        self._model = copy.copy(twin._model) if twin else build_model(config)
+        shared = share_model_with
+        self._model = copy.copy(shared._model) if shared else build_model(config)
         self._variation = SceneVariation(self._model, config)
         self._data = mujoco.MjData(self._model)
-        self._pictures = twin._pictures if twin else Pictures(config)
+        self._renderer = shared._renderer if shared else CameraRenderer(config)
         self._viewer = None
-        self._settle_steps = round(_SETTLE_TIME * config.timing.physics_hz)
+        self._settle_steps = round(SETTLE_TIME * config.timing.physics_hz)
         self._index()
         self._state = self._observe(grasped=False)
         if not headless:
@@ -56,11 +56,11 @@ class MujocoSimulator:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a dataset records about the simulator."""
+        """Name and version, as a dataset records them."""
         return {"name": "MuJoCo", "version": mujoco.__version__}
 
     def reset(self, initial: InitialState) -> SimState:
-        """Puts everything at its start and lets the object settle."""
+        """Set the initial state and let the object settle."""
         model, data = self._model, self._data
         self._variation.apply(initial.variation, self._bodies[initial.target].id)
         mujoco.mj_resetData(model, data)
@@ -75,7 +75,7 @@ class MujocoSimulator:
         return self._state
 
     def step(self, command: Command) -> SimState:
-        """Advances one control period with the servos' targets at `command`."""
+        """Advance one control period with `command` as the servos' targets."""
         self.begin_step(command)
         mujoco.mj_step(self._model, self._data, self._config.timing.substeps)
         if self._viewer is not None:
@@ -83,36 +83,36 @@ class MujocoSimulator:
         return self.end_step()
 
     def begin_step(self, command: Command) -> None:
-        """What `step` does before the physics, which may then run elsewhere."""
+        """Run the part of `step` before the physics, which the caller may then run on its own."""
         self._grasped = self._update_grasp(command)
         self._data.ctrl[:7] = command.arm
         self._data.ctrl[7:] = command.gripper
 
     def end_step(self) -> SimState:
-        """What `step` does after the physics."""
+        """Run the part of `step` after the physics, and return the new state."""
         self._state = self._observe(self._grasped)
         return self._state
 
     @property
     def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """What the physics works on."""
+        """The model and the data that the physics works on."""
         return self._model, self._data
 
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
-        """A picture of the current state: "rgb", "depth" or "segmentation".
+        """Return an image of the current state: "rgb", "depth" or "segmentation".
 
         Raises:
             RuntimeError: OpenGL is not available.
             ValueError: There is no such camera.
         """
         self._config.camera(camera)
-        mujoco.mj_camlight(self._model, self._data)  # as `_observe`: where they are now
+        mujoco.mj_camlight(self._model, self._data)  # like `_observe`: poses of the current state
         target = self._bodies[self._target].id
-        return self._pictures.draw(self._model, self._data, camera, kind, target)
+        return self._renderer.render(self._model, self._data, camera, kind, target)
 
     def close(self) -> None:
-        """Frees the renderer and the viewer; a second call has no effect."""
-        self._pictures.close()
+        """Free the renderer and the viewer; a second call has no effect."""
+        self._renderer.close()
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None
@@ -124,23 +124,23 @@ class MujocoSimulator:
         self._arm_dof = _slice([model.joint(j).dofadr[0] for j in panda.ARM_JOINTS])
         self._finger_dof = _slice([model.joint(j).dofadr[0] for j in panda.FINGER_JOINTS])
         self._hand = model.body(panda.HAND.name).id
-        self._bodies = [_Body(model, i) for i in range(len(self._config.candidates))]
+        self._bodies = [_Body(model, i) for i in range(len(self._config.object_pool))]
         self._target = 0
 
     def _place_objects(self, initial: InitialState) -> None:
-        """Puts what is on the table there, and the other candidates away."""
+        """Place the objects of the episode on the table, and park the rest of the pool."""
         self._target = initial.target
-        present = {placed.candidate: placed for placed in initial.placed}
+        present = {placed.pool_index: placed for placed in initial.placed}
         for index, body in enumerate(self._bodies):
             if index in present:
-                body.put(self._model, self._data, present[index])
+                body.place(self._model, self._data, present[index])
             else:
                 body.park(self._model, self._data)
 
     def _observe(self, grasped: bool) -> SimState:
         data, hand, body = self._data, self._hand, self._bodies[self._target]
         obj = body.id
-        mujoco.mj_kinematics(self._model, data)  # poses of now, not of the last substep's start
+        mujoco.mj_kinematics(self._model, data)  # else poses are the last substep's first
         qpos, qvel, xpos, xquat = data.qpos.copy(), data.qvel.copy(), data.xpos, data.xquat
         return SimState(
             joint_pos=qpos[self._arm_qpos],
@@ -155,7 +155,7 @@ class MujocoSimulator:
 
     def _update_grasp(self, command: Command) -> bool:
         config, state = self._config, self._state
-        obj = config.candidates[self._target]
+        obj = config.object_pool[self._target]
         grasped = is_grasped(state, command, config.grasp, obj)
         if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
             if grasped:
@@ -164,7 +164,7 @@ class MujocoSimulator:
         return grasped
 
     def _weld_at_current_pose(self) -> None:
-        """Makes the weld hold the object where it is, so that attaching moves nothing."""
+        """Set the weld's frame to the object's current pose, so that attaching moves nothing."""
         data, hand, body = self._data, self._hand, self._bodies[self._target]
         obj = body.id
         offset = rotation.unrotate(data.xquat[hand], data.xpos[obj] - data.xpos[hand])
@@ -190,7 +190,7 @@ class MujocoSimulator:
 
 
 class _Body:
-    """Where a candidate is in the model, and how it comes onto the table or leaves it."""
+    """An object of the pool in the model: its indices, and how to place or park it."""
 
     def __init__(self, model: mujoco.MjModel, index: int) -> None:
         name = numbered("object", index)
@@ -202,23 +202,23 @@ class _Body:
         self._geom = model.geom(name).id
         self._geoms = np.flatnonzero(model.geom_bodyid == self.id)
         self._collides = model.geom_contype[self._geom], model.geom_conaffinity[self._geom]
-        self._away = np.array([0.0, 0.0, _AWAY_Z - index, 1.0, 0.0, 0.0, 0.0])
+        self._parked = np.array([0.0, 0.0, _PARKED_Z - index, 1.0, 0.0, 0.0, 0.0])
 
-    def put(self, model: mujoco.MjModel, data: mujoco.MjData, placed: PlacedObject) -> None:
-        """Stands on the table in its colour; a mesh with a texture keeps its own."""
+    def place(self, model: mujoco.MjModel, data: mujoco.MjData, placed: PlacedObject) -> None:
+        """Put the object on the table in its colour; a textured mesh keeps its own."""
         data.qpos[self._qpos] = np.concatenate(placed.pose)
         model.geom_rgba[self._geoms, :3] = placed.rgb
         model.geom_contype[self._geom], model.geom_conaffinity[self._geom] = self._collides
         model.body_gravcomp[self.id] = 0.0
 
     def park(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Floats below the floor, where it touches nothing."""
-        data.qpos[self._qpos] = self._away
+        """Put the object below the floor, weightless, where it touches nothing."""
+        data.qpos[self._qpos] = self._parked
         model.geom_contype[self._geom] = model.geom_conaffinity[self._geom] = 0
         model.body_gravcomp[self.id] = 1.0
 
 
 def _slice(indices: list[int]) -> slice:
-    """The slice that covers consecutive indices: reading through it is one cheap copy."""
+    """Return the slice of consecutive indices: reading through it is one cheap copy."""
     assert indices == list(range(indices[0], indices[0] + len(indices)))
     return slice(indices[0], indices[-1] + 1)

@@ -325,7 +325,7 @@ def run(options: CheckOptions) -> int:
         timing=default_timing("isaacsim"), render=RenderConfig(resolution=options.resolution)
     )
     begin = time.perf_counter()
-    root = isaac_app.chosen_assets_root(options.assets_root)
+    root = isaac_app.resolve_assets_root(options.assets_root)
     sim = IsaacSimulator(config, assets_root=root)
     print(f"started in {time.perf_counter() - begin:.0f} s")
     env = PickPlaceEnv(simulator=lambda _: sim, config=config, terminate_on_success=False)

@@ -1,7 +1,7 @@
-"""Isaac Sim's application: how this process starts it, finds its files and survives its end.
+"""Start Isaac Sim's application in this process, find its files, and shut it down.
 
 Nothing of Isaac Sim may be imported before the application runs, so every import is inside a
-function. Not run on hardware yet: docs/isaac-sim.md says what has been checked and how.
+function. Not run on hardware yet: docs/isaac-sim.md lists what has been checked and how.
 """
 
 import os
@@ -20,7 +20,7 @@ HOW_TO_RUN = (
     "(docs/isaac-sim.md)"
 )
 
-# By major version; both lists end with the newest that is known.
+# By major version, up to the newest known.
 _ROBOT_FILES = {
     4: "/Isaac/Robots/Franka/franka.usd",
     5: "/Isaac/Robots/FrankaRobotics/FrankaPanda/franka.usd",
@@ -32,24 +32,24 @@ _LIVESTREAM_EXTENSIONS = {
     6: "omni.kit.livestream.app",
 }
 
-# So that a picture shows the state it was asked for: what Isaac's zero-delay experience sets.
+# Isaac's zero-delay settings, so that an image shows the current state.
 _ZERO_DELAY = (
     "--/app/hydraEngine/waitIdle=true",
     "--/app/updateOrder/checkForHydraRenderComplete=1000",
     "--/app/renderer/waitIdle=true",
     "--/omni/replicator/asyncRendering=false",
 )
-_DLAA = 4  # smooths edges without DLSS, which would draw at a lower resolution
-_SHOW_GRID_AND_UI = 3286  # what NVIDIA's livestream example displays
+_DLAA = 4  # smooths edges without DLSS, which would render at a lower resolution
+_SHOW_GRID_AND_UI = 3286  # as in NVIDIA's livestream example
 _CLOSE_TIMEOUT = 60.0  # s
 
 _NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
-_started: Any = None  # the application that this process started: there can be only one
+_started: Any = None  # the application that this process started; a process can have one
 
 
 class IsaacSimError(RuntimeError):
-    """Isaac Sim can't do what is asked; the message names the fix."""
+    """An error of Isaac Sim or its installation; the message names the fix."""
 
 
 def start(
@@ -58,13 +58,13 @@ def start(
     assets_root: str | None,
     streaming_port: int | None,
 ) -> Any:
-    """Isaac's `SimulationApp`, started by the first call.
+    """Start Isaac's `SimulationApp` at the first call, and return it.
 
     Args:
-        headless: Without a window.
-        size: Width and height of the pictures.
-        assets_root: Folder or address that holds `Isaac/` and `NVIDIA/`; None is Isaac's default.
-        streaming_port: TCP port of the livestream; None is no livestream.
+        headless: Open no window.
+        size: Width and height of the images.
+        assets_root: Folder or address that holds `Isaac/` and `NVIDIA/`; None for Isaac's default.
+        streaming_port: TCP port of the livestream; None for no livestream.
 
     Raises:
         ImportError: This Python is not Isaac Sim's.
@@ -80,7 +80,7 @@ def start(
         from isaacsim import SimulationApp  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ImportError(f"Isaac Sim is not installed in this Python; {HOW_TO_RUN}") from error
-    if SimulationApp is None:  # what its package makes of an error while it loads
+    if SimulationApp is None:  # the package's value after an error while loading
         raise ImportError(f"Isaac Sim could not be loaded, as it says above; {HOW_TO_RUN}")
     major = version()[0]
     config = {
@@ -99,7 +99,7 @@ def start(
     }
     if streaming_port is not None:
         config["display_options"] = _SHOW_GRID_AND_UI
-    # The application hands our command line to Kit, and takes over Ctrl-C to exit with status 0.
+    # The application passes the command line to Kit, and handles Ctrl-C by exiting with status 0.
     argv, handlers = sys.argv, {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     sys.argv = argv[:1]
     try:
@@ -114,10 +114,10 @@ def start(
 
 
 def keep_alive() -> None:
-    """Lets the application, if it was started, draw and handle its events; physics stands still."""
+    """Let the application, if it was started, render and handle its events without physics."""
     if _started is None:
         return
-    _started.set_setting("/app/player/playSimulations", False)  # as World.render() does
+    _started.set_setting("/app/player/playSimulations", False)  # like World.render()
     try:
         _started.update()
     finally:
@@ -125,10 +125,10 @@ def keep_alive() -> None:
 
 
 def shutdown_app(status: int) -> None:
-    """Ends the process with `status` if it has started the application; else returns.
+    """Shut the application down and exit the process with `status`; return if it never started.
 
-    The application's own end is always status 0 and may hang, so a failure does not wait for it
-    and a success does for no longer than a minute.
+    The application itself always exits with status 0, and closing it may hang. So a failure skips
+    closing it, and a success waits for it no longer than a minute.
     """
     if _started is None:
         return
@@ -143,15 +143,15 @@ def shutdown_app(status: int) -> None:
         try:
             _started.close()
         finally:
-            watchdog.cancel()  # or it would end whatever outlives an application that can't close
+            watchdog.cancel()  # or it would end a process that survives a failed close
     os._exit(status)
 
 
 def version() -> tuple[int, int, str]:
-    """Isaac Sim's major and minor version, and its whole text.
+    """Return Isaac Sim's major and minor version, and the full version text.
 
     Raises:
-        IsaacSimError: It is unknown or not supported.
+        IsaacSimError: The version is unknown or not supported.
     """
     file = Path(os.environ.get("ISAAC_PATH", "")) / "VERSION"
     text = file.read_text().strip() if file.is_file() else ""
@@ -171,7 +171,7 @@ def version() -> tuple[int, int, str]:
 
 
 def load(app: Any, module: str) -> ModuleType:
-    """A module of Isaac Sim, with its extension switched on if need be.
+    """Import a module of Isaac Sim, after enabling its extension if necessary.
 
     Raises:
         IsaacSimError: There is no such extension.
@@ -187,7 +187,7 @@ def load(app: Any, module: str) -> ModuleType:
 
 
 def enable_extension(app: Any, name: str) -> None:
-    """Switches an extension on.
+    """Enable an extension.
 
     Raises:
         IsaacSimError: There is no such extension.
@@ -198,16 +198,16 @@ def enable_extension(app: Any, name: str) -> None:
     app.update()
 
 
-def chosen_assets_root(option: str | None) -> str | None:
-    """The asset root that was given, by option or by `ISAAC_ASSETS_ROOT`; None is Isaac's own."""
+def resolve_assets_root(option: str | None) -> str | None:
+    """Return the asset root from the option or `ISAAC_ASSETS_ROOT`; None for Isaac's default."""
     return option or os.environ.get("ISAAC_ASSETS_ROOT") or None
 
 
 def asset_url(assets_root: str | None, path: str) -> str:
-    """Where a file of Isaac's asset pack is.
+    """Return the path or address of a file of Isaac's asset pack.
 
     Raises:
-        IsaacSimError: The pack can't be reached.
+        IsaacSimError: The asset pack can't be reached.
     """
     if assets_root is not None:
         return assets_root.rstrip("/") + path
@@ -216,21 +216,21 @@ def asset_url(assets_root: str | None, path: str) -> str:
         root = native.get_assets_root_path()
     except RuntimeError as error:
         raise _unreachable_assets(str(error)) from error
-    if root is None:  # what the documentation says, though all four versions raise
+    if root is None:  # as documented, though all four versions raise
         raise _unreachable_assets("get_assets_root_path() gave None")
     return root + path
 
 
 def robot_url(assets_root: str | None) -> str:
-    """Where the Franka Panda's file is, for this version."""
+    """Return the path or address of the Franka Panda's file, for this version."""
     return asset_url(assets_root, _ROBOT_FILES[version()[0]])
 
 
 def require_local_assets(assets_root: str | None) -> None:
-    """Checks an asset root that is a folder.
+    """Check an asset root that is a local folder.
 
     Raises:
-        IsaacSimError: It is not one that holds `Isaac/`.
+        IsaacSimError: The folder does not hold `Isaac/`.
     """
     if assets_root is None or "://" in assets_root:
         return

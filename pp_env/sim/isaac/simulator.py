@@ -1,55 +1,52 @@
-"""NVIDIA Isaac Sim behind the environment: PhysX on the CPU, RTX pictures.
+"""The simulator on NVIDIA Isaac Sim: PhysX on the CPU, images by RTX.
 
-Not run on hardware yet. What could be checked without it has been (docs/isaac-sim.md); what could
-not is measured when the simulator starts (which grasp mechanism holds, how many frames a picture
-lags behind) or by `python -m pp_collect.isaac_check`.
+Not run on hardware yet. docs/isaac-sim.md lists what has been checked without it. The rest is
+measured when the simulator starts (which attachment holds, how many frames an image lags behind)
+or by `python -m pp_collect.isaac_check`.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
 from pp_env import panda, rotation
-from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
+from pp_env.config import HOME_JOINT_POS, SETTLE_TIME, PickPlaceConfig
 from pp_env.randomization import RandomizationConfig, Variation
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.grasp import is_grasped, tcp_position
 from pp_env.sim.isaac import app as isaac_app
 from pp_env.sim.isaac.app import IsaacSimError
+from pp_env.sim.isaac.cameras import Cameras
 
 Attachment = Literal["toggle", "recreate", "carry"]
 ATTACHMENTS: tuple[Attachment, ...] = ("toggle", "recreate", "carry")  # in order of preference
 
-_SETTLE_TIME = 0.2  # s, for the object to come to rest at reset
-_SOLVER_ITERATIONS = 16  # of the robot: a firm grip needs more than PhysX's 4
+_SOLVER_ITERATIONS = 16  # of the robot: a firm grip needs more than PhysX's default of 4
 _PROBE_TIME = 0.1  # s, in which a free object falls 5 cm
-_PROBE_OFFSET = np.array([0.15, 0.0, 0.15])  # m from the TCP at HOME: touches nothing
+_PROBE_OFFSET = np.array([0.15, 0.0, 0.15])  # m from the TCP at HOME, touching nothing
 _PROBE_SIDE = 0.2  # m from the table's middle: in view, and not below the hand
-_HOLDS_WITHIN = 0.002  # m
-_FALLS_BY = 0.01  # m
+_MAX_DRIFT = 0.002  # m that a held object may move
+_MIN_FALL = 0.01  # m that a released object must fall
 _NOT_RANDOMIZED = ("table_textures", "object_textures", "friction", "mass")
 _STEPS_TO_LOAD = 2000
-_RENDERS_TO_WARM_UP = 200
-_RENDERS_AFTER_TELEPORT = 4  # more than a picture needs otherwise: history fades over several
-_MOST_LAG = 8
+_RENDERS_AFTER_TELEPORT = 4  # in addition to the lag: the renderer's history fades over several
 
 
 class IsaacSimulator:
     """A `Simulator` on Isaac Sim 4.5, 5.x or 6.0.
 
-    Starts the application, unless given one that runs already. The scene is authored once, below
-    `/World/PickPlace`; an episode begins by teleporting, because a hard reset invalidates cameras
-    and gains and costs memory.
+    Starts the application unless a running one is passed. The scene is authored once, below
+    `/World/PickPlace`. An episode begins by teleporting, because a hard reset invalidates cameras
+    and gains and leaks memory.
 
     Args:
-        config: Scene, timing, grasp mode and pictures.
+        config: Scene, timing, grasp mode and rendering.
         headless: False opens Isaac Sim's window.
         assets_root: Folder or address that holds `Isaac/` and `NVIDIA/`; by default
             `ISAAC_ASSETS_ROOT`, else Isaac Sim's own setting.
-        streaming_port: TCP port of Isaac Sim's livestream; None is no livestream.
-        attachment: How a held object is held; by default the first of `ATTACHMENTS` that works.
-        app: A running `SimulationApp` to live in.
+        streaming_port: TCP port of Isaac Sim's livestream; None for no livestream.
+        attachment: How a grasped object is held; by default the first of `ATTACHMENTS` that works.
+        app: A running `SimulationApp` to use.
         world: Its `World`, with physics on the CPU; it is reset once.
 
     Raises:
@@ -72,12 +69,12 @@ class IsaacSimulator:
         if app is not None and streaming_port is not None:
             raise ValueError("a running application sets up its own livestream: no streaming_port")
         _require_available(config.randomization)
-        assets_root = isaac_app.chosen_assets_root(assets_root)
+        assets_root = isaac_app.resolve_assets_root(assets_root)
         self._config = config
         self._app = app or isaac_app.start(
             headless, config.render.size, assets_root, streaming_port
         )
-        self._watched = not headless or streaming_port is not None
+        self._has_viewer = not headless or streaming_port is not None
         self._owns_world = world is None
         self._world: Any = world or self._make_world()
         self._require_world()
@@ -89,19 +86,19 @@ class IsaacSimulator:
         self._build(assets_root)
         self._wrap_prims()
         self._variation: Variation | None = None
-        self._held: _Held | None = None
+        self._held: _HeldObject | None = None
         self._attachment: Attachment = attachment or ATTACHMENTS[0]
         self._start_physics()
-        self._cameras = _Cameras(self._app, self._world, config, usd_stage.camera_path)
+        self._cameras = Cameras(self._app, self._world, config, usd_stage.camera_path)
         self._extra_renders = _RENDERS_AFTER_TELEPORT
-        self._pictures: dict[str, np.ndarray] | None = None
+        self._images: dict[str, np.ndarray] | None = None
         self._renders_per_frame = self._measure_lag()
         if attachment is None:
             self._attachment = self._choose_attachment()
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a dataset records about the simulator."""
+        """Name, version and measured properties, as a dataset records them."""
         return {
             "name": "Isaac Sim",
             "version": isaac_app.version()[2],
@@ -112,10 +109,10 @@ class IsaacSimulator:
         }
 
     def reset(self, initial: InitialState) -> SimState:
-        """Puts everything at its start and lets the object settle."""
+        """Set the initial state and let the object settle."""
         if not self._world.is_playing() or not self._robot.handles_initialized:
             self._start_physics()  # the timeline was stopped by someone else
-        self._let_go()
+        self._release()
         usd, stage = self._stage, self._world.stage
         usd.set_marker(stage, initial.goal_pos)
         if initial.variation != self._variation:
@@ -123,59 +120,59 @@ class IsaacSimulator:
             self._variation = initial.variation
         self._teleport_robot(initial.joint_pos, initial.gripper_pos)
         self._place_objects(initial)
-        for _ in range(round(_SETTLE_TIME * self._config.timing.physics_hz)):
+        for _ in range(round(SETTLE_TIME * self._config.timing.physics_hz)):
             self._world.step(render=False)
-        self._pictures, self._extra_renders = None, _RENDERS_AFTER_TELEPORT
+        self._images, self._extra_renders = None, _RENDERS_AFTER_TELEPORT
         self._state = self._observe(grasped=False)
         return self._state
 
     def step(self, command: Command) -> SimState:
-        """Advances one control period with the servos' targets at `command`.
+        """Advance one control period with `command` as the servos' targets.
 
         Raises:
             IsaacSimError: The timeline was paused or stopped.
         """
-        if not self._world.is_playing():  # stepping would do nothing, and say nothing
+        if not self._world.is_playing():  # stepping would silently do nothing
             raise IsaacSimError("the timeline was paused or stopped by someone else; reset first")
         grasped = self._update_grasp(command)
-        # The joint holds the object, so the fingers stay where they are and don't fight it.
+        # The joint holds the object, so the fingers keep their position and don't fight it.
         fingers = np.full(2, command.gripper) if self._held is None else self._held.fingers
         self._apply(np.concatenate([command.arm, fingers]))
         for _ in range(self._config.timing.substeps):
             self._world.step(render=False)
             self._carry()
-        self._pictures = None
+        self._images = None
         self._state = self._observe(grasped)
-        if self._watched:
-            self._draw()
+        if self._has_viewer:
+            self._render()
         return self._state
 
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
-        """A picture of the current state, (H, W, 3) uint8 RGB.
+        """Return an image of the current state, (H, W, 3) uint8 RGB.
 
         Raises:
-            IsaacSimError: A camera gave no picture.
-            ValueError: There is no such camera, or another kind is asked for.
+            IsaacSimError: A camera gave no image.
+            ValueError: There is no such camera, or `kind` is not "rgb".
         """
         if kind != "rgb":
             raise ValueError(f"on Isaac Sim image_types must be ['rgb'], got {kind!r}")
         self._config.camera(camera)
-        return self._draw()[camera].copy()
+        return self._render()[camera].copy()
 
     def read_gains(self) -> tuple[np.ndarray, np.ndarray]:
-        """The servos' stiffness and damping as the engine has them, (9,) each, in its order."""
+        """Read the servos' stiffness and damping from the engine, (9,) each, in its order."""
         stiffness, damping = self._robot.get_articulation_controller().get_gains()
         return np.array(stiffness, dtype=float).ravel(), np.array(damping, dtype=float).ravel()
 
     def working_attachments(self) -> list[str]:
-        """The ways of holding an object that work here; ends the episode."""
-        chosen = self._attachment
-        working: list[str] = [mechanism for mechanism in ATTACHMENTS if self._works(mechanism)]
-        self._attachment = chosen
+        """Return the attachments that hold an object here. The episode must be reset afterwards."""
+        configured = self._attachment
+        working: list[str] = [attachment for attachment in ATTACHMENTS if self._works(attachment)]
+        self._attachment = configured
         return working
 
     def close(self) -> None:
-        """Stops the simulation; the application runs on until `pp_env.sim.leave`."""
+        """Stop the simulation; the application keeps running until `pp_env.sim.shutdown_app`."""
         if self._world is None:
             return
         world, self._world = self._world, None
@@ -225,7 +222,11 @@ class IsaacSimulator:
             self._app.update()
 
     def _wrap_prims(self) -> None:
-        """Before physics starts: wrapping rewrites transforms, and the solver's count is USD."""
+        """Wrap the scene's prims.
+
+        Call it before physics starts: wrapping rewrites transforms, and the solver's iteration
+        count is read from USD.
+        """
         prims = isaac_app.load(self._app, "isaacsim.core.prims")
         usd = self._stage
         self._robot = prims.SingleArticulation(prim_path=usd.ROBOT, name="franka")
@@ -238,7 +239,7 @@ class IsaacSimulator:
         self._robot.set_solver_position_iteration_count(_SOLVER_ITERATIONS)
 
     def _start_physics(self) -> None:
-        """The hard reset: physics is read from the stage, and handles and gains begin anew."""
+        """Reset hard: read physics from the stage, and initialise handles and gains again."""
         self._held = None
         for index in range(len(self._objects)):
             self._stage.detach(self._world.stage, self._attachment == "recreate", index)
@@ -260,7 +261,7 @@ class IsaacSimulator:
         before = self.read_gains()
         controller.set_gains(kps=stiffness, kds=damping)
         controller.set_max_efforts(effort)
-        self._robot.disable_gravity()  # as the real controller: the servos carry no weight
+        self._robot.disable_gravity()  # as in the real controller: the servos carry no weight
         self._gains = {
             "joints": list(self._robot.dof_names),
             "stiffness": stiffness.tolist(),
@@ -283,17 +284,19 @@ class IsaacSimulator:
 
     @property
     def _object(self) -> Any:
-        """The prim of the object that is to be moved."""
+        """The target object's prim."""
         return self._objects[self._target]
 
     def _place_objects(self, initial: InitialState) -> None:
-        """Puts what is on the table there, and the other candidates out of the way."""
+        """Place the objects of the episode on the table, and park the rest of the pool."""
         self._target = initial.target
         usd, stage, present = self._stage, self._world.stage, {p.pool_index for p in initial.placed}
         for index, prim in enumerate(self._objects):
             usd.set_visible(stage, index in present, index)
             if index not in present:
-                _teleport(prim, Pose(usd.away(index, self._config), rotation.about_z(0.0)))
+                _teleport(
+                    prim, Pose(usd.parked_position(index, self._config), rotation.about_z(0.0))
+                )
         for index, pose, rgb in initial.placed:
             usd.set_object_rgb(stage, rgb, index)
             _teleport(self._objects[index], pose)
@@ -327,25 +330,25 @@ class IsaacSimulator:
         obj = config.object_pool[self._target]
         grasped = is_grasped(state, command, config.grasp, obj)
         if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
-            self._hold(state) if grasped else self._let_go()
+            self._hold(state) if grasped else self._release()
         return grasped
 
     def _hold(self, state: SimState) -> None:
-        """Holds the object where it is, so that nothing moves."""
-        self._held = _Held(state)
+        """Attach the object at its current pose, so that nothing moves."""
+        self._held = _HeldObject(state)
         if self._attachment != "carry":
             recreate = self._attachment == "recreate"
             stage, index = self._world.stage, self._target
             self._stage.attach(stage, state.eef, state.object, recreate, index)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._held is None:
             return
         self._held = None
         if self._attachment != "carry":
             recreate = self._attachment == "recreate"
             self._stage.detach(self._world.stage, recreate, self._target)
-        # It has the hand's velocity; and setting one wakes it, should it sleep.
+        # It has the hand's velocity; setting the velocity also wakes it up if it sleeps.
         self._object.set_linear_velocity(np.zeros(3))
         self._object.set_angular_velocity(np.zeros(3))
 
@@ -353,18 +356,18 @@ class IsaacSimulator:
         if self._held is not None and self._attachment == "carry":
             _teleport(self._object, self._held.pose(_pose(self._hand)))
 
-    def _draw(self) -> dict[str, np.ndarray]:
-        if self._pictures is None:
+    def _render(self) -> dict[str, np.ndarray]:
+        if self._images is None:
             self._cameras.render(self._renders_per_frame + self._extra_renders)
             self._extra_renders = 0
-            self._pictures = self._cameras.read()
-        return self._pictures
+            self._images = self._cameras.read()
+        return self._images
 
     def _measure_lag(self) -> int:
-        """How often to draw until the pictures show that object and marker have moved.
+        """Return the number of renders until the images show that object and marker have moved.
 
         Raises:
-            IsaacSimError: No picture shows it.
+            IsaacSimError: No image shows it.
         """
         x, y, top = *self._config.table.center[:2], self._config.table.top_z
         height = self._config.rest_z_of(self._config.object_pool[self._target])
@@ -379,17 +382,18 @@ class IsaacSimulator:
         return self._cameras.measure_lag(self._config.cameras[0].name)
 
     def _choose_attachment(self) -> Attachment:
-        """The first way to hold an object that does hold it, and lets go of it."""
-        for mechanism in ATTACHMENTS:
-            if self._works(mechanism):
-                return mechanism
+        """Return the first attachment that holds an object and releases it."""
+        for attachment in ATTACHMENTS:
+            if self._works(attachment):
+                return attachment
         raise IsaacSimError(
             f"none of {ATTACHMENTS} holds the object to the hand; run "
             "'python.sh -m pp_collect.isaac_check' and report its table"
         )
 
-    def _works(self, mechanism: Attachment) -> bool:
-        self._attachment = mechanism
+    def _works(self, attachment: Attachment) -> bool:
+        """Return True if the attachment holds an object and releases it; it stays selected."""
+        self._attachment = attachment
         self._teleport_robot(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
         self._world.step(render=False)
         before = self._observe(grasped=False)
@@ -398,25 +402,25 @@ class IsaacSimulator:
         try:
             before = self._observe(grasped=False)
             self._hold(before)
-            held = self._after(steps)
-            self._let_go()
-            free = self._after(steps)
+            held = self._state_after(steps)
+            self._release()
+            free = self._state_after(steps)
         except IsaacSimError:  # the handles did not survive
             self._start_physics()
             return False
         moved = np.linalg.norm(held.object.position - before.object.position)
         fell = held.object.position[2] - free.object.position[2]
-        return bool(moved < _HOLDS_WITHIN and fell > _FALLS_BY)
+        return bool(moved < _MAX_DRIFT and fell > _MIN_FALL)
 
-    def _after(self, steps: int) -> SimState:
+    def _state_after(self, steps: int) -> SimState:
         for _ in range(steps):
             self._world.step(render=False)
             self._carry()
         return self._observe(grasped=False)
 
 
-class _Held:
-    """How an object was held when it was grasped."""
+class _HeldObject:
+    """The pose of an object in the hand and the finger positions, when it was grasped."""
 
     def __init__(self, state: SimState) -> None:
         hand, obj = state.eef, state.object
@@ -425,99 +429,15 @@ class _Held:
         self._turn = rotation.multiply(rotation.inverse(hand.quat_wxyz), obj.quat_wxyz)
 
     def pose(self, hand: Pose) -> Pose:
-        """Where the object is when the hand is there."""
+        """Return the object's pose for a pose of the hand."""
         return Pose(
             hand.position + rotation.rotate(hand.quat_wxyz, self._offset),
             rotation.multiply(hand.quat_wxyz, self._turn),
         )
 
 
-class _Cameras:
-    """All cameras: drawn together, initialised once.
-
-    They stay out of Isaac's scene registry, which would initialise them again at every reset; in
-    4.5 each time leaves another annotator behind.
-    """
-
-    def __init__(
-        self, app: Any, world: Any, config: PickPlaceConfig, path: Callable[[Any], str]
-    ) -> None:
-        sensors = isaac_app.load(app, "isaacsim.sensors.camera")
-        self._world = world
-        self._size = config.render.size
-        self._cameras = {
-            camera.name: sensors.Camera(
-                prim_path=path(camera), name=camera.name, resolution=self._size
-            )
-            for camera in config.cameras
-        }
-        for camera in self._cameras.values():
-            camera.initialize()
-
-    def render(self, times: int) -> None:
-        for _ in range(times):
-            self._world.render()
-
-    def read(self) -> dict[str, np.ndarray]:
-        """All pictures, (H, W, 3) uint8.
-
-        Raises:
-            IsaacSimError: A camera gives none.
-        """
-        width, height = self._size
-        found = {name: camera.get_rgba() for name, camera in self._cameras.items()}
-        for name, pixels in found.items():
-            if not self._is_picture(pixels):
-                raise IsaacSimError(
-                    f"{name} should give a picture of {width} x {height} pixels, but gave "
-                    f"{'nothing' if pixels is None else np.shape(pixels)}"
-                )
-        return {name: np.array(pixels[..., :3], dtype=np.uint8) for name, pixels in found.items()}
-
-    def warm_up(self) -> None:
-        """Draws until every camera gives a picture: shaders compile and assets load meanwhile.
-
-        Raises:
-            IsaacSimError: A camera stays empty or black.
-        """
-        for _ in range(_RENDERS_TO_WARM_UP):
-            self._world.render()
-            found = [camera.get_rgba() for camera in self._cameras.values()]
-            if all(self._is_picture(p) and np.std(p[..., :3]) > 2.0 for p in found):
-                return
-        pictures = self.read()
-        spread = {name: round(float(p.std()), 1) for name, p in pictures.items()}
-        raise IsaacSimError(
-            f"after {_RENDERS_TO_WARM_UP} frames a camera still sees one colour (standard "
-            f"deviation {spread}); check the GPU's driver, or delete the settings of an earlier "
-            "version by starting isaac-sim.sh once with --reset-user"
-        )
-
-    def measure_lag(self, name: str) -> int:
-        """After something has moved: the number of draws until the camera shows it."""
-        seen = [self.read()[name].astype(float)]
-        for _ in range(_MOST_LAG):
-            self._world.render()
-            seen.append(self.read()[name].astype(float))
-        changed = np.abs(seen[-1] - seen[0]).max(axis=2) > 30.0
-        if not changed.any():
-            raise IsaacSimError(
-                f"{name} does not show that object and marker have moved, after {_MOST_LAG} "
-                "frames; the renderer does not follow the physics"
-            )
-        whole = np.abs(seen[0] - seen[-1])[changed].mean()
-        for k in range(1, _MOST_LAG):
-            if np.abs(seen[k] - seen[-1])[changed].mean() < 0.25 * whole:
-                return k
-        return _MOST_LAG
-
-    def _is_picture(self, pixels: Any) -> bool:
-        # Before the first frame, 4.5 gives an empty array and 5.x gives None.
-        return pixels is not None and np.ndim(pixels) == 3 and pixels.shape[:2] == self._size[::-1]
-
-
 def _require_available(randomization: RandomizationConfig) -> None:
-    """Refuses what can't be changed while PhysX runs, as far as is known without hardware."""
+    """Raise if a range is on that can't be changed while PhysX runs, as known without hardware."""
     if missing := [name for name in randomization.active if name in _NOT_RANDOMIZED]:
         raise IsaacSimError(
             f"randomization of {missing} is not available on Isaac Sim; use the preset 'light' "
@@ -537,7 +457,7 @@ def _pose(prim: Any) -> Pose:
 
 
 def _in_order(dofs: np.ndarray, arm: Any, finger: float) -> np.ndarray:
-    """Nine numbers, one per joint, in the robot's own order."""
+    """Return nine numbers, one per joint, in the robot's own joint order."""
     values = np.empty(9)
     values[dofs] = [*arm, finger, finger]
     return values

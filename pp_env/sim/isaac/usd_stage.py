@@ -1,11 +1,11 @@
-"""The Isaac Sim scene, authored with pxr alone: everything but the robot's own asset.
+"""Author the Isaac Sim scene with pxr alone: everything but the robot's own asset.
 
 Works with PyPI's `usd-core` and inside Kit. Metres, kilograms, z up; the robot is at the origin.
-`build` authors the scene once, with all candidates and a grasp joint for each; the functions after
-it change what an episode changes: the marker, colours, lights, table and cameras, who is to be seen
-and the grasp joints.
+`build` authors the scene once, with the whole object pool and a grasp joint for each object. The
+functions after it change what differs between episodes: marker, colours, lights, table, cameras,
+visibility of the objects, and grasp joints.
 
-PhysX's own schemas are not part of `usd-core`; their few attributes are authored by name.
+PhysX's own schemas are not part of `usd-core`; the few attributes used are authored by name.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -39,32 +39,35 @@ PHYSICS_SCENE = "/physicsScene"  # where Isaac's World expects it
 _GRIP_MATERIAL = f"{MATERIALS}/grip"
 _OBJECT_PAINT = f"{MATERIALS}/object_paint"
 _TABLE_PAINT = f"{MATERIALS}/table_paint"
-_CLIPPING_RANGE = (0.01, 10.0)  # m; USD's default begins at 1, behind all that a wrist camera sees
+_CLIPPING_RANGE = (
+    0.01,
+    10.0,
+)  # m; USD's default begins at 1, too far for a wrist camera
 _CONTACT_OFFSET = 0.005  # m; Isaac's default of 0.1 is more than twice the object
 _GROUND_SIZE = (20.0, 20.0, 0.1)  # m
 _WORK_LIGHT_RADIUS = 0.15  # m
 _WORK_LIGHT_HEIGHT = 1.5  # m above the table
 _DOME_RGB = (0.75, 0.75, 0.75)
-_AWAY_X = -8.0  # m, on the ground behind the robot, out of every picture
+_PARKED_X = -8.0  # m, on the ground behind the robot, out of every camera's view
 
 
 class StageError(RuntimeError):
-    """The scene can't be built or lacks a part; the message names the fix."""
+    """An error of building the scene, or a part that it lacks; the message names the fix."""
 
 
 def camera_path(camera: CameraConfig) -> str:
-    """Where a camera's prim is."""
+    """Return the path of a camera's prim."""
     return f"{HAND if camera.parent == panda.HAND.name else ROOT}/{camera.name}"
 
 
 def numbered(path: str, index: int) -> str:
-    """Where a candidate's own prim of a kind is: `Object`, `Object_1`, `Object_2`."""
+    """Return the path of a pool object's own prim: `Object`, `Object_1`, `Object_2`."""
     return f"{path}_{index}" if index else path
 
 
-def away(index: int, config: PickPlaceConfig) -> np.ndarray:
-    """Where a candidate stands (3,), m, while it is not on the table."""
-    return np.array([_AWAY_X, float(index), config.object_pool[index].height / 2])
+def parked_position(index: int, config: PickPlaceConfig) -> np.ndarray:
+    """Return where a pool object stands while it is not on the table, (3,) m, world."""
+    return np.array([_PARKED_X, float(index), config.object_pool[index].height / 2])
 
 
 def build(
@@ -73,16 +76,16 @@ def build(
     robot_url: str,
     object_urls: Sequence[str | None] = (),
 ) -> None:
-    """Authors the scene of `config`.
+    """Author the scene of `config`.
 
     Args:
-        stage: An open stage in metres with z up; what it holds outside `ROOT` is left alone.
+        stage: An open stage in metres with z up; prims outside `ROOT` are left unchanged.
         config: The scene.
         robot_url: USD file of the Franka Panda, as Isaac Sim ships it.
-        object_urls: By candidate, the USD file that shows it; None, or none given, is its shape.
+        object_urls: USD file of each pool object; None or missing for its plain shape.
 
     Raises:
-        StageError: The stage has other units, or a file is missing or has not what it should.
+        StageError: The stage has other units, or a file is missing or lacks a part.
     """
     _require_units(stage)
     if stage.GetPrimAtPath(ROOT):
@@ -103,26 +106,26 @@ def build(
     _add_robot(stage, robot_url)
     for camera in config.cameras:
         _add_camera(stage, camera, config.render.size)
-    # They exist before physics starts, so that enabling one changes no structure.
+    # The joints exist before physics starts, so that enabling one changes no structure.
     for index in range(len(config.object_pool)):
         _write_grasp_joint(stage, index, np.zeros(3), rotation.about_z(0.0), enabled=False)
 
 
 def set_marker(stage: Usd.Stage, position: np.ndarray) -> None:
-    """Moves the place marker's centre to (3,), m, world."""
+    """Move the place marker's centre to (3,), m, world."""
     _move(stage.GetPrimAtPath(MARKER), position)
 
 
 def set_object_rgb(stage: Usd.Stage, rgb: np.ndarray, index: int = 0) -> None:
-    """Paints a candidate, (3,) in [0, 1]; one that is shown by an asset keeps its own look."""
+    """Set a pool object's colour, (3,) in [0, 1]; an object with an asset keeps its own look."""
     shader = UsdShade.Shader(stage.GetPrimAtPath(f"{numbered(_OBJECT_PAINT, index)}/surface"))
     shader.GetInput("diffuseColor").Set(_linear(rgb))
 
 
 def set_variation(stage: Usd.Stage, config: PickPlaceConfig, variation: Variation) -> None:
-    """Makes lights, table and cameras those of the configuration, varied.
+    """Set lights, table and cameras to the configured values with the variation applied.
 
-    The work light moves; the dome and the distant light have no place to move from.
+    Of the lights, only the work light moves; the dome and the distant light have no position.
     """
     lights = config.usd_lights
     for name, intensity in (
@@ -147,24 +150,24 @@ def set_variation(stage: Usd.Stage, config: PickPlaceConfig, variation: Variatio
 
 
 def set_visible(stage: Usd.Stage, visible: bool, index: int = 0) -> None:
-    """Shows a candidate in pictures, or not."""
+    """Show or hide a pool object."""
     imageable = UsdGeom.Imageable(stage.GetPrimAtPath(numbered(OBJECT, index)))
     tokens = UsdGeom.Tokens
     imageable.GetVisibilityAttr().Set(tokens.inherited if visible else tokens.invisible)
 
 
 def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False, index: int = 0) -> None:
-    """Enables a candidate's grasp joint so that it holds the object exactly where it is.
+    """Enable a pool object's grasp joint so that it holds the object at its current pose.
 
     A joint forces its two frames together; frames left at identity would pull the object's centre
     into the hand. The held object no longer collides with the fingers, which would fight the joint.
 
     Args:
         stage: The stage.
-        hand: Of `panda_hand`, from the physics engine.
-        obj: Of the object, likewise.
-        recreate: Make the joint anew instead of enabling the one that is there.
-        index: Which candidate the object is.
+        hand: Pose of `panda_hand`, from the physics engine.
+        obj: Pose of the object, from the physics engine.
+        recreate: Create the joint again instead of enabling the existing one.
+        index: The object's index in the pool.
     """
     offset = rotation.unrotate(hand.quat_wxyz, obj.position - hand.position)
     turn = rotation.multiply(rotation.inverse(hand.quat_wxyz), obj.quat_wxyz)
@@ -175,7 +178,7 @@ def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False, inde
 
 
 def detach(stage: Usd.Stage, recreate: bool = False, index: int = 0) -> None:
-    """Ends a candidate's grasp joint and lets it collide with the hand again."""
+    """Disable or remove a pool object's grasp joint, and let it collide with the hand again."""
     path = numbered(GRASP_JOINT, index)
     joint = UsdPhysics.FixedJoint(stage.GetPrimAtPath(path))
     if joint and recreate:
@@ -214,7 +217,7 @@ def _add_materials(stage: Usd.Stage, obj: ObjectConfig, index: int) -> None:
     physics.CreateStaticFrictionAttr(obj.static_friction)
     physics.CreateDynamicFrictionAttr(obj.dynamic_friction)
     physics.CreateRestitutionAttr(obj.restitution)
-    # PhysX averages the two materials of a contact; the larger friction is MuJoCo's rule.
+    # PhysX averages the two materials of a contact by default; MuJoCo takes the larger friction.
     _author_physx(grip, "PhysxMaterialAPI", "physxMaterial:frictionCombineMode", "max")
     _add_paint(stage, numbered(_OBJECT_PAINT, index), obj.rgb or (0.8, 0.2, 0.2))
 
@@ -230,14 +233,14 @@ def _add_paint(stage: Usd.Stage, path: str, rgb: Vec3) -> UsdShade.Material:
 
 
 def _linear(rgb: Sequence[float] | np.ndarray) -> Gf.Vec3f:
-    """A colour as USD's shaders take it. The configuration has it as screens do, like MuJoCo."""
+    """Convert an sRGB colour of the configuration to a linear one, as USD's shaders expect."""
     srgb = np.asarray(rgb, dtype=float)
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     return Gf.Vec3f(*linear.tolist())
 
 
 def _add_ground(stage: Usd.Stage, config: PickPlaceConfig) -> None:
-    """A slab, as in MuJoCo, so that both engines rest the same things on it."""
+    """Add the ground as a slab, like MuJoCo's, so that the same objects rest on it."""
     center = (0.0, 0.0, -_GROUND_SIZE[2] / 2)
     _add_fixed_box(stage, GROUND, center, _GROUND_SIZE, config.floor_rgb)
 
@@ -253,17 +256,17 @@ def _add_fixed_box(stage: Usd.Stage, path: str, center: Vec3, size: Vec3, rgb: V
 
 
 def _add_object(stage: Usd.Stage, config: PickPlaceConfig, index: int, url: str | None) -> None:
-    """A rigid body whose origin is the object's centre, with its shape below.
+    """Add a rigid body whose origin is the object's centre, with its shape below.
 
-    The first candidate stands on the table, the others wait for their episodes.
+    The first object of the pool stands on the table, the others are parked.
     """
     obj, path = config.object_pool[index], numbered(OBJECT, index)
     body = UsdGeom.Xform.Define(stage, path).GetPrim()
     table = (*config.table.center[:2], config.rest_z_of(obj))
-    _move(body, away(index, config) if index else table)
+    _move(body, parked_position(index, config) if index else table)
     UsdPhysics.RigidBodyAPI.Apply(body)
     UsdPhysics.MassAPI.Apply(body).CreateMassAttr(obj.mass)
-    # A sleeping object would hang in the air when the joint lets go of it.
+    # A sleeping object would stay in the air when the joint releases it.
     _author_physx(body, "PhysxRigidBodyAPI", "physxRigidBody:sleepThreshold", 0.0)
     if url is None:
         shape = _add_shape(stage, f"{path}/shape", obj)
@@ -296,10 +299,10 @@ def _require_collider(stage: Usd.Stage, path: str) -> None:
 
 
 def _add_asset(stage: Usd.Stage, path: str, url: str, obj: ObjectConfig) -> Usd.Prim:
-    """Refers to the object's file, turned, scaled and moved so that it fills the object's box.
+    """Reference the object's file, turned, scaled and moved so that it fills the object's box.
 
-    Some of Isaac's folders come with physics and some without: what is there is taken off the
-    reference, so that the body above is the only one.
+    Some of Isaac's folders have physics and some do not: physics is removed from the reference, so
+    that the body above is the only one.
     """
     shape = UsdGeom.Xform.Define(stage, path)
     asset = UsdGeom.Xform.Define(stage, f"{path}/asset").GetPrim()
@@ -323,10 +326,10 @@ def _add_asset(stage: Usd.Stage, path: str, url: str, obj: ObjectConfig) -> Usd.
 
 
 def _fit(extent: np.ndarray, obj: ObjectConfig, url: str) -> tuple[float, np.ndarray]:
-    """The scale and the turn (3, 3) that give a file's box the published size.
+    """Return the scale and the rotation (3, 3) that give a file's box the published size.
 
-    The scale is 1 for a file in metres and 0.01 for one in centimetres. Which axis points up
-    differs from file to file, so it is turned by quarter turns.
+    The scale is 1 for a file in metres and 0.01 for one in centimetres. The axis that points up
+    differs from file to file, so the rotation consists of quarter turns.
     """
     for scale in (1.0, 0.01):
         turn = meshes.quarter_turns(extent * scale, np.array(obj.size))
@@ -339,7 +342,7 @@ def _fit(extent: np.ndarray, obj: ObjectConfig, url: str) -> tuple[float, np.nda
 
 
 def _add_marker(stage: Usd.Stage, config: PickPlaceConfig) -> None:
-    """For the eye only: no collider."""
+    """Add the place marker, which is only visual: it has no collider."""
     marker = UsdGeom.Xform.Define(stage, MARKER).GetPrim()
     _move(marker, (*config.table.center[:2], config.table.top_z))
     for i, disc in enumerate(config.marker.discs):
@@ -369,7 +372,7 @@ def _work_light_position(table: TableConfig) -> Vec3:
 
 def _add_robot(stage: Usd.Stage, url: str) -> None:
     robot = UsdGeom.Xform.Define(stage, ROBOT).GetPrim()
-    robot.GetReferences().AddReference(url)  # which does not fail if there is no such file
+    robot.GetReferences().AddReference(url)  # does not fail if there is no such file
     _require_robot(stage, url)
 
 
@@ -435,7 +438,7 @@ def _bind(prim: Usd.Prim, material: UsdShade.Material) -> None:
 
 
 def _move(prim: Usd.Prim, position: Sequence[float] | np.ndarray, quat_wxyz=None) -> None:
-    """Puts a prim somewhere in its parent, with the operations that Isaac Sim itself writes."""
+    """Set a prim's pose in its parent, with the operations that Isaac Sim itself writes."""
     xform = UsdGeom.Xformable(prim)
     ops = {op.GetOpName(): op for op in xform.GetOrderedXformOps()}
     translate = ops.get("xformOp:translate") or xform.AddTranslateOp()
@@ -448,9 +451,9 @@ def _move(prim: Usd.Prim, position: Sequence[float] | np.ndarray, quat_wxyz=None
 def _write_grasp_joint(
     stage: Usd.Stage, index: int, offset: np.ndarray, turn_wxyz: np.ndarray, enabled: bool
 ) -> None:
-    """The joint between hand and a candidate, with the object's frame in the hand.
+    """Write the joint between the hand and a pool object, with the object's frame in the hand.
 
-    It stays out of the articulation, or PhysX would make the object a part of the robot.
+    The joint is excluded from the articulation, or PhysX would make the object a part of the robot.
     """
     joint = UsdPhysics.FixedJoint.Define(stage, numbered(GRASP_JOINT, index))
     with Sdf.ChangeBlock():  # so that PhysX never reads half a joint

@@ -1,5 +1,6 @@
 """Small sinks that stand between the loop and a writer, or beside it."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from tqdm import tqdm
 
 from pp_recorder.dataset.video import VideoEncoder
 from pp_recorder.rollout import Episode, EpisodeSink, Step
+
+_LOG = logging.getLogger("pp_recorder")
 
 
 class SuccessOnly:
@@ -40,12 +43,23 @@ class SuccessOnly:
         self._sink.close()
 
 
-def notice(text: str) -> None:
-    """Writes a line on stderr, above a progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
+class TqdmHandler(logging.Handler):
+    """A logging handler that writes the message alone on stderr, above a progress bar if any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
-class Progress:
+def setup_logging() -> None:
+    """Show what the recorder logs on stderr; a command line calls this once."""
+    if not _LOG.handlers:
+        _LOG.addHandler(TqdmHandler())
+        _LOG.setLevel(logging.INFO)
+        _LOG.propagate = False
+
+
+class ProgressBar:
     """A progress bar with the episode, the success rate so far, frames per second and ETA.
 
     Args:

@@ -56,7 +56,7 @@ OUTCOME = {
 }
 
 
-def picture(height: int, width: int) -> Feature:
+def image_feature(height: int, width: int) -> Feature:
     """The feature of a camera."""
     return Feature("video", (height, width, 3), ("height", "width", "channels"))
 

@@ -57,7 +57,7 @@ class LeRobotWriter:
 
     Attributes:
         place: Where the dataset is, to be told.
-        mirrored: Whether that is a store.
+        is_remote: Whether that is a store.
         episodes: The rows of `meta/episodes` that were there when it was resumed.
         dropped: What resuming has removed, in words.
         scratch: Folder for what is not part of the dataset yet.
@@ -76,7 +76,7 @@ class LeRobotWriter:
     ) -> None:
         self.root = root
         self.place = str(root) if mirror is None else mirror.url
-        self.mirrored = mirror is not None
+        self.is_remote = mirror is not None
         self._mirror = mirror
         self._lock: int | None = None
         self.scratch = root / UNFINISHED
@@ -205,7 +205,7 @@ class LeRobotWriter:
             self._create()
             return
         require_same(self.root, self._recording.collection, self.place)
-        prefix = recovery.find_prefix(self.root, self._cameras, self.mirrored)
+        prefix = recovery.find_prefix(self.root, self._cameras, self.is_remote)
         self.dropped = prefix.dropped
         self.episodes = [_without_stats(entry) for entry in prefix.episodes]
         for entry in prefix.episodes:

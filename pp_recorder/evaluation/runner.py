@@ -146,7 +146,6 @@ def evaluate(
     num_episodes: int,
     seed: int,
     processes: int,
-    notice: Callable[[str], None],
     progress: Callable[[EpisodeResult], None],
     environment: Callable[[int], dict[str, str]] = lambda number: {},
 ) -> list[Attempt]:
@@ -157,7 +156,6 @@ def evaluate(
         num_episodes: At least 1.
         seed: What the runners have as theirs.
         processes: How many at once; 1 runs here.
-        notice: Is told when a process has died.
         progress: Is told of every episode when it has ended.
         environment: Variables for the process of that number, where there are several.
 
@@ -169,7 +167,7 @@ def evaluate(
         Exception: What `make` raises, or the environment.
     """
     attempts: list[Attempt] = []
-    results = run_all(make, range(num_episodes), processes, notice, environment=environment)
+    results = run_all(make, range(num_episodes), processes, environment=environment)
     with closing(results):
         for index, result in results:
             attempts.append(_dead(index, seed, result) if isinstance(result, Died) else result)

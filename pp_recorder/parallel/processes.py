@@ -1,5 +1,6 @@
 """Episodes by number, here or in several processes; a process that dies is noticed."""
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
 
+_LOG = logging.getLogger(__name__)
 _PATIENCE = 10.0  # s that a process has to end by itself
 _MOMENT = 0.2  # s between two questions whether to stop
 _LOOK_AHEAD = 4  # episodes per process that may be under way or wait for an earlier one
@@ -45,25 +47,22 @@ class Died(NamedTuple):
 
 
 class Processes:
-    """Processes on this machine; `pp_recorder.parallel.ray_cluster.Cluster` is the same for many machines.
+    """Processes on this machine; `ray_cluster.Cluster` has the same methods for many machines.
 
     Args:
         count: How many at once.
-        notice: Is told when one has died.
         environment: Variables for the process of that number.
     """
 
     def __init__(
         self,
         count: int,
-        notice: Callable[[str], None],
         environment: Callable[[int], dict[str, str]] = lambda number: {},
     ) -> None:
         self._count = count
-        self._notice = notice
         self._environment = environment
 
-    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+    def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function says in a process of its own."""
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             return process.submit(function, *args).result()
@@ -72,7 +71,7 @@ class Processes:
         self, make: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
     ) -> Generator[tuple[int, Any], None, None]:
         """See `run_all`."""
-        return run_all(make, indices, self._count, self._notice, stop, self._environment)
+        return run_all(make, indices, self._count, stop, self._environment)
 
     def close(self) -> None:
         """Nothing to do: processes live as long as the episodes of one `run_all`."""
@@ -82,7 +81,6 @@ def run_all(
     make: Callable[[], Worker],
     indices: Iterable[int],
     processes: int,
-    notice: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
     environment: Callable[[int], dict[str, str]] = lambda number: {},
 ) -> Generator[tuple[int, Any], None, None]:
@@ -92,7 +90,6 @@ def run_all(
         make: Makes a worker; with several processes it is sent to each, so it must be picklable.
         indices: The episodes' numbers, asked for one by one as processes become free.
         processes: How many at once; 1 runs them in this process.
-        notice: Is told when a process has died. Its episode is tried once more.
         stop: Asked several times a second; if it says so, there are no more results.
         environment: Variables for the process of that number, set before its worker is made.
 
@@ -105,7 +102,7 @@ def run_all(
     """
     if processes == 1:
         return _run_here(make, indices, stop)
-    return _run_in_processes(make, indices, processes, notice, stop, environment)
+    return _run_in_processes(make, indices, processes, stop, environment)
 
 
 def _run_here(
@@ -125,7 +122,6 @@ def _run_in_processes(
     make: Callable[[], Worker],
     indices: Iterable[int],
     processes: int,
-    notice: Callable[[str], None],
     stop: Callable[[], bool],
     environment: Callable[[int], dict[str, str]],
 ) -> Generator[tuple[int, Any], None, None]:
@@ -143,7 +139,7 @@ def _run_in_processes(
             if all(process.index is None for process in team):
                 break
             for process in _ready(team):
-                _collect(process, queue, notice)
+                _collect(process, queue)
             team = [process for process in team if process.alive]
             yield from queue.finished()
         else:
@@ -198,7 +194,7 @@ class _Queue:
             yield index, self._results.pop(index)
 
 
-def _collect(process: "_Process", queue: _Queue, notice: Callable[[str], None]) -> None:
+def _collect(process: "_Process", queue: _Queue) -> None:
     """Takes what a process has to say."""
     index, result = process.index, process.result()
     if result is _IS_READY or index is None:
@@ -206,7 +202,7 @@ def _collect(process: "_Process", queue: _Queue, notice: Callable[[str], None]) 
     again = queue.put(index, result)
     if isinstance(result, Died):
         then = "it is tried again" if again else "for the second time, so it failed"
-        notice(f"the process of episode {index} died ({result.how}); {then}")
+        _LOG.warning(f"the process of episode {index} died ({result.how}); {then}")
 
 
 class _Process:

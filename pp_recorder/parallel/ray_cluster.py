@@ -55,7 +55,7 @@ class Cluster:
         self._resources = {"num_cpus": 1, "num_gpus": gpu_share}
         self._environment = environment
 
-    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+    def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function says on some node."""
         return self._ray.get(self._task(_call).remote(self._environment, function, *args))
 

@@ -1,14 +1,15 @@
 """Who writes into a store, which has no locks."""
 
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from pp_recorder.storage.object_store import ObjectStore, StoreError
 
+_LOG = logging.getLogger(__name__)
 _BEAT = 10.0  # s between two renewals
 _LEASE = 40.0  # s without one, after which a run is taken for dead
 _PREFIX = ".lock-"
@@ -24,14 +25,13 @@ class Lease:
     Args:
         store: The store.
         who: Sets the run apart from all others; the same if it follows a dead one of this machine.
-        notice: Is told that it takes a while.
 
     Raises:
         FileExistsError: Another run is alive.
         StoreError: The store cannot be used.
     """
 
-    def __init__(self, store: ObjectStore, who: str, notice: Callable[[str], None]) -> None:
+    def __init__(self, store: ObjectStore, who: str) -> None:
         self._store = store
         self._name = f"{_PREFIX}{who}"
         self._ended = threading.Event()
@@ -41,7 +41,7 @@ class Lease:
         try:
             for name in store.sizes():
                 if name.startswith(_PREFIX) and name != self._name:
-                    self._outlive(name, notice)
+                    self._wait_for_expiry(name)
         except BaseException:
             self.release()
             raise
@@ -79,13 +79,15 @@ class Lease:
                     return
                 self._put(beat)
 
-    def _outlive(self, name: str, notice: Callable[[str], None]) -> None:
+    def _wait_for_expiry(self, name: str) -> None:
         """Waits for the other run to show that it is alive, and removes its note if it does not."""
         before = self._store.read(name)
         if before is None:
             return
         who = before.decode(errors="replace").partition(",")[0]
-        notice(f"{self._store.url} is claimed by {who}; waiting {_LEASE:.0f} s whether it is alive")
+        _LOG.warning(
+            f"{self._store.url} is claimed by {who}; waiting {_LEASE:.0f} s whether it is alive"
+        )
         end = time.monotonic() + _LEASE
         while time.monotonic() < end:
             time.sleep(_BEAT / 2)

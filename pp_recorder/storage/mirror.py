@@ -5,12 +5,13 @@ docs/decisions/013 says why. In the folder, a video that is in the store is an e
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ from pp_recorder.dataset.reader import DatasetError
 from pp_recorder.storage.lease import Lease
 from pp_recorder.storage.object_store import ObjectStore, StoreError, dataset_names, require_empty
 
+_LOG = logging.getLogger(__name__)
 _AT_ONCE = 16  # transfers
 _PAUSES = (5.0, 15.0, 40.0)  # s before an upload is tried again
 _INFO = "meta/info.json"
@@ -34,7 +36,6 @@ class RemoteSync:
         staging: An absent or empty folder, or what another run has left of it; it goes when
             everything is in the store.
         resume: Go on with what is in the store.
-        notice: Is told what is worth knowing.
 
     Attributes:
         url: As above.
@@ -46,13 +47,10 @@ class RemoteSync:
         StoreError: The store cannot be used.
     """
 
-    def __init__(
-        self, url: str, staging: Path, resume: bool, notice: Callable[[str], None]
-    ) -> None:
+    def __init__(self, url: str, staging: Path, resume: bool) -> None:
         self.url = url
         self.root = staging / "dataset"
         self._store = ObjectStore(url)
-        self._notice = notice
         self._staging = staging
         self._pending = staging / "pending.json"
         self._claim: Lease | None = None
@@ -61,13 +59,13 @@ class RemoteSync:
         _require_ours(staging)
         self._lock: int | None = lock(staging)
         try:
-            self._claim = Lease(self._store, _identity(staging), notice)
+            self._claim = Lease(self._store, _identity(staging))
             if resume:
                 self._catch_up()
             else:
                 require_empty(self._store)
                 if self._pending.exists():
-                    notice(f"what an earlier run could not upload from {staging} is dropped")
+                    _LOG.warning(f"what an earlier run could not upload from {staging} is dropped")
             self._pending.unlink(missing_ok=True)
             shutil.rmtree(self.root, ignore_errors=True)
             self._download()
@@ -106,7 +104,7 @@ class RemoteSync:
                         f"{error}. What is there is a valid dataset; what could not be uploaded is "
                         f"in {self._staging}, and --resume on this machine goes on with it"
                     ) from error
-                self._notice(f"{error}; trying again in {pause:.0f} s")
+                _LOG.warning(f"{error}; trying again in {pause:.0f} s")
                 time.sleep(pause)
         self._pending.unlink()
         for path, name in files:
@@ -157,7 +155,7 @@ class RemoteSync:
         if info == record["before"]:
             self._upload(files, record["removed"])
         elif info not in [path.read_text() for path, name in files if name == _INFO]:
-            self._notice(
+            _LOG.warning(
                 f"resume: {self.url} has changed; what was still to be uploaded is dropped"
             )
 

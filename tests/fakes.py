@@ -11,7 +11,10 @@ from pp_env.sim.grasp import is_grasped, tcp_position
 
 
 class FakeSimulator:
-    """Joints follow their targets at once; a held object moves with the hand, a free one falls."""
+    """A simulator without physics: joints reach their targets at once.
+
+    A held object moves with the hand, a released one lands on the table.
+    """
 
     def __init__(self, config: PickPlaceConfig) -> None:
         self.config = config
@@ -25,7 +28,9 @@ class FakeSimulator:
         fingers = np.full(2, initial.gripper_pos)
         self._offset = np.zeros(3)
         self._object = self.config.object_pool[initial.target]
-        self._state = self._make(initial.joint_pos, fingers, np.zeros(2), initial.object, False)
+        self._state = self._make_state(
+            initial.joint_pos, fingers, np.zeros(2), initial.object, False
+        )
         return self._state
 
     def step(self, command: Command) -> SimState:
@@ -37,7 +42,7 @@ class FakeSimulator:
         stop = self._object.grasp_width / 2 if self._is_between_fingers() else 0.0
         fingers = np.full(2, max(command.gripper, stop))
         speed = (fingers - before.gripper_pos) * config.timing.control_hz
-        state = self._make(command.arm, fingers, speed, before.object, held)
+        state = self._make_state(command.arm, fingers, speed, before.object, held)
         position = state.object.position
         if held:
             position = state.eef.position + rotation.rotate(state.eef.quat_wxyz, self._offset)
@@ -60,19 +65,19 @@ class FakeSimulator:
         offset = self._state.object.position - tcp_position(self._state)
         return bool((np.abs(offset) < np.array(self._object.size) / 2).all())
 
-    def _make(self, joints, fingers, speed, obj: Pose, held: bool) -> SimState:
+    def _make_state(self, joints, fingers, speed, obj: Pose, held: bool) -> SimState:
         position, orientation = kinematics.forward(joints)
         hand = Pose(position, rotation.from_matrix(orientation))
         still = np.zeros(7)
         return SimState(joints.copy(), still, fingers, speed, hand, obj, np.zeros(3), held)
 
 
-# What the environment's tests run on: Isaac Sim's Python has no MuJoCo.
+# The simulator of the environment's tests: Isaac Sim's Python has no MuJoCo.
 SIMULATOR = "mujoco" if importlib.util.find_spec("mujoco") else FakeSimulator
 
 
 class StillPolicy:
-    """Always the same action."""
+    """A policy that always returns the same action."""
 
     def __init__(self, action: np.ndarray) -> None:
         self.action = action
@@ -85,7 +90,7 @@ class StillPolicy:
 
 
 class RandomPolicy:
-    """Actions drawn from the action space with the episode's generator."""
+    """A policy that samples from the action space, seeded by the episode's generator."""
 
     def __init__(self, space) -> None:
         self._space = space
@@ -98,7 +103,7 @@ class RandomPolicy:
 
 
 class Log:
-    """A sink that writes down what it was told."""
+    """A sink that records its calls, steps and episodes."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

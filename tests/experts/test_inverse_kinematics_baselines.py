@@ -1,4 +1,4 @@
-"""Our kinematics beside MuJoCo's and an independent library's."""
+"""Our kinematics compared with MuJoCo's and with those of an independent library, mink."""
 
 import mink
 import mujoco
@@ -36,8 +36,8 @@ def test_forward_agrees_with_mujoco(model):
         np.testing.assert_allclose(orientation, hand.xmat.reshape(3, 3), atol=1e-9)
 
 
-def test_mink_agrees_that_our_solution_is_a_solution(model):
-    """An independent library, started 0.1 rad away, converges to the pose that we solved for."""
+def test_mink_converges_to_the_pose_of_our_solution(model):
+    """mink, started 0.1 rad away, reaches the pose, and our solution has no error in mink."""
     position, orientation = kinematics.forward(np.array(HOME_JOINT_POS) + 0.2)
     ours = inverse_kinematics.inverse(position, orientation, np.array(HOME_JOINT_POS[6] + 0.2))
     ours = ours[np.isfinite(ours).all(-1)][0]

@@ -162,8 +162,8 @@ def test_it_succeeds_from_every_corner(env, pick):
 
 def test_a_yawed_object_is_gripped_at_its_faces():
     yaw = 0.5
-    quat = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
-    targets = plan(np.array([0.5, 0.1, 0.43]), quat, np.array([0.4, -0.2, 0.41]))
+    quat_wxyz = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
+    targets = plan(np.array([0.5, 0.1, 0.43]), quat_wxyz, np.array([0.4, -0.2, 0.41]))
     _, turn = kinematics.forward(targets[1, :7])
     closing = np.arctan2(turn[1, 1], turn[0, 1])
     quarter = np.pi / 2

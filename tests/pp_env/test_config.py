@@ -22,7 +22,7 @@ def test_resolution_must_be_even_and_sensible(resolution):
 
 
 @pytest.mark.parametrize(("resolution", "size"), [(96, (96, 96)), ((640, 480), (640, 480))])
-def test_the_size_of_pictures_survives_json(resolution, size):
+def test_the_size_of_images_survives_json(resolution, size):
     config = PickPlaceConfig(render=RenderConfig(resolution=resolution))
     assert config.render.size == size
     assert from_dict(PickPlaceConfig, json.loads(json.dumps(dataclasses.asdict(config)))) == config

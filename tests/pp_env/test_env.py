@@ -32,7 +32,7 @@ def env():
 
 
 def rollout(env, seed, steps=20):
-    """Everything that a seed decides, as one vector."""
+    """Return everything that a seed decides, as one vector."""
     observation, info = env.reset(seed=seed)
     numbers = [observation, info["environment_state"], info["object_rgb"]]
     rng = np.random.default_rng(0)
@@ -44,13 +44,13 @@ def rollout(env, seed, steps=20):
 
 
 @pytest.mark.parametrize("obs_type", OBS_TYPES)
-def test_gymnasium_has_no_complaint(obs_type):
+def test_it_passes_gymnasiums_checker(obs_type):
     env = gym.make(
         pp_env.ENV_ID, obs_type=obs_type, render_mode="rgb_array", config=SMALL, simulator=SIMULATOR
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # A recommendation that targets in rad and m cannot follow.
+        # A recommendation that does not suit targets in rad and m.
         warnings.filterwarnings("ignore", ".*we recommend using a symmetric and normalized space")
         check_env(env.unwrapped)
     env.close()
@@ -66,17 +66,17 @@ def test_it_is_registered_with_its_step_limit():
     env.close()
 
 
-def test_same_seed_in_the_same_env(env):
+def test_a_seed_repeats_in_the_same_env(env):
     first = rollout(env, 5)
     rollout(env, 6)
     np.testing.assert_array_equal(rollout(env, 5), first)
 
 
-def test_same_seed_in_a_new_env(env):
+def test_a_seed_repeats_in_a_new_env(env):
     np.testing.assert_array_equal(rollout(PickPlaceEnv(SIMULATOR), 5), rollout(env, 5))
 
 
-def test_same_seed_in_a_new_process(env):
+def test_a_seed_repeats_in_a_new_process(env):
     code = (
         "import sys, pickle; from tests.pp_env.test_env import SIMULATOR, PickPlaceEnv, rollout; "
         "pickle.dump(rollout(PickPlaceEnv(SIMULATOR), 5), sys.stdout.buffer)"
@@ -170,7 +170,7 @@ def test_bad_arguments(arguments, message):
         PickPlaceEnv(**arguments)
 
 
-def test_pictures_come_with_the_observation():
+def test_images_come_with_the_observation():
     env = PickPlaceEnv(simulator=FakeSimulator, obs_type="pixels_agent_pos", config=SMALL)
     observation, _ = env.reset(seed=0)
     assert set(observation["pixels"]) == {"cam_high", "cam_wrist"}
@@ -191,7 +191,7 @@ def test_close_closes_the_simulator_and_may_be_repeated():
     assert env._simulator.closed
 
 
-def test_terminates_on_success_unless_told_not_to():
+def test_it_terminates_on_success_unless_switched_off():
     from experts.pick_place import PickPlaceExpert
 
     for terminate in (True, False):

@@ -26,7 +26,7 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("control_mode", CONTROL_MODES)
 @pytest.mark.parametrize("obs_type", OBS_TYPES)
 @pytest.mark.parametrize("reward_type", ["sparse", "dense"])
-def test_gymnasium_has_no_complaint(obs_type, control_mode, reward_type):
+def test_it_passes_gymnasiums_checker(obs_type, control_mode, reward_type):
     env = gym.make(
         pp_env.ENV_ID, simulator=SIMULATOR, obs_type=obs_type, control_mode=control_mode,
         reward_type=reward_type, config=SMALL,
@@ -56,7 +56,7 @@ def test_bad_modes(arguments, message):
 
 
 class TestObservations:
-    def test_pictures_alone(self):
+    def test_images_alone(self):
         env = PickPlaceEnv(SIMULATOR, obs_type="pixels", config=SMALL)
         assert set(env.reset(seed=0)[0]) == {"pixels"}
 
@@ -77,7 +77,7 @@ class TestObservations:
         np.testing.assert_allclose(observation["desired_goal"], rest, atol=1e-6)
         seen = GOAL_OBSERVATION.unpack(observation["observation"])
         np.testing.assert_allclose(seen["object_pos"], info["object_pos"], atol=1e-6)
-        assert "goal_pos" not in seen, "or replaying with another goal would not hide the first"
+        assert "goal_pos" not in seen, "or replaying with another goal would reveal the first"
 
 
 class TestGoalRewards:
@@ -102,7 +102,7 @@ class TestGoalRewards:
         assert together.shape == (50,)
         assert 0 <= together.min() < together.max() <= 1
 
-    def test_sparse_asks_for_the_table(self):
+    def test_sparse_requires_the_table(self):
         config = PickPlaceConfig()
         goal = np.array([0.5, 0.0, config.rest_z_of(config.object)])
         for offset, wanted in (([0.04, 0, 0], 1), ([0.06, 0, 0], 0), ([0, 0, 0.1], 0)):
@@ -119,7 +119,7 @@ def test_the_dense_reward_grows_along_a_demonstration():
     assert rewards.min() >= 0
     assert best["APPROACH_PICK"] <= 0.3 < best["LIFT"] < best["DOWN_PLACE"] <= 0.8
     assert 0.8 < best["RETRACT"] < best["HOME"] == 1.0
-    assert (np.diff(rewards) > -0.1).all(), "and never falls from a stage"
+    assert (np.diff(rewards) > -0.1).all(), "it never falls back a stage"
 
 
 def test_success_without_the_way_home():
@@ -180,7 +180,7 @@ class TestControl:
             observation, *_ = env.step(action)
         assert observation[0] == pytest.approx(panda.JOINT_UPPER[0], abs=0.02)
 
-    def test_too_large_a_step_is_clipped(self):
+    def test_a_too_large_step_is_clipped(self):
         for mode, layout in (("joint_delta", JOINT_DELTA_ACTION), ("ee_delta", EE_DELTA_ACTION)):
             env = PickPlaceEnv(SIMULATOR, control_mode=mode)
             env.reset(seed=0)
@@ -204,10 +204,10 @@ def observation():
     env.close()
 
 
-@pytest.mark.skipif(SIMULATOR != "mujoco", reason="needs MuJoCo's pictures")
+@pytest.mark.skipif(SIMULATOR != "mujoco", reason="needs MuJoCo's images")
 class TestDepthAndSegmentation:
     def project(self, config, point):
-        """Column, row and depth of a point (3,), m, in the picture of cam_high."""
+        """Return column, row and depth of a point (3,), m, in the image of cam_high."""
         camera = config.camera("cam_high")
         right, up, back = (np.array(point) - camera.position) @ camera.rotation()
         focal, center = camera.intrinsics((128, 128))[0, 0], 64
@@ -229,19 +229,19 @@ class TestDepthAndSegmentation:
         assert observation["depth"]["cam_high"][row, column] == pytest.approx(depth, abs=0.01)
 
     @pytest.mark.parametrize("preset", ["fast", "pretty"])
-    def test_a_wide_picture_is_the_middle_of_a_square_one(self, preset):
-        pictures = []
+    def test_a_wide_image_is_the_middle_of_a_square_one(self, preset):
+        observations = []
         for resolution in (128, (128, 96)):
             config = PickPlaceConfig(render=RenderConfig(resolution, preset))
             env = PickPlaceEnv(obs_type="pixels", image_types=IMAGE_TYPES, config=config)
-            pictures.append(env.reset(seed=0)[0])
-            assert env.observation_space.contains(pictures[-1])
+            observations.append(env.reset(seed=0)[0])
+            assert env.observation_space.contains(observations[-1])
             env.close()
-        square, wide = pictures
-        for camera, picture in wide["pixels"].items():
-            assert picture.shape == (96, 128, 3)
+        square, wide = observations
+        for camera, image in wide["pixels"].items():
+            assert image.shape == (96, 128, 3)
             middle = square["pixels"][camera][16:-16].astype(float)
-            assert np.abs(picture - middle).mean() < 1.0
+            assert np.abs(image - middle).mean() < 1.0
             np.testing.assert_allclose(
                 wide["depth"][camera], square["depth"][camera][16:-16], atol=0.05
             )
@@ -250,9 +250,9 @@ class TestDepthAndSegmentation:
         segments = observation[1]["segmentation"]["cam_wrist"]
         assert (segments == SEGMENTS["robot"]).mean() > 0.05
 
-    def test_they_are_no_pictures_in_disguise(self, observation):
+    def test_colour_images_stay_complete_beside_them(self, observation):
         _, observation = observation
-        assert observation["pixels"]["cam_high"].std() > 10, "drawn in colour before and after"
+        assert observation["pixels"]["cam_high"].std() > 10, "rendered in colour"
         assert set(observation) == {"pixels", "depth", "segmentation", "agent_pos"}
 
 

@@ -18,18 +18,18 @@ CONFIG = PickPlaceConfig(objects=YCB_OBJECTS, task=TURNED)
 CROWD = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=6, task=TURNED)
 GRASPABLE = [obj for obj in YCB_OBJECTS if obj.fits_gripper]
 CUBE, SUGAR, SOUP, TUNA = ObjectConfig(), YCB_OBJECTS[0], YCB_OBJECTS[1], YCB_OBJECTS[3]
-# Of the starts of seeds 0 to 49, before there were other objects than the cube.
+# Hash of the starts of seeds 0 to 49, from before there were other objects than the cube.
 STARTS = "14170765a4939292c3165546affac2bd673e9df6b3f0314a2ac476882a2d8a10"
 
 
-def draw(seed, config=CROWD, **options):
+def sample_start(seed, config=CROWD, **options):
     return task.sample_start(np.random.default_rng(seed), config, options)
 
 
-def test_the_default_draws_what_it_always_drew():
+def test_default_starts_are_unchanged():
     rows = []
     for seed in range(50):
-        start = task.initial_state(draw(seed, PickPlaceConfig()), PickPlaceConfig())
+        start = task.initial_state(sample_start(seed, PickPlaceConfig()), PickPlaceConfig())
         rows.append([*start.object.position, *start.object.quat_wxyz, *start.object_rgb])
         rows[-1] += [*start.goal_pos]
     assert hashlib.sha256(np.array(rows).tobytes()).hexdigest() == STARTS
@@ -43,7 +43,7 @@ def test_all_of_the_pool_but_the_tuna_can_be_grasped():
 
 
 @pytest.mark.parametrize("obj", [CUBE, *YCB_OBJECTS], ids=lambda obj: obj.label)
-def test_where_the_hand_takes_hold(obj):
+def test_the_hand_grasps_between_palm_and_table(obj):
     top = obj.height / 2 - obj.grasp_height
     assert 0 < top <= panda.TCP_OFFSET - panda.PALM_OFFSET, "the palm stays above the top"
     assert top > 0.0085 + 0.0005, "the pads are whole on the object"
@@ -94,8 +94,8 @@ def test_bad_shapes():
 
 
 @pytest.mark.parametrize("name", ["005_tomato_soup_can", "tomato soup can", "tomato_soup_can"])
-def test_an_object_can_be_asked_for(name):
-    starts = [draw(seed, CONFIG, object=name) for seed in range(20)]
+def test_an_object_can_be_chosen_by_name_or_label(name):
+    starts = [sample_start(seed, CONFIG, object=name) for seed in range(20)]
     assert {CONFIG.object_pool[start.target] for start in starts} == {SOUP}
 
 
@@ -109,12 +109,12 @@ def test_an_object_can_be_asked_for(name):
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        draw(0, CONFIG, **options)
+        sample_start(0, CONFIG, **options)
 
 
-def test_every_graspable_object_is_drawn_and_the_rest_never():
-    drawn = {CONFIG.object_pool[draw(seed).target].name for seed in range(100)}
-    assert drawn == {obj.name for obj in GRASPABLE}
+def test_every_graspable_object_becomes_the_target_and_no_other():
+    sampled = {CONFIG.object_pool[sample_start(seed).target].name for seed in range(100)}
+    assert sampled == {obj.name for obj in GRASPABLE}
 
 
 def test_nothing_overlaps_and_nothing_is_there_twice():
@@ -122,7 +122,7 @@ def test_nothing_overlaps_and_nothing_is_there_twice():
         config = PickPlaceConfig(
             objects=YCB_OBJECTS, num_objects=1 + seed % 6, task=TaskConfig(random_yaw=seed % 2 > 0)
         )
-        start = draw(seed, config)
+        start = sample_start(seed, config)
         initial = task.initial_state(start, config)
         assert len({placed.pool_index for placed in initial.placed}) == config.num_objects
         target = config.object_pool[start.target]
@@ -146,22 +146,22 @@ def test_a_crowded_table_is_an_error():
     )
     config = PickPlaceConfig(objects=wide, num_objects=6)
     with pytest.raises(ValueError, match="6 objects find no room .* try fewer of them"):
-        draw(0, config)
+        sample_start(0, config)
 
 
-def test_turning_is_only_done_on_request():
+def test_objects_are_turned_only_with_random_yaw():
     config = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=3)
-    assert {draw(seed, config).yaw for seed in range(20)} == {0.0}
-    yaws = [draw(seed, PickPlaceConfig(task=TURNED)).yaw for seed in range(50)]
+    assert {sample_start(seed, config).yaw for seed in range(20)} == {0.0}
+    yaws = [sample_start(seed, PickPlaceConfig(task=TURNED)).yaw for seed in range(50)]
     assert min(yaws) < -2
     assert max(yaws) > 2
-    assert draw(0, PickPlaceConfig(), yaw=0.3).yaw == 0.3
+    assert sample_start(0, PickPlaceConfig(), yaw=0.3).yaw == 0.3
 
 
-def test_all_that_is_drawn_can_be_planned():
+def test_all_sampled_starts_can_be_planned():
     for seed in range(60):
         config = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=1 + 5 * (seed % 2), task=TURNED)
-        initial = task.initial_state(draw(seed, config), config)
+        initial = task.initial_state(sample_start(seed, config), config)
         requirements = GraspRequirements.from_info(task.grasp_requirements(initial, config))
         targets = plan(*initial.object, initial.goal_pos, requirements)
         hand, turn = kinematics.forward(targets[1, :7])
@@ -194,7 +194,7 @@ def test_the_expert_moves_every_object(obj, grasp):
     env.close()
 
 
-def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
+def test_the_expert_passes_over_tall_objects_at_a_moderate_speed():
     env, expert = PickPlaceEnv(FakeSimulator, config=CROWD), PickPlaceExpert()
     seen = 0
     for seed in range(10):
@@ -217,11 +217,11 @@ def test_the_expert_goes_around_tall_things_at_a_moderate_speed():
 
 
 def test_the_arm_comes_down_in_the_posture_that_it_came_in():
-    """The postures nearest to HOME are far from each other here, so the object would be swung."""
+    """The two postures nearest to HOME are far apart here: the object would swing between them."""
     requirements = GraspRequirements(0.075, (0.0, np.pi), travel_height=0.12, scene_height=0.19)
-    turned = np.array([0.387, 0.0, 0.0, -0.922])
+    quat_wxyz = np.array([0.387, 0.0, 0.0, -0.922])
     pick, goal = np.array([0.37, -0.275, 0.505]), np.array([0.514, -0.28, 0.41])
-    targets = plan(pick, turned, goal, requirements)[:, :7]
+    targets = plan(pick, quat_wxyz, goal, requirements)[:, :7]
     for up, down in ((0, 1), (4, 5)):
         assert np.abs(targets[up] - targets[down]).max() < 1.0  # rad
 

@@ -27,7 +27,7 @@ HOLD = np.append(HOME_JOINT_POS, 0.04).astype(np.float32)
 FULL = RANDOMIZATION_PRESETS["full"]
 
 
-def draw(seed=0, config=FULL, object_rgb=(0.8, 0.2, 0.2)):
+def sample_variation(seed=0, config=FULL, object_rgb=(0.8, 0.2, 0.2)):
     return sample(np.random.default_rng(seed), config, np.array(object_rgb), CAMERAS)
 
 
@@ -54,7 +54,7 @@ def test_none_leaves_every_seed_as_it_was_before_there_was_randomization(seed, p
     np.testing.assert_allclose(start.object_rgb, rgb, atol=1e-8)
     before = rng.bit_generator.state
     assert task.sample_variation(rng, PickPlaceConfig(), start) is None
-    assert rng.bit_generator.state == before, "nothing was drawn"
+    assert rng.bit_generator.state == before, "no random number was used"
 
 
 def test_none_is_the_default_and_nothing():
@@ -73,45 +73,48 @@ def test_pick_place_and_colour_are_those_without_randomization(preset):
             np.testing.assert_array_equal(varied[key], plain[key])
 
 
-def test_a_seed_is_a_variation():
-    assert draw(3) == draw(3)
-    assert len({draw(seed) for seed in range(20)}) == 20
+def test_a_seed_gives_one_variation():
+    assert sample_variation(3) == sample_variation(3)
+    assert len({sample_variation(seed) for seed in range(20)}) == 20
 
 
 @pytest.mark.parametrize("preset", ["light", "full"])
-def test_draws_keep_to_their_ranges(preset):
+def test_samples_keep_to_their_ranges(preset):
     config = RANDOMIZATION_PRESETS[preset]
-    drawn = [draw(seed, config) for seed in range(300)]
+    sampled = [sample_variation(seed, config) for seed in range(300)]
     for name in ("light_intensity", "friction", "mass", "joint_pos_noise", "joint_vel_noise"):
         low, high = getattr(config, name)
-        values = np.array([getattr(v, name) for v in drawn])
+        values = np.array([getattr(v, name) for v in sampled])
         assert (values >= low).all()
         assert (values <= high).all()
         assert np.ptp(values) >= 0.9 * (high - low)
-    delays = {v.action_delay for v in drawn}
+    delays = {v.action_delay for v in sampled}
     assert delays == set(range(config.action_delay[0], config.action_delay[1] + 1))
-    lights = np.array([v.light_position for v in drawn])
+    lights = np.array([v.light_position for v in sampled])
     assert np.abs(lights).max() <= config.light_position
     low, high = np.transpose(config.table_rgb)
-    table = np.array([v.table_rgb for v in drawn])
+    table = np.array([v.table_rgb for v in sampled])
     assert ((table >= low) & (table <= high)).all()
-    assert {v.table_texture for v in drawn} == set(config.table_textures or (PLAIN,))
-    assert {v.object_texture for v in drawn} == set(config.object_textures or (PLAIN,))
-    fixed, carried = (np.array([v.cameras[i].position for v in drawn]) for i in (0, 1))
+    assert {v.table_texture for v in sampled} == set(config.table_textures or (PLAIN,))
+    assert {v.object_texture for v in sampled} == set(config.object_textures or (PLAIN,))
+    fixed, carried = (np.array([v.cameras[i].position for v in sampled]) for i in (0, 1))
     assert 0.9 * config.camera_position < np.abs(fixed).max() <= config.camera_position
     assert np.abs(carried).max() <= config.hand_camera_position
-    turns = np.array([v.cameras[1].rotation for v in drawn])
+    turns = np.array([v.cameras[1].rotation for v in sampled])
     assert np.abs(turns).max() <= config.hand_camera_rotation
 
 
 def test_switching_one_range_off_leaves_the_others_as_they_were():
-    one, other = draw(5), draw(5, dataclasses.replace(FULL, mass=(1.0, 1.0), table_rgb=()))
+    one, other = (
+        sample_variation(5),
+        sample_variation(5, dataclasses.replace(FULL, mass=(1.0, 1.0), table_rgb=())),
+    )
     assert dataclasses.replace(one, mass=1.0, table_rgb=()) == other
 
 
 def test_the_table_keeps_away_from_the_colour_of_the_object():
     for rgb in np.random.default_rng(0).uniform(0.1, 0.9, (200, 3)):
-        table = draw(1, object_rgb=rgb).table_rgb
+        table = sample_variation(1, object_rgb=rgb).table_rgb
         assert np.linalg.norm(rgb - table) > 0.3
 
 
@@ -137,7 +140,7 @@ def test_bad_ranges(ranges, message):
 
 
 def test_json_and_back():
-    variation = draw(2)
+    variation = sample_variation(2)
     assert from_dict(Variation, json.loads(json.dumps(variation.to_dict()))) == variation
     config = PickPlaceConfig(randomization=FULL)
     assert from_dict(PickPlaceConfig, json.loads(json.dumps(dataclasses.asdict(config)))) == config
@@ -184,7 +187,7 @@ def test_sensor_noise_repeats_with_the_seed():
     first = observations(1)
     assert (observations(2) != first).any()
     np.testing.assert_array_equal(observations(1), first)
-    assert (np.diff(first[:, :7], axis=0) != 0).all(), "another draw at every step"
+    assert (np.diff(first[:, :7], axis=0) != 0).all(), "new noise at every step"
 
 
 @pytest.mark.parametrize("delay", [0, 1, 3])
@@ -196,13 +199,13 @@ def test_an_action_has_its_effect_after_the_delay(delay):
     for k in range(6):
         action = HOLD + np.eye(8, dtype=np.float32)[0] * 0.1 * (k + 1)
         observation, *_, info = env.step(action)
-        np.testing.assert_array_equal(info["action"], action), "what was commanded"
+        np.testing.assert_array_equal(info["action"], action), "the action as commanded"
         moved.append(observation[0] - home)
     wanted = [0.0] * delay + [0.1 * (k + 1) for k in range(6 - delay)]
     np.testing.assert_allclose(moved, wanted, atol=1e-6)
 
 
-def test_a_delay_does_not_outlive_its_episode():
+def test_a_delay_ends_with_its_episode():
     env = make(RandomizationConfig(action_delay=(2, 2)))
     for _ in range(2):
         env.reset(seed=0)
@@ -210,7 +213,7 @@ def test_a_delay_does_not_outlive_its_episode():
         np.testing.assert_allclose(observation[:7], HOME_JOINT_POS, atol=1e-6)
 
 
-def test_without_a_variation_nothing_stands_in_between():
+def test_without_a_variation_commands_and_states_are_unchanged():
     command = Command(np.zeros(7), 0.0)
     assert ActionDelay(None, Command(np.ones(7), 0.04))(command) is command
     state = FakeSimulator(PickPlaceConfig()).reset(

@@ -4,15 +4,17 @@ import pytest
 from pp_env import rotation
 
 RNG = np.random.default_rng(0)
-QUATS = [q / np.linalg.norm(q) for q in RNG.normal(size=(20, 4))]
+QUATS_WXYZ = [q / np.linalg.norm(q) for q in RNG.normal(size=(20, 4))]
 
 
-@pytest.mark.parametrize("quat", QUATS)
-def test_matrix_and_back(quat):
-    matrix = rotation.to_matrix(quat)
+@pytest.mark.parametrize("quat_wxyz", QUATS_WXYZ)
+def test_matrix_and_back(quat_wxyz):
+    matrix = rotation.to_matrix(quat_wxyz)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1.0)
-    np.testing.assert_allclose(rotation.from_matrix(matrix), rotation.canonical(quat), atol=1e-12)
+    np.testing.assert_allclose(
+        rotation.from_matrix(matrix), rotation.canonical(quat_wxyz), atol=1e-12
+    )
 
 
 def test_cross_is_numpys():
@@ -22,17 +24,19 @@ def test_cross_is_numpys():
 
 @pytest.mark.parametrize("axis", range(3))
 def test_half_turns_survive_the_matrix(axis):
-    quat = np.zeros(4)
-    quat[axis + 1] = 1.0
-    np.testing.assert_allclose(np.abs(rotation.from_matrix(rotation.to_matrix(quat))), quat)
+    quat_wxyz = np.zeros(4)
+    quat_wxyz[axis + 1] = 1.0
+    np.testing.assert_allclose(
+        np.abs(rotation.from_matrix(rotation.to_matrix(quat_wxyz))), quat_wxyz
+    )
 
 
-@pytest.mark.parametrize("quat", QUATS)
-def test_unrotate_undoes_rotate(quat):
+@pytest.mark.parametrize("quat_wxyz", QUATS_WXYZ)
+def test_unrotate_undoes_rotate(quat_wxyz):
     vector = RNG.normal(size=3)
-    turned = rotation.rotate(quat, vector)
-    np.testing.assert_allclose(turned, rotation.to_matrix(quat) @ vector, atol=1e-12)
-    np.testing.assert_allclose(rotation.unrotate(quat, turned), vector, atol=1e-12)
+    turned = rotation.rotate(quat_wxyz, vector)
+    np.testing.assert_allclose(turned, rotation.to_matrix(quat_wxyz) @ vector, atol=1e-12)
+    np.testing.assert_allclose(rotation.unrotate(quat_wxyz, turned), vector, atol=1e-12)
 
 
 def test_canonical_has_a_positive_w():
@@ -46,9 +50,9 @@ def test_yaw_of_a_turn_about_z(angle):
 
 @pytest.mark.parametrize("angle", [-2.0, 0.0, 1e-9, 0.7])
 def test_a_rotation_vector_turns_about_its_direction(angle):
-    quat = rotation.from_vector(np.array([0.0, 0.0, angle]))
-    np.testing.assert_allclose(quat, rotation.about_z(angle), atol=1e-15)
+    quat_wxyz = rotation.from_vector(np.array([0.0, 0.0, angle]))
+    np.testing.assert_allclose(quat_wxyz, rotation.about_z(angle), atol=1e-15)
     axis = np.array([1.0, 2.0, -2.0]) / 3
-    quat = rotation.from_vector(angle * axis)
-    np.testing.assert_allclose(np.linalg.norm(quat), 1.0)
-    np.testing.assert_allclose(rotation.rotate(quat, axis), axis, atol=1e-12)
+    quat_wxyz = rotation.from_vector(angle * axis)
+    np.testing.assert_allclose(np.linalg.norm(quat_wxyz), 1.0)
+    np.testing.assert_allclose(rotation.rotate(quat_wxyz, axis), axis, atol=1e-12)

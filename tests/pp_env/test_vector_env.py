@@ -1,4 +1,4 @@
-"""Many environments at once are, bit for bit, as many single ones."""
+"""The vector environment equals as many single environments, bit for bit."""
 
 import warnings
 from dataclasses import replace
@@ -37,7 +37,7 @@ def is_objects(value):
 
 
 def assert_same(ours, theirs, where=""):
-    """The same types, shapes and bits, all the way down."""
+    """Assert the same types, shapes and bits, at every level."""
     assert type(ours) is type(theirs), where
     if isinstance(ours, dict):
         assert set(ours) == set(theirs), where
@@ -55,7 +55,7 @@ def assert_same(ours, theirs, where=""):
 
 
 class RandomActions:
-    """Anything within the bounds."""
+    """Random actions within the bounds."""
 
     def __init__(self, space):
         self._space, self._rng = space, np.random.default_rng(0)
@@ -81,8 +81,8 @@ class Experts:
         return np.array(actions, dtype=np.float32)
 
 
-def together(ours, theirs, policy, steps, next_step=True, seeds=(3, 8)):
-    """Steps both, asserts that they are the same; returns (ends, steps with a held object)."""
+def assert_same_rollouts(ours, theirs, policy, steps, next_step=True, seeds=(3, 8)):
+    """Step both and assert that they are the same; return (ends, steps with a held object)."""
     seen = ours.reset(seed=seeds)
     assert_same(seen, theirs.reset(seed=seeds), "reset")
     begins, ends, held = np.ones(COUNT, bool), 0, 0
@@ -111,14 +111,14 @@ def together(ours, theirs, policy, steps, next_step=True, seeds=(3, 8)):
 )
 def test_random_actions(steps, arguments):
     ours, theirs = make(**arguments), make_sync(**arguments)
-    ends, _ = together(ours, theirs, RandomActions(ours.single_action_space), steps)
+    ends, _ = assert_same_rollouts(ours, theirs, RandomActions(ours.single_action_space), steps)
     assert ends == COUNT * (steps // (1 + arguments.get("max_episode_steps", 400)))
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_experts_grasp_succeed_and_go_on(num_threads):
     ours, theirs = make(num_threads=num_threads), make_sync()
-    ends, held = together(ours, theirs, Experts(), 400)
+    ends, held = assert_same_rollouts(ours, theirs, Experts(), 400)
     assert ends >= COUNT
     assert held > 100
 
@@ -132,7 +132,7 @@ def test_objects_of_many_kinds_in_scenes_that_vary():
     assert list(ours.reset(seed=seeds)[1]["object"]) == [
         "010_potted_meat_can", "005_tomato_soup_can",
     ]  # fmt: skip
-    ends, held = together(ours, theirs, Experts(), 400, seeds=seeds)
+    ends, held = assert_same_rollouts(ours, theirs, Experts(), 400, seeds=seeds)
     assert ends >= COUNT
     assert held > 100
 
@@ -142,10 +142,10 @@ def test_same_step_autoreset():
     ours = make(autoreset_mode="SameStep", max_episode_steps=30)
     theirs = make_sync("SameStep", max_episode_steps=30)
     policy = RandomActions(ours.single_action_space)
-    assert together(ours, theirs, policy, 100, next_step=False)[0] == 3 * COUNT
+    assert assert_same_rollouts(ours, theirs, policy, 100, next_step=False)[0] == 3 * COUNT
 
 
-def test_pictures_of_every_kind():
+def test_images_of_every_kind():
     arguments = {
         "obs_type": "pixels_agent_pos", "image_types": ["rgb", "depth", "segmentation"],
         "render_mode": "rgb_array", "max_episode_steps": 6,
@@ -155,14 +155,14 @@ def test_pictures_of_every_kind():
         env.reset(seed=0, options={"color": (0.9, 0.1, 0.1)})
     assert_same(ours.render(), theirs.render())
     assert (ours.render()[0] != ours.render()[1]).any()
-    together(ours, theirs, RandomActions(ours.single_action_space), 15)
+    assert_same_rollouts(ours, theirs, RandomActions(ours.single_action_space), 15)
 
 
 def test_async():
     ours = make(max_episode_steps=3)
     # Forking a process with threads is what newer Pythons warn of.
     theirs = make("async", max_episode_steps=3, vector_kwargs={"context": "spawn"})
-    together(ours, theirs, RandomActions(ours.single_action_space), 6)
+    assert_same_rollouts(ours, theirs, RandomActions(ours.single_action_space), 6)
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +172,8 @@ def envs():
     envs.close()
 
 
-class TestOneForAll:
-    """All on one vector environment, because making one takes a while."""
+class TestSharedEnvironment:
+    """Tests on one vector environment, because making one takes a while."""
 
     def test_spaces(self, envs):
         observations, _ = envs.reset(seed=0)

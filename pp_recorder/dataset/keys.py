@@ -7,6 +7,7 @@ CHUNK_SIZE = 1000  # episodes per folder, in what we write
 STATE = "observation.state"
 ACTION = "action"
 IMAGE_PREFIX = "observation.images."
+OUTCOME_PREFIX = "next."
 REWARD = "next.reward"
 DONE = "next.done"
 SUCCESS = "next.success"
@@ -16,7 +17,11 @@ EPISODE_INDEX = "episode_index"
 INDEX = "index"
 TASK_INDEX = "task_index"
 
-# Files, relative to the dataset's directory.
+# Folders and files, relative to the dataset's directory.
+META_FOLDER = "meta"
+DATA_FOLDER = "data"
+VIDEOS_FOLDER = "videos"
+EPISODES_FOLDER = "meta/episodes"
 INFO_PATH = "meta/info.json"
 STATS_PATH = "meta/stats.json"
 COLLECTION_PATH = "meta/collection.json"
@@ -25,6 +30,20 @@ TASKS_JSONL_PATH = "meta/tasks.jsonl"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+# The second name of each video, a hard link beside it.
+VIDEO_ALIAS = "episode_{episode:05d}.mp4"
+VIDEO_ALIAS_PATTERN = "episode_*.mp4"
+
+# Columns of `meta/episodes` that LeRobot needs.
+TASKS = "tasks"
+LENGTH = "length"
+FROM_INDEX = "dataset_from_index"
+TO_INDEX = "dataset_to_index"
+DATA_CHUNK_INDEX = "data/chunk_index"
+DATA_FILE_INDEX = "data/file_index"
+EPISODES_CHUNK_INDEX = "meta/episodes/chunk_index"
+EPISODES_FILE_INDEX = "meta/episodes/file_index"
+STATS_PREFIX = "stats/"
 
 # Columns of `meta/episodes` that tell where an episode came from and how it went.
 EPISODE_PREFIX = "episode/"
@@ -37,5 +56,20 @@ EPISODE_OBJECT = "episode/object"
 
 # Provenance that may differ between a collection and its continuation: a warning, not a refusal.
 MAY_DIFFER_ON_RESUME = ("versions", "machine", "simulator_details")
-# Provenance that may differ between the parts of one dataset.
-MAY_DIFFER_BETWEEN_PARTS = (*MAY_DIFFER_ON_RESUME, "seed", "first_attempt", "task", "object")
+# Provenance that may differ between the parts of one dataset, in the order in which it is stored.
+MAY_DIFFER_BETWEEN_PARTS = ("seed", "first_attempt", *MAY_DIFFER_ON_RESUME, "task", "object")
+
+
+def video_column(camera: str, field: str) -> str:
+    """Return the column of `meta/episodes` with a fact about a camera's video.
+
+    Args:
+        camera: The feature.
+        field: "chunk_index", "file_index", "from_timestamp" or "to_timestamp".
+    """
+    return f"{VIDEOS_FOLDER}/{camera}/{field}"
+
+
+def stats_column(feature: str, statistic: str) -> str:
+    """Return the column of `meta/episodes` with a statistic of a feature."""
+    return f"{STATS_PREFIX}{feature}/{statistic}"

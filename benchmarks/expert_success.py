@@ -31,7 +31,7 @@ from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import GraspConfig, TaskConfig
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
-from pp_recorder.rollout import episode_seed, run_episode
+from pp_recorder.rollout import EpisodeSink, episode_seed, run_episode
 
 _REQUIRED_RATE = {"none": 0.995, "light": 0.995, "full": 0.97}
 _REQUIRED_RATE_OF_OBJECTS = 0.99
@@ -131,7 +131,7 @@ def attempt(work: Attempt) -> Outcome:
     return Outcome(episode.success, info["distance"], tracking.largest, failure)
 
 
-class TrackingError:
+class TrackingError(EpisodeSink):
     """A sink: the largest difference between an arm target and the joint one period later, rad."""
 
     def __init__(self) -> None:
@@ -148,11 +148,6 @@ class TrackingError:
             error = float(np.abs(step.observation[:7] - self._target).max())
             self.largest = max(self.largest, error)
         self._target = step.action[:7]
-
-    def end(self, episode) -> None:
-        """Does nothing."""
-
-    abort = close = lambda self: None
 
 
 @lru_cache(maxsize=1)

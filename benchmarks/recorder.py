@@ -23,12 +23,12 @@ from benchmarks import report, save
 from benchmarks.prepared import prepared
 from pp_collect.session import make_writer
 from pp_recorder.dataset import video
-from pp_recorder.rollout import Episode, Step, episode_seed, run_episode
+from pp_recorder.rollout import Episode, EpisodeSink, Step, episode_seed, run_episode
 
 _EPISODES = 2  # after one to warm up
 
 
-class Keep:
+class Keep(EpisodeSink):
     """A sink that keeps every step in memory."""
 
     def __init__(self) -> None:
@@ -42,9 +42,6 @@ class Keep:
     def end(self, episode: Episode) -> None:
         """Keeps it."""
         self.episode = episode
-
-    begin = lambda self, seed: None  # noqa: E731
-    abort = close = lambda self: None
 
 
 def record(folder: Path, steps: int) -> tuple[argparse.Namespace, Keep]:

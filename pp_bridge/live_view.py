@@ -12,12 +12,12 @@ from pp_bridge.settings import (
 from pp_bridge.shared_state import SharedState
 from pp_bridge.web_process import WebProcess
 from pp_env.config import PickPlaceConfig
-from pp_recorder.rollout import Episode, Step
+from pp_recorder.rollout import EpisodeSink, Step
 
 _MIN_INTERVAL = 0.01  # s; viewers get 31 pictures a second, so more copies would be for nobody
 
 
-class FramePublisher:
+class FramePublisher(EpisodeSink):
     """Shows the pictures that were taken for the dataset, if somebody watches.
 
     Args:
@@ -28,24 +28,12 @@ class FramePublisher:
         self._shared_state = shared_state
         self._last_publish_time = -_MIN_INTERVAL
 
-    def begin(self, seed: int) -> None:
-        """Nothing to do."""
-
     def add(self, step: Step) -> None:
         """Shows the observation's pictures, unless some were shown just before."""
         now = time.monotonic()
         if self._shared_state.viewers and now - self._last_publish_time >= _MIN_INTERVAL:
             self._shared_state.publish_images(step.observation["pixels"])
             self._last_publish_time = now
-
-    def end(self, episode: Episode) -> None:
-        """Nothing to do."""
-
-    def abort(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 class LiveView(FramePublisher):

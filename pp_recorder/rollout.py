@@ -1,4 +1,4 @@
-"""One episode of any policy in any Gymnasium environment, shown step by step to any sinks."""
+"""Run episodes of any policy in any Gymnasium environment, and pass every step to any sinks."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,28 @@ import numpy as np
 
 
 class Policy(Protocol):
-    """Chooses actions. May also have `phase`, a name for what it is doing."""
+    """A function from observations to actions, with state that is reset before each episode.
+
+    It may also have an attribute `phase`: a name for what it is doing.
+    """
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
-        """Prepares for an episode; all of the policy's randomness comes from `rng`."""
-        ...
+        """Prepare for an episode; the default does nothing.
+
+        Args:
+            observation: The first one.
+            info: The first one.
+            rng: The only source of the policy's randomness.
+        """
 
     def act(self, observation: Any) -> np.ndarray:
-        """The action for an observation."""
+        """Return the action for an observation."""
         ...
 
 
 @dataclass(frozen=True)
 class Step:
-    """An observation, the action chosen from it, and what came of that.
+    """An observation, the action chosen from it, and the outcome of that action.
 
     Attributes:
         index: Counts from 0 in each episode.
@@ -30,9 +38,9 @@ class Step:
         info: At time t.
         action: What the environment applied at time t.
         reward: For the step from t to t + 1.
-        done: Whether the episode ended with this step.
-        success: Whether the state at t + 1 is a success.
-        phase: What the policy said it was doing, or "".
+        done: True in the last step of the episode.
+        success: True if the state at t + 1 is a success.
+        phase: The policy's phase at time t, or "".
     """
 
     index: int
@@ -52,10 +60,10 @@ class Episode:
     Attributes:
         index: Its number in the collection.
         seed: The seed given to `env.reset`.
-        length: Steps.
-        success: Whether the last state is a success.
+        length: Number of steps.
+        success: True if the last state is a success.
         start_info: `info` of the first state.
-        trace: Per step, the policy's phase and the `info` that the step led to.
+        trace: Per step, the policy's phase at time t and the `info` at time t + 1.
     """
 
     index: int
@@ -72,33 +80,31 @@ class Episode:
 
 
 class EpisodeSink(Protocol):
-    """Sees every step of every episode: a dataset writer, a live view, a test."""
+    """A receiver of every step of every episode: a dataset writer, a live view, a test.
+
+    Each method does nothing unless a sink overrides it.
+    """
 
     def begin(self, seed: int) -> None:
-        """An episode starts."""
-        ...
+        """Start an episode."""
 
     def add(self, step: Step) -> None:
-        """A step was made."""
-        ...
+        """Take one step."""
 
     def end(self, episode: Episode) -> None:
-        """The episode ran to its end: commit it."""
-        ...
+        """Commit the episode, which ran to its end."""
 
     def abort(self) -> None:
-        """The episode was broken off: forget it."""
-        ...
+        """Discard the episode, which was interrupted."""
 
     def close(self) -> None:
-        """There are no more episodes."""
-        ...
+        """Release all resources; no episode follows."""
 
 
 def episode_seed(seed: int, index: int) -> int:
-    """The seed for `env.reset` of attempt `index` in the collection with `seed`.
+    """Return the seed for `env.reset` of attempt `index` in the collection with `seed`.
 
-    So attempt k of a collection depends on (seed, k) and its configuration alone, whoever runs it.
+    Attempt k of a collection depends on (seed, k) and the configuration alone, in any process.
     """
     low, high = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
     return int(high) << 31 | int(low) >> 1  # 63 bits: fits a signed column
@@ -113,7 +119,7 @@ def run_episode(
     max_steps: int,
     options: dict[str, Any] | None = None,
 ) -> Episode:
-    """Runs one episode and shows it to the sinks; see `iterate_episode`."""
+    """Run one episode and pass it to the sinks; see `iterate_episode`."""
     steps = iterate_episode(env, policy, sinks, seed, index, max_steps, options)
     while True:
         try:
@@ -131,18 +137,18 @@ def iterate_episode(
     max_steps: int,
     options: dict[str, Any] | None = None,
 ) -> Generator[Step, None, Episode]:
-    """Runs one episode, one step per iteration.
+    """Run one episode, one step per iteration.
 
-    It depends on `seed` and on the environment's and the policy's configuration alone. If it is
-    broken off, by an exception or by closing the iterator, the sinks are told to forget it.
+    The episode depends on `seed` and on the environment's and the policy's configuration alone. An
+    exception, or closing the iterator, aborts it in every sink.
 
     Args:
         env: The environment.
-        policy: Chooses the actions.
-        sinks: See every step.
+        policy: The source of the actions.
+        sinks: The receivers of every step.
         seed: For `env.reset` and for the policy's generator; in a collection, `episode_seed`.
-        index: The attempt's number in the collection, for the record.
-        max_steps: The episode ends after so many.
+        index: The attempt's number in the collection, stored in the `Episode`.
+        max_steps: Upper limit of the episode's length.
         options: For `env.reset`.
 
     Returns:

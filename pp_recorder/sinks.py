@@ -1,4 +1,4 @@
-"""Small sinks that stand between the loop and a writer, or beside it."""
+"""Small sinks: a filter, a progress bar, a video; and log messages above the progress bar."""
 
 import logging
 import sys
@@ -13,38 +13,42 @@ from pp_recorder.rollout import Episode, EpisodeSink, Step
 _LOG = logging.getLogger("pp_recorder")
 
 
-class SuccessOnly:
-    """Passes on what happens, but forgets the episodes that did not succeed."""
+class SuccessOnly(EpisodeSink):
+    """A filter in front of another sink that aborts the episodes without success.
+
+    Args:
+        sink: The receiver of everything else.
+    """
 
     def __init__(self, sink: EpisodeSink) -> None:
         self._sink = sink
 
     def begin(self, seed: int) -> None:
-        """Passes it on."""
+        """Start an episode in the other sink."""
         self._sink.begin(seed)
 
     def add(self, step: Step) -> None:
-        """Passes it on."""
+        """Pass the step to the other sink."""
         self._sink.add(step)
 
     def end(self, episode: Episode) -> None:
-        """Commits a success, forgets a failure."""
+        """Commit a success, discard a failure."""
         if episode.success:
             self._sink.end(episode)
         else:
             self._sink.abort()
 
     def abort(self) -> None:
-        """Passes it on."""
+        """Discard the episode in the other sink."""
         self._sink.abort()
 
     def close(self) -> None:
-        """Passes it on."""
+        """Close the other sink."""
         self._sink.close()
 
 
 class TqdmHandler(logging.Handler):
-    """A logging handler that writes the message alone on stderr, above a progress bar if any."""
+    """A logging handler that writes the bare message on stderr, above a progress bar if any."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
@@ -52,20 +56,20 @@ class TqdmHandler(logging.Handler):
 
 
 def setup_logging() -> None:
-    """Show what the recorder logs on stderr; a command line calls this once."""
+    """Show the recorder's log messages on stderr; for the `main` of a command line."""
     if not _LOG.handlers:
         _LOG.addHandler(TqdmHandler())
         _LOG.setLevel(logging.INFO)
         _LOG.propagate = False
 
 
-class ProgressBar:
+class ProgressBar(EpisodeSink):
     """A progress bar with the episode, the success rate so far, frames per second and ETA.
 
     Args:
-        num_episodes: How many episodes are wanted.
-        frames_per_episode: For the estimate of the time left.
-        kept: Episodes that are there already.
+        num_episodes: Target number of episodes.
+        frames_per_episode: Typical length, for the estimate of the time left.
+        kept: Number of episodes recorded before.
     """
 
     def __init__(self, num_episodes: int, frames_per_episode: int, kept: int = 0) -> None:
@@ -80,56 +84,47 @@ class ProgressBar:
         )
 
     def show(self, kept: int, successes: int, attempts: int) -> None:
-        """Says how far it is, between two episodes."""
+        """Update the bar between two episodes.
+
+        Args:
+            kept: Episodes in the dataset.
+            successes: Successful attempts.
+            attempts: All attempts.
+        """
         self._bar.update(kept * self._frames_per_episode - self._bar.n)
         if kept < self._num_episodes:
             self._bar.set_description(f"episode {kept + 1}/{self._num_episodes}", refresh=False)
         if attempts:
             self._bar.set_postfix(success=f"{successes / attempts:.0%}", refresh=False)
 
-    def begin(self, seed: int) -> None:
-        """Nothing to do."""
-
     def add(self, step: Step) -> None:
-        """Counts a frame."""
+        """Count a frame."""
         self._bar.update()
 
-    def end(self, episode: Episode) -> None:
-        """Nothing to do: `show` is told what was kept."""
-
-    def abort(self) -> None:
-        """Nothing to do."""
-
     def close(self) -> None:
-        """Leaves the bar as it is and ends its line."""
+        """Leave the bar as it is and end its line."""
         self._bar.close()
 
 
-class SideBySide:
-    """Writes the pictures of all cameras, left to right, as one video of one episode.
+class SideBySide(EpisodeSink):
+    """A video of one episode with the images of all cameras, left to right.
 
     Args:
-        path: The mp4 file; it is deleted if the episode is broken off.
+        path: The mp4 file; an aborted episode leaves none.
         fps: Frames per second.
     """
 
     def __init__(self, path: Path, fps: int) -> None:
         self._encoder = VideoEncoder(path, "h264", fps)
 
-    def begin(self, seed: int) -> None:
-        """Nothing to do."""
-
     def add(self, step: Step) -> None:
-        """Adds the pictures of the observation."""
+        """Add the images of the observation."""
         self._encoder.add(np.hstack(list(step.observation["pixels"].values())))
 
     def end(self, episode: Episode) -> None:
-        """Completes the file."""
+        """Complete the file."""
         self._encoder.finish(episode.length)
 
     def abort(self) -> None:
-        """Deletes the file."""
+        """Delete the file."""
         self._encoder.cancel()
-
-    def close(self) -> None:
-        """Nothing to do."""

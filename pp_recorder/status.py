@@ -1,4 +1,4 @@
-"""What a supervisor may know about a run, also when the process can't tell it any more."""
+"""The status file of a run for a supervisor, and the memory of processes."""
 
 import json
 import math
@@ -14,9 +14,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 class StatusFile:
     """A small JSON file that is replaced as a whole, so that a reader never sees half of it.
 
+    It keeps its last content after the process has died.
+
     Args:
-        path: Where it is; None writes nothing.
-        facts: What does not change.
+        path: The file; None writes nothing.
+        facts: Entries that do not change.
     """
 
     def __init__(self, path: Path | None, **facts: Any) -> None:
@@ -24,18 +26,18 @@ class StatusFile:
         self._facts = {**facts, "pid": os.getpid()}
 
     def update(self, **facts: Any) -> None:
-        """Writes these facts beside those known before, and the time."""
+        """Write these entries beside the earlier ones, and the time."""
         self._facts.update(facts)
         if self._path is None:
             return
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        aside.write_text(json.dumps({**self._facts, "updated": now}, indent=2) + "\n")
-        os.replace(aside, self._path)
+        staged = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        staged.write_text(json.dumps({**self._facts, "updated": now}, indent=2) + "\n")
+        os.replace(staged, self._path)
 
 
 def resident_memory() -> int | None:
-    """Bytes of memory that this process holds; None where the system does not tell."""
+    """Return the bytes of memory that this process holds; None where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except FileNotFoundError:
@@ -44,10 +46,10 @@ def resident_memory() -> int | None:
 
 
 def free_memory() -> float:
-    """Bytes of memory that this process and its children may still take.
+    """Return the bytes of memory that this process and its children may still take.
 
-    What the machine has available, or less where a container's limit says so; infinite where
-    the system does not tell.
+    The machine's available memory, or the rest of a container's limit if that is less; infinite
+    where the system does not tell.
     """
     free = [math.inf]
     with suppress(FileNotFoundError):

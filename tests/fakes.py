@@ -8,6 +8,7 @@ from pp_env import kinematics, rotation
 from pp_env.config import PickPlaceConfig
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.grasp import is_grasped, tcp_position
+from pp_recorder.rollout import Policy
 
 
 class FakeSimulator:
@@ -76,14 +77,11 @@ class FakeSimulator:
 SIMULATOR = "mujoco" if importlib.util.find_spec("mujoco") else FakeSimulator
 
 
-class StillPolicy:
+class StillPolicy(Policy):
     """A policy that always returns the same action."""
 
     def __init__(self, action: np.ndarray) -> None:
         self.action = action
-
-    def reset(self, observation, info, rng) -> None:
-        pass
 
     def act(self, observation) -> np.ndarray:
         return self.action

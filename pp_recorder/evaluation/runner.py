@@ -127,14 +127,11 @@ class RandomPolicy:
         return self._space.sample()
 
 
-class FunctionPolicy:
+class FunctionPolicy(Policy):
     """A `Policy` that is a function from observation to action."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self._function = function
-
-    def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
-        """Nothing to do."""
 
     def act(self, observation: Any) -> Any:
         """The function's value."""

@@ -2,7 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from pp_recorder.rollout import episode_seed, iterate_episode, run_episode
+from pp_recorder.rollout import Policy, episode_seed, iterate_episode, run_episode
 from pp_recorder.sinks import SuccessOnly
 from tests.fakes import Log, RandomPolicy
 
@@ -27,11 +27,8 @@ def test_any_environment_and_policy_will_do(env):
 
 
 def test_a_step_pairs_an_observation_with_the_action_chosen_from_it(env):
-    class Telltale:
+    class Telltale(Policy):
         """Acts 1 where the pole leans right."""
-
-        def reset(self, observation, info, rng):
-            pass
 
         def act(self, observation):
             return int(observation[2] > 0)

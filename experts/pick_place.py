@@ -43,7 +43,7 @@ class UnreachableError(ValueError):
 
 @dataclass(frozen=True)
 class GraspRequirements:
-    """How the hand must grasp the target and clear the scene. By default, for a small cube alone.
+    """Grasp of the target and clearance of the scene. By default, those of a small cube alone.
 
     Attributes:
         grasp_height: Height of the TCP above the object's centre, m.

@@ -330,7 +330,7 @@ class RenderConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Where episodes start and what counts as success.
+    """Ranges of an episode's start, and conditions of its success.
 
     Attributes:
         x_range: Interval from which the x of picks and places is sampled, m, world frame.
@@ -366,7 +366,7 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class GraspConfig:
-    """When a closed gripper counts as holding the object (`pp_env.sim.grasp`).
+    """Conditions under which a closed gripper holds the object (`pp_env.sim.grasp`).
 
     Attributes:
         mode: "fixed_joint" attaches the object to the hand, "friction" leaves it to contact.
@@ -407,8 +407,8 @@ class PickPlaceConfig:
         floor_rgb: Colour of the floor in [0, 1].
         cameras: The cameras; `render` shows the image of the first.
         render: Size and quality of the images.
-        task: Where episodes start and what counts as success.
-        grasp: When a closed gripper counts as holding the object.
+        task: Ranges of an episode's start, and conditions of its success.
+        grasp: Conditions under which a closed gripper holds the object.
         randomization: What varies from episode to episode.
         objects: A pool from which every episode samples its target, among those that fit the
             gripper; empty for the one `object`.

@@ -1,26 +1,29 @@
-"""What several test modules share."""
+"""Fixtures that several test modules share, and the modules to skip without optional packages."""
 
 import importlib.util
 
 import pytest
 
+collect_ignore = []
+
 if importlib.util.find_spec("mujoco") is None:  # as in Isaac Sim's Python
-    collect_ignore_glob = ["test_bridge_*.py"]
-    collect_ignore = [
-        "test_benchmarks.py", "test_cluster.py", "test_collect.py", "test_deploy.py",
-        "test_durability.py", "test_workers.py",
-        "test_evaluate.py", "test_hub.py", "test_inspect.py", "test_kinematics_peers.py",
-        "test_merge.py", "test_mujoco_sim.py", "test_mujoco_variation.py", "test_replay.py",
-        "test_scene_parity.py", "test_store.py", "test_vector_env.py",
+    collect_ignore += [
+        "experts/test_inverse_kinematics_baselines.py", "pp_bridge", "pp_collect/test_evaluate.py",
+        "pp_collect/test_replay.py", "pp_env/sim/mujoco", "pp_env/sim/test_scene_parity.py",
+        "pp_env/test_vector_env.py", "pp_recorder/checks/test_cli.py",
+        "pp_recorder/dataset/test_commit.py", "pp_recorder/dataset/test_hub.py",
+        "pp_recorder/dataset/test_merge.py", "pp_recorder/parallel/test_processes.py",
+        "pp_recorder/parallel/test_ray_cluster.py", "pp_recorder/storage/test_object_store.py",
+        "test_benchmarks.py", "test_collect.py", "test_deploy.py",
     ]  # fmt: skip
 
 if importlib.util.find_spec("fastapi") is None:  # the extra [bridge]
-    collect_ignore_glob = ["test_bridge_*.py"]
+    collect_ignore += ["pp_bridge"]
 
 
 @pytest.fixture(scope="session")
 def robot_file(tmp_path_factory):
-    """A Panda in USD, in place of Isaac Sim's."""
+    """Return a USD file of the Panda, in place of Isaac Sim's own."""
     from tests.pp_env.sim.isaac.usd_panda import write_panda
 
     path = tmp_path_factory.mktemp("robot") / "franka.usdc"
@@ -30,7 +33,7 @@ def robot_file(tmp_path_factory):
 
 @pytest.fixture
 def usd_scene(robot_file):
-    """The Isaac Sim scene on a stage in memory."""
+    """Return the Isaac Sim scene on a stage in memory."""
     from pxr import Usd
 
     from pp_env.config import PickPlaceConfig

@@ -1,16 +1,17 @@
-"""A stand-in for Isaac Sim's Python modules, to exercise the backend where Isaac Sim can't run.
+"""Fakes of Isaac Sim's Python modules, to test the simulator where Isaac Sim can't run.
 
-What a test with it proves: the backend calls only what the chosen version has, with arguments that
-the version accepts (every class, function and signature is generated from `isaac_api.json`, which
-was recorded from Isaac Sim's sources); it calls in an order that the sources allow; it survives the
-quirks and faults that are modelled here; and what it authors on the stage, a real one, means what
-was intended: a wrongly written grasp joint visibly moves the object.
+A test with them proves that the simulator
+- calls only names of the chosen version, with arguments that the version accepts: every class,
+  function and signature is generated from `isaac_api.json`, recorded from Isaac Sim's sources;
+- calls them in an order that the sources allow;
+- handles the quirks and faults that are modelled here;
+- authors a correct stage, which is a real USD stage: a wrong grasp joint visibly moves the object.
 
-What it does not prove: anything about PhysX or RTX, whose places a first-order lag and painted
-squares take (`isaac_standin_physics`). Nor is it certain that the recorded sources are what an
-installation holds, or that the modelled quirks are all there are.
+It proves nothing about PhysX or RTX, which are replaced by a first-order lag and painted squares
+(`tests.fake_isaac.physics`). Nor does it prove that an installation equals the recorded sources, or
+that the modelled quirks are complete.
 
-A name without a behaviour in `isaac_standin_models` checks its arguments and then raises
+A name without a behaviour in `tests.fake_isaac.models` checks its arguments and then raises
 NotImplementedError. Only `carb.settings` is written by hand, without a recorded signature.
 """
 
@@ -39,34 +40,34 @@ VERSIONS = ("4.5.0", "5.0.0", "5.1.0", "6.0.1")
 
 _BEFORE_START = ("isaacsim", "isaacsim.simulation_app")
 _UPDATES_TO_LOAD = 5
-_WARM_UP_STEPS = 2  # that Isaac takes whenever physics starts
+_WARM_UP_STEPS = 2  # which Isaac makes whenever physics starts
 
 
 @dataclass
-class StandIn:
-    """Isaac Sim's modules, for as long as the context lasts.
+class FakeIsaac:
+    """A context in which the fakes of Isaac Sim's modules can be imported.
 
     Attributes:
         version: One of `VERSIONS`.
-        assets_root: What `get_assets_root_path` finds.
-        frame_lag: How many renders it takes until a picture shows what has changed.
-        warmup_renders: Renders after a camera's initialisation that give no picture.
-        attachment_works: Ways of switching on a joint that physics notices: "toggle" of one that
-            was there at the last hard reset, "recreate" of one that was defined since.
-        assets_reachable: False as without a network.
+        assets_root: Value of `get_assets_root_path`.
+        frame_lag: Number of renders until an image shows a change.
+        warmup_renders: Number of renders after a camera's initialisation without an image.
+        attachment_works: Ways of enabling a joint that physics notices: "toggle" for a joint that
+            existed at the last hard reset, "recreate" for one that was defined since.
+        assets_reachable: False to behave as without a network.
         missing_extensions: Extensions that are not installed.
         disabled_extensions: Extensions whose modules can't be imported before `enable_extension`.
-        black_frames: All pictures are black.
-        never_a_frame: There are no pictures.
-        gains_ignored: The robot has gains of 80 and 4, whatever is set.
+        black_frames: All images are black.
+        never_a_frame: Cameras never have an image.
+        gains_ignored: The robot has gains of 80 and 4, regardless of `set_gains`.
         reset_forgets_gains: A reset restores the gains of the first initialisation, as Isaac's
             documentation says; by its sources it restores those of the last `set_gains`.
         tensor_views_break_on_recreate: The joints can't be read once a joint prim was defined while
             physics ran.
-        calls: Every call: qualified name, and the arguments that were given.
-        warnings: What Isaac logs as a warning where it ignores a call.
-        leaked_annotators: Annotators that repeated `Camera.initialize` left behind.
-        leaked_arguments: The part of the command line that the application handed to Kit.
+        calls: Every call: its qualified name and the arguments passed.
+        warnings: Warnings that Isaac logs for calls that it ignores.
+        leaked_annotators: Number of annotators leaked by repeated `Camera.initialize`.
+        leaked_arguments: The part of the command line that the application passed to Kit.
     """
 
     version: str
@@ -100,7 +101,7 @@ class StandIn:
         self.functions = Functions(self)
         self.modules = self._generate()
 
-    def __enter__(self) -> "StandIn":
+    def __enter__(self) -> "FakeIsaac":
         self._temporary = tempfile.TemporaryDirectory()
         self.folder = folder = Path(self._temporary.name)
         (folder / "VERSION").write_text(f"{self.version}-rc.36+release.19112.f59b3005.gl\n")
@@ -126,7 +127,7 @@ class StandIn:
         return self.physics.playing
 
     def start(self, settings: dict[str, Any]) -> None:
-        """What the application's start does: modules become importable, a stage is there."""
+        """Start the application: make the modules importable, and open a stage."""
         self.settings |= settings
         absent = (*self.missing_extensions, *self.disabled_extensions)
         self._install(lambda module: not _is_part(module, absent))
@@ -135,14 +136,14 @@ class StandIn:
         self.functions.create_new_stage()
 
     def enable(self, extension: str) -> bool:
-        """Makes an extension's modules importable, if it is installed."""
+        """Make an extension's modules importable, and return True, if it is installed."""
         self._install(
             lambda m: _is_part(m, (extension,)) and not _is_part(m, self.missing_extensions)
         )
         return extension not in self.missing_extensions
 
     def open(self, stage: Usd.Stage) -> bool:
-        """Makes this the current stage, which ends the World of another."""
+        """Make this the current stage, which invalidates the World of the previous one."""
         if self.world is not None and self.playing:
             self.physics.stop()
         self.stage, self.world, self.cameras = stage, None, []
@@ -151,7 +152,7 @@ class StandIn:
         return True
 
     def update(self, simulate: bool = True) -> None:
-        """One frame of the application: physics for one rendering period, then pictures."""
+        """Run one frame of the application: physics for one rendering period, then rendering."""
         self.loading = max(0, self.loading - 1)
         if simulate and self.playing:
             for _ in range(max(int(self.rendering_dt * self.physics_hz), 1)):
@@ -160,16 +161,16 @@ class StandIn:
             camera.expose()
 
     def advance(self) -> None:
-        """One physics step."""
+        """Make one physics step."""
         self.physics.step(1.0 / self.physics_hz)
         self.time += 1.0 / self.physics_hz
         self.steps += 1
 
     def play(self) -> None:
-        """Starts physics from what the stage holds."""
+        """Start physics from the contents of the stage."""
         if not self.playing:
             if "cuda" in self.world.device:
-                raise NotImplementedError("the stand-in computes on the CPU")
+                raise NotImplementedError("the fake computes on the CPU")
             self.physics.start()
             if self.gains_ignored:
                 self.physics.kp[:], self.physics.kd[:] = 80.0, 4.0
@@ -178,14 +179,14 @@ class StandIn:
         self.update(simulate=False)
 
     def stop(self) -> None:
-        """Ends physics; the stage is as it was before."""
+        """Stop physics, and restore the stage."""
         if self.playing:
             self.physics.stop()
             self.time, self.steps = 0.0, 0
         self.update(simulate=False)
 
     def new(self, name: str, **attributes: Any) -> Any:
-        """An instance of a generated class that did not go through its constructor."""
+        """Return an instance of a generated class, made without its constructor."""
         made = next(names[name] for names in self.modules.values() if name in names)
         instance = object.__new__(made)
         instance.model = MODELS[name](self, instance)
@@ -221,7 +222,7 @@ class StandIn:
             else:
                 wrap = {"property": property, "classmethod": classmethod}.get(kind, lambda c: c)
                 bodies[module, owner][member or "__init__"] = wrap(call)
-        # A singleton: constructing it again gives the one that is there.
+        # A singleton: constructing it again returns the existing one.
         world = bodies["isaacsim.core.api", "World"]
         world["__new__"] = lambda cls, *_, **__: self.world or object.__new__(cls)
         for (module, owner), body in bodies.items():
@@ -230,7 +231,7 @@ class StandIn:
         return modules
 
     def _call(self, qualname: str, kind: str, signature: inspect.Signature) -> Callable[..., Any]:
-        """What a caller of the name calls: checks and logs the arguments, then behaves."""
+        """Return the function behind a name: it checks and logs the arguments, then behaves."""
         behave = self._behaviour(qualname, kind)
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -242,14 +243,14 @@ class StandIn:
             if kind != "property":
                 self.calls.append((qualname, dict(bound.arguments)))
             if behave is None:
-                raise NotImplementedError(f"the stand-in has no behaviour for {qualname}")
+                raise NotImplementedError(f"the fake has no behaviour for {qualname}")
             bound.apply_defaults()
             return behave(instance, **bound.arguments)
 
         return call
 
     def _behaviour(self, qualname: str, kind: str) -> Callable[..., Any] | None:
-        """What the name does, given the instance and the arguments by their recorded names."""
+        """Return the behaviour of a name, a function of the instance and the arguments by name."""
         owner, _, member = qualname.partition(".")
         model = Functions if kind == "function" else MODELS.get(owner)
         if not hasattr(model, member or owner if kind != "class" else "construct"):

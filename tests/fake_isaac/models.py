@@ -1,7 +1,7 @@
-"""What the classes and functions of `isaac_standin.StandIn` do.
+"""The behaviour of the classes and functions of `tests.fake_isaac.FakeIsaac`.
 
-A model has members of the class of Isaac Sim that it stands for, whose arguments have the recorded
-names; `construct` is the constructor. What a model lacks has no behaviour. An argument that only
+A model has members of the Isaac Sim class that it imitates, with the recorded argument names;
+`construct` is the constructor. Members that a model lacks have no behaviour. An argument that only
 some versions have has a default here.
 """
 
@@ -23,11 +23,11 @@ _RATE = "/app/runLoops/main/rateLimitFrequency"
 
 
 class ProcessEnded(BaseException):  # noqa: N818
-    """What `SimulationApp.close` does: the process ends with the status, and nothing runs after."""
+    """Raised by `SimulationApp.close` in place of ending the process with the status."""
 
 
 class Model:
-    """Args: the stand-in, and the object that the user of Isaac Sim holds."""
+    """The behaviour of one object; `public` is the object that the user of Isaac Sim holds."""
 
     def __init__(self, sim: Any, public: Any) -> None:
         self.sim, self.public = sim, public
@@ -70,7 +70,7 @@ class SimulationApp(Model):
 
 class World(Model):
     scene: Any = None
-    backend, device = "numpy", "cpu"  # on the GPU the stand-in has no physics
+    backend, device = "numpy", "cpu"  # on the GPU the fake has no physics
 
     def construct(
         self, physics_dt: float | None, rendering_dt: float | None,
@@ -78,9 +78,9 @@ class World(Model):
         set_defaults: bool, backend: str, device: str | None,
     ) -> None:  # fmt: skip
         if sim_params is not None or not set_defaults:
-            raise NotImplementedError("the stand-in's World has Isaac's default settings")
+            raise NotImplementedError("the fake's World has Isaac's default settings")
         if backend != "numpy":
-            raise NotImplementedError("the stand-in computes with numpy")
+            raise NotImplementedError("the fake computes with numpy")
         self.device = device or "cpu"
         UsdGeom.SetStageUpAxis(self.stage, UsdGeom.Tokens.z)
         UsdGeom.SetStageMetersPerUnit(self.stage, stage_units_in_meters or 1.0)
@@ -180,7 +180,7 @@ class Scene(Model):
 
 
 class PhysicsContext(Model):
-    """Tuning of an engine that is not here has no effect; it can be seen in the calls."""
+    """The physics settings; tuning them has no effect but is logged as calls."""
 
     scene: UsdPhysics.Scene
 
@@ -197,10 +197,10 @@ class PhysicsContext(Model):
 
     def enable_gpu_dynamics(self, flag: bool) -> None:
         if flag:
-            raise NotImplementedError("the stand-in computes on the CPU")
+            raise NotImplementedError("the fake computes on the CPU")
 
     def _tune(self, **_: Any) -> None:
-        """Has no effect."""
+        """Do nothing."""
 
     enable_ccd = enable_stablization = set_solver_type = set_broadphase_type = _tune
     set_bounce_threshold = set_friction_offset_threshold = set_friction_correlation_distance = _tune
@@ -220,7 +220,7 @@ class _Wrapper(Model):
         is_in_robot = any(p.HasAPI(UsdPhysics.ArticulationRootAPI) for p in parents)
         self.is_link = is_in_robot and prim.HasAPI(UsdPhysics.RigidBodyAPI)
         self.prim, self.name = prim, name
-        if replaces_ops and not self.is_link:  # which happens to every prim that is wrapped
+        if replaces_ops and not self.is_link:  # as for every wrapped prim
             world.replace_ops(prim)
 
     @property
@@ -245,7 +245,7 @@ class SingleXFormPrim(_Wrapper):
         return self.prim.IsValid()
 
     def initialize(self, physics_sim_view: Any) -> None:
-        """Has no effect."""
+        """Do nothing."""
 
     def get_world_pose(self) -> tuple[np.ndarray, np.ndarray]:
         return world.pose(world.world_matrix(self.prim))
@@ -260,7 +260,7 @@ class SingleXFormPrim(_Wrapper):
 
 
 class _PhysicsPrim(SingleXFormPrim):
-    """A prim with handles to physics, which end with the run of physics that they are of."""
+    """A prim with handles to physics, which become invalid when that run of physics ends."""
 
     epoch: int | None = None
 
@@ -286,7 +286,7 @@ class SingleRigidPrim(_PhysicsPrim):
     @property
     def body(self) -> world.Body:
         if self.is_link or not self.has_handles:
-            raise NotImplementedError("the stand-in moves free bodies only, while playing")
+            raise NotImplementedError("the fake moves free bodies only, while playing")
         return self.sim.physics.bodies[self.prim.GetPath()]
 
     def get_world_pose(self) -> tuple[np.ndarray, np.ndarray]:
@@ -322,7 +322,7 @@ class SingleRigidPrim(_PhysicsPrim):
 
 
 class SingleArticulation(_PhysicsPrim):
-    """The robot; before it has handles, most calls have no effect but a warning."""
+    """The robot; before it has handles, most calls only log a warning."""
 
     is_initialized = False
 
@@ -431,14 +431,14 @@ class SingleArticulation(_PhysicsPrim):
         self._author("enabledSelfCollisions", Sdf.ValueTypeNames.Bool, flag)
 
     def _author(self, name: str, kind: Sdf.ValueTypeName, value: int) -> None:
-        """Fails, as in Isaac, if the robot's file does not apply PhysX's schema."""
+        """Fail, as in Isaac, if the robot's file does not apply PhysX's schema."""
         schemas = self.prim.GetMetadata("apiSchemas")
         if schemas and "PhysxArticulationAPI" in schemas.GetAddedOrExplicitItems():
             self.prim.CreateAttribute(f"physxArticulation:{name}", kind)
         self.prim.GetAttribute(f"physxArticulation:{name}").Set(value)
 
     def post_reset(self) -> None:
-        """Restores joints and gains, but neither the greatest efforts nor `disable_gravity`."""
+        """Restore joints and gains, but neither the maximum efforts nor `disable_gravity`."""
         self.set_joint_positions(self.default_joints.positions)
         self.set_joint_velocities(self.default_joints.velocities)
         self.physics.kp, self.physics.kd = (gain.copy() for gain in self.default_gains)
@@ -452,7 +452,7 @@ class ArticulationController(Model):
             raise AttributeError("'NoneType' object has no attribute 'joint_positions'")
         action, where = control_actions, control_actions.joint_indices
         if action.joint_velocities is not None or action.joint_efforts is not None:
-            raise NotImplementedError("the stand-in has position targets only")
+            raise NotImplementedError("the fake has position targets only")
         new = np.asarray(action.joint_positions).astype(np.float32)  # None becomes NaN
         self.robot.write(
             "targets", np.where(np.isnan(new), self.robot.read("targets", where), new), where
@@ -460,7 +460,7 @@ class ArticulationController(Model):
 
     def set_gains(self, kps: Any, kds: Any, save_to_usd: bool) -> None:
         if save_to_usd:
-            raise NotImplementedError("the stand-in does not write gains to the stage")
+            raise NotImplementedError("the fake does not write gains to the stage")
         for name, values in (("kp", kps), ("kd", kds)):
             if values is not None and not self.sim.gains_ignored:
                 self.robot.write(name, values)
@@ -480,14 +480,14 @@ class ArticulationController(Model):
 
 
 class Values(Model):
-    """A bundle of values, which its user reads and writes."""
+    """A plain bundle of values."""
 
     def construct(self, **values: Any) -> None:
         vars(self.public).update(values)
 
 
 class Camera(_Wrapper):
-    """Its poses have axes of their own and are not imitated."""
+    """A camera; its pose methods, which use axes of their own, are not imitated."""
 
     def construct(
         self, prim_path: str, name: str, frequency: int | None,
@@ -520,14 +520,14 @@ class Camera(_Wrapper):
                 product.CreateResolutionAttr(Gf.Vec2i(*self.size))
                 product.CreateCameraRel().SetTargets([self.prim.GetPath()])
             self.sim.cameras.append(self)
-        else:  # the time's annotator is attached once more; in 4.5 the one for pictures, too
+        else:  # the time's annotator is attached once more; in 4.5 the one for images, too
             self.sim.leaked_annotators += 2 if is_old else 1
         self.has_rgb = self.has_rgb or attach_rgb_annotator
         if is_old:
             self.frame["rgba"] = np.zeros((*self.size, 4), np.int32)
 
     def expose(self) -> None:
-        """Sees what there is to be seen; it is drawn when a picture is asked for."""
+        """Record what is in view; `get_rgba` renders it."""
         self.views.append(world.look(self.prim, self.size, self.sim.physics.visible))
         self.renders += 1
         self.elapsed, self.previous = self.elapsed + self.sim.time - self.previous, self.sim.time
@@ -535,7 +535,7 @@ class Camera(_Wrapper):
             self.elapsed, self.frame["rendering_time"] = 0.0, self.sim.time
 
     def get_rgba(self, device: str | None = None) -> np.ndarray | None:
-        """(H, W, 4) uint8; before the first frame an empty array, or None since 6.0."""
+        """Return (H, W, 4) uint8; before the first frame an empty array, or None since 6.0."""
         sim = self.sim
         if not self.has_rgb and sim.version < "5":
             raise AttributeError("'NoneType' object has no attribute 'get_data'")
@@ -543,8 +543,8 @@ class Camera(_Wrapper):
             return None
         if sim.never_a_frame or self.renders <= max(sim.warmup_renders, sim.frame_lag - 1):
             return np.zeros(0, np.uint8) if sim.version < "6" else None
-        picture = world.draw(self.views[0])
-        return 0 * picture if sim.black_frames else picture
+        image = world.render(self.views[0])
+        return 0 * image if sim.black_frames else image
 
     def get_rgb(self, device: str | None = None) -> np.ndarray | None:
         pixels = self.get_rgba()
@@ -553,7 +553,7 @@ class Camera(_Wrapper):
         return pixels[..., :3]
 
     def get_current_frame(self, clone: bool) -> dict[str, Any]:
-        """In 4.5, `rgba` is a black picture until there is one."""
+        """Return the frame; in 4.5, `rgba` is a black image before the first one."""
         key, pixels = ("rgba" if self.sim.version < "5" else "rgb"), self.get_rgba()
         has_frame = pixels is not None and pixels.ndim == 3
         return self.frame | ({key: pixels} if has_frame else {})
@@ -609,14 +609,14 @@ class Camera(_Wrapper):
 
 
 class Functions:
-    """The functions, whatever module they are in."""
+    """The functions of all modules."""
 
     def __init__(self, sim: Any) -> None:
         self.sim = sim
 
     def get_current_stage(self, fabric: bool = False) -> Usd.Stage:
         if fabric:
-            raise NotImplementedError("the stand-in has no Fabric")
+            raise NotImplementedError("the fake has no Fabric")
         return self.sim.stage
 
     def create_new_stage(self) -> bool:
@@ -690,7 +690,7 @@ MODELS: dict[str, type[Model]] = {
 def _refuse(arguments: dict[str, Any]) -> None:
     given = [name for name, value in arguments.items() if value is not None and value is not False]
     if given:
-        raise NotImplementedError(f"the stand-in does nothing with {given}")
+        raise NotImplementedError(f"the fake does nothing with {given}")
 
 
 def _parsed(text: str) -> Any:
@@ -701,6 +701,6 @@ def _parsed(text: str) -> Any:
 
 
 def _changed(old: Gf.Matrix4d, position: Any, orientation: Any) -> Gf.Matrix4d:
-    """The pose with a new position, orientation or both, in single precision."""
+    """Return the pose with a new position, orientation or both, in single precision."""
     news = zip(world.pose(old), (position, orientation), strict=True)
     return world.matrix(*(was if new is None else np.asarray(new, np.float32) for was, new in news))

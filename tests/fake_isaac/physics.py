@@ -1,8 +1,8 @@
-"""The world behind `isaac_standin.StandIn`: simple physics and simple pictures of a real USD stage.
+"""The physics and rendering of `tests.fake_isaac.FakeIsaac`, simple ones of a real USD stage.
 
 Joints follow their targets with a first-order lag; an object falls, rests on the static box below
-it, or hangs rigidly on the robot where an enabled joint puts it. The stage is read when physics
-starts and written after each step, in a layer of its own that goes away when physics stops.
+it, or is rigidly attached to the robot by an enabled joint. The stage is read when physics starts
+and written after each step, in a layer of its own that is removed when physics stops.
 
 Matrices are `Gf`'s, for row vectors: a pose in its parent comes before the parent's.
 """
@@ -26,20 +26,20 @@ _BESIDE = 0.01  # m, how far beside the object a finger still touches it
 _TOUCHES = 0.005  # m, how deep in a box an object may be to rest on it
 _BLOCK = 8  # pixels, in which the background has one colour
 _WAVES = 8.0  # rad/m, of the floor's pattern
-_LEAST_HALF = 0.05  # of the picture's width, so that the object can be seen in a small one
+_MIN_HALF = 0.05  # of the image's width, so that the object can be seen in a small one
 _TURNS = [
     f"xformOp:rotate{axes}" for axes in ("X", "Y", "Z", "XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
 ]
 
 
 class View(NamedTuple):
-    """What a camera saw at one instant.
+    """The view of a camera at one instant.
 
     Attributes:
         size: Width and height, pixels.
         to_world: (4, 4) the camera's transform, for row vectors.
         focal: Focal length, pixels.
-        squares: What is to be drawn: middle u, middle v, half a side in pixels, and colour.
+        squares: The squares to render: middle u, middle v, half a side in pixels, and colour.
     """
 
     size: tuple[int, int]
@@ -59,7 +59,7 @@ class Body:
     angular: np.ndarray
 
     def half_in(self, frame: Gf.Matrix4d) -> tuple[np.ndarray, np.ndarray]:
-        """Its middle and half its box in another frame."""
+        """Return its middle and half its box in another frame."""
         local = np.array(self.matrix * frame.GetInverse())
         return local[3, :3], np.abs(local[:3, :3]).T @ self.half
 
@@ -69,18 +69,18 @@ class Physics:
 
     Args:
         stage: With at most one articulation, the Panda.
-        attachment_works: Ways of switching on a joint that are noticed: "toggle", "recreate".
-        breaks: A joint that is defined while playing makes the joint positions unreadable.
+        attachment_works: Ways of enabling a joint that physics notices: "toggle", "recreate".
+        breaks: True if defining a joint while playing makes the joint positions unreadable.
     """
 
     def __init__(self, stage: Usd.Stage, attachment_works: Iterable[str], breaks: bool) -> None:
         self._stage, self._works, self._breaks = stage, attachment_works, breaks
         self.playing, self.broken = False, False
-        self.epoch = 0  # which run of physics it is
+        self.epoch = 0  # number of the run of physics
         self.visible: list[Usd.Prim] = []
 
     def start(self) -> None:
-        """Reads the stage, as a hard reset does."""
+        """Read the stage, as a hard reset does."""
         self.gravity_on_robot, self.broken = True, False
         self._read_bodies()
         self._read_robot()
@@ -122,9 +122,9 @@ class Physics:
                 write_ops(*ops, self.matrix_of(path) * to_parent)
 
     def matrix_of(self, path: Sdf.Path) -> Gf.Matrix4d:
-        """The pose of a free body, of the hand or of a finger."""
+        """Return the pose of a free body, of the hand or of a finger."""
         if path not in self.bodies and path not in self._links:
-            raise NotImplementedError(f"the stand-in moves {list(self._links)}, but not {path}")
+            raise NotImplementedError(f"the fake moves {list(self._links)}, but not {path}")
         return self.bodies[path].matrix if path in self.bodies else self._links[path]
 
     def _read_bodies(self) -> None:
@@ -160,23 +160,23 @@ class Physics:
         self._place_links()
 
     def _refresh(self) -> None:
-        """What may come and go while physics runs: joints, and what is to be seen."""
+        """Read again what may change while physics runs: joints and visible prims."""
         self._stale = False
         prims = [p for p in self._stage.Traverse() if not p.GetPath().HasPrefix(self._root)]
         self._joints = [UsdPhysics.FixedJoint(p) for p in prims if p.IsA(UsdPhysics.FixedJoint)]
-        pictured = [p for p in prims if p.IsA(UsdGeom.Gprim) and not self._is_in_body(p)]
-        pictured = [p for p in pictured if not p.HasAPI(UsdPhysics.CollisionAPI)]
-        self.visible = pictured + [body.prim for body in self.bodies.values()]
+        shown = [p for p in prims if p.IsA(UsdGeom.Gprim) and not self._is_in_body(p)]
+        shown = [p for p in shown if not p.HasAPI(UsdPhysics.CollisionAPI)]
+        self.visible = shown + [body.prim for body in self.bodies.values()]
 
     def _ends(self, joint: UsdPhysics.FixedJoint) -> tuple[Sdf.Path, Sdf.Path] | None:
-        """The robot's link and the free body that a joint is between, if it is."""
+        """Return the robot's link and the free body that a joint connects, if it connects such."""
         ends = [*joint.GetBody0Rel().GetTargets(), *joint.GetBody1Rel().GetTargets()]
         links = [path for path in ends if path.HasPrefix(self._root)]
         bodies = [path for path in ends if path in self.bodies]
         return (links[0], bodies[0]) if links and bodies else None
 
     def _held_pose(self, body: Sdf.Path) -> Gf.Matrix4d | None:
-        """Where an enabled joint puts the body: where the joint's two frames meet."""
+        """Return the pose at which an enabled joint holds the body, where its two frames meet."""
         for joint in self._joints:
             link, other = self._ends(joint) or (None, None)
             if other != body or not joint.GetJointEnabledAttr().Get():
@@ -202,7 +202,7 @@ class Physics:
         self.q, self.qd = self.q + moved, moved / dt
 
     def _finger_stops(self) -> np.ndarray:
-        """How far the left and the right finger can close, m."""
+        """Return the positions at which the left and the right finger stop closing, m."""
         for body in self.bodies.values():
             (x, y, z), half = body.half_in(self._hand)
             is_beside = abs(x) < half[0] + _BESIDE and abs(z - panda.TCP_OFFSET) < half[2] + _BESIDE
@@ -211,7 +211,7 @@ class Physics:
         return np.zeros(2)
 
     def _fall(self, body: Body, dt: float) -> None:
-        """Free fall, until the highest static box below is reached."""
+        """Let the body fall freely, down to the highest static box below it."""
         place, (_, _, half) = body.half_in(Gf.Matrix4d(1))
         tops = [
             high[2]
@@ -241,7 +241,7 @@ class Physics:
         self._links = {path: poses[path.name] for path in self._links}
 
     def _output(self, path: Sdf.Path) -> tuple[tuple[Usd.Attribute, ...], Gf.Matrix4d]:
-        """Where a pose is written, and the way from the world to the parent."""
+        """Return the attributes of a prim's pose, and the transform from world to parent."""
         prim = self._stage.GetPrimAtPath(path)
         with Usd.EditContext(self._stage, self._layer):
             return pose_ops(prim), world_matrix(prim.GetParent()).GetInverse()
@@ -267,7 +267,7 @@ def _require_excluded(joint: UsdPhysics.FixedJoint) -> None:
 
 
 def look(camera: Usd.Prim, size: tuple[int, int], visible: list[Usd.Prim]) -> View:
-    """What a camera sees of the prims, now."""
+    """Return the camera's current view of the prims."""
     to_world = UsdGeom.XformCache().GetLocalToWorldTransform(camera)
     to_camera, boxes, squares = to_world.GetInverse(), _boxes(), []
     names = ("focalLength", "horizontalAperture", "clippingRange")
@@ -278,26 +278,26 @@ def look(camera: Usd.Prim, size: tuple[int, int], visible: list[Usd.Prim]) -> Vi
         x, y, z = to_camera.Transform(box.GetMidpoint())
         if near < -z < far:
             u, v = size[0] / 2 - focal * x / z, size[1] / 2 + focal * y / z
-            half = max(max(box.GetSize()) / 2 * focal / -z, _LEAST_HALF * size[0])
+            half = max(max(box.GetSize()) / 2 * focal / -z, _MIN_HALF * size[0])
             squares.append((u, v, half, _rgb(prim)))
     return View(size, np.array(to_world), focal, squares)
 
 
-def draw(view: View) -> np.ndarray:
-    """A picture, (H, W, 4) uint8."""
+def render(view: View) -> np.ndarray:
+    """Render a view, (H, W, 4) uint8."""
     width, height = view.size
     shade = _floor(view).repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[:height, :width]
-    picture = np.full((height, width, 4), 255, np.uint8)
-    picture[..., :3] = shade[..., None]
+    image = np.full((height, width, 4), 255, np.uint8)
+    image[..., :3] = shade[..., None]
     for u, v, half, rgb in view.squares:
         left, right = np.clip([u - half, u + half], 0, width).astype(int)
         top, bottom = np.clip([v - half, v + half], 0, height).astype(int)
-        picture[top:bottom, left:right, :3] = np.array(rgb) * 255
-    return picture
+        image[top:bottom, left:right, :3] = np.array(rgb) * 255
+    return image
 
 
 def _floor(view: View) -> np.ndarray:
-    """Brightness of a patterned floor at z = 0, so that a picture changes when its camera moves."""
+    """Return the brightness of a patterned floor at z = 0, which shows that a camera moves."""
     u, v = (np.arange(0, length, _BLOCK) + (_BLOCK - length) / 2 for length in view.size)
     rays = np.stack(np.broadcast_arrays(u / view.focal, -v[:, None] / view.focal, -1.0), axis=-1)
     rays, eye = rays @ view.to_world[:3, :3], view.to_world[3, :3]
@@ -318,7 +318,7 @@ def _rgb(prim: Usd.Prim) -> tuple[float, ...]:
 
 
 def matrix(position: Any, quat_wxyz: Any) -> Gf.Matrix4d:
-    """A pose from its position (3,) and its quaternion, (4,) or Gf's."""
+    """Return a pose from its position (3,) and its quaternion, (4,) wxyz or Gf's."""
     if not isinstance(quat_wxyz, Gf.Quatf):
         quat_wxyz = Gf.Quatd(*map(float, quat_wxyz))
     turn = Gf.Matrix4d().SetRotate(Gf.Quatd(quat_wxyz).GetNormalized())
@@ -326,29 +326,29 @@ def matrix(position: Any, quat_wxyz: Any) -> Gf.Matrix4d:
 
 
 def pose(matrix: Gf.Matrix4d) -> tuple[np.ndarray, np.ndarray]:
-    """Position (3,) and quaternion wxyz (4,), in single precision as all that Isaac gives."""
+    """Return position (3,) and quaternion wxyz (4,), in single precision as Isaac does."""
     quat = matrix.ExtractRotationQuat().GetNormalized()
     turn = np.array([quat.GetReal(), *quat.GetImaginary()], np.float32)
     return np.array(matrix.ExtractTranslation(), np.float32), turn
 
 
 def world_matrix(prim: Usd.Prim) -> Gf.Matrix4d:
-    """A prim's pose on the stage."""
+    """Return a prim's pose on the stage."""
     return UsdGeom.XformCache().GetLocalToWorldTransform(prim).RemoveScaleShear()
 
 
 def local_matrix(prim: Usd.Prim) -> Gf.Matrix4d:
-    """A prim's pose in its parent, on the stage."""
+    """Return a prim's pose in its parent, on the stage."""
     return UsdGeom.Xformable(prim).GetLocalTransformation().RemoveScaleShear()
 
 
 def write_world(prim: Usd.Prim, world: Gf.Matrix4d) -> None:
-    """Sets a prim's pose on the stage."""
+    """Set a prim's pose on the stage."""
     write_ops(*pose_ops(prim), world * world_matrix(prim.GetParent()).GetInverse())
 
 
 def pose_ops(prim: Usd.Prim) -> tuple[Usd.Attribute, Usd.Attribute]:
-    """Gives the prim the operations translate, orient and, if it has one, scale."""
+    """Give the prim the operations translate, orient and, if it has one, scale."""
     types = (("translate", Sdf.ValueTypeNames.Double3), ("orient", Sdf.ValueTypeNames.Quatd))
     names = [(f"xformOp:{kind}", value_type) for kind, value_type in types]
     found = [prim.GetAttribute(name) or prim.CreateAttribute(name, kind) for name, kind in names]
@@ -365,7 +365,7 @@ def write_ops(translate: Usd.Attribute, orient: Usd.Attribute, local: Gf.Matrix4
 
 
 def replace_ops(prim: Usd.Prim) -> None:
-    """Writes the pose with the operations translate, orient and scale, and no others."""
+    """Rewrite the pose with the operations translate, orient and scale only."""
     local = local_matrix(prim)
     for name in [name for name in (*_TURNS, "xformOp:transform") if prim.HasProperty(name)]:
         prim.RemoveProperty(name)
@@ -376,7 +376,7 @@ def replace_ops(prim: Usd.Prim) -> None:
 
 
 def _read_joint(prim: Usd.Prim) -> tuple[float, ...]:
-    """Limits, position, target, stiffness, damping and effort in rad or m; USD has degrees."""
+    """Read limits, position, target, stiffness, damping and effort in rad or m; USD has degrees."""
     turns = prim.IsA(UsdPhysics.RevoluteJoint)
     unit, axis = (math.pi / 180, "angular") if turns else (1.0, "linear")
     drive = UsdPhysics.DriveAPI(prim, axis)

@@ -1,4 +1,4 @@
-"""The bridge where Isaac Sim seems to be installed, with its application's updates counted.
+"""Run the bridge on a fake Isaac Sim and count the updates of its application.
 
 Usage: python -m tests.pp_bridge.fake_isaac_bridge COUNT_FILE ASSETS_ROOT [options of the bridge]
 """
@@ -10,21 +10,21 @@ import numpy as np
 
 
 def counter(path: Path) -> np.ndarray:
-    """How often the application was updated, () int64, as its process counts it."""
+    """Return the number of the application's updates, () int64, shared with its process."""
     return np.memmap(path, np.int64, "r+", shape=())
 
 
 def main(count_file: str, assets_root: str, *options: str) -> int:
-    """Runs the bridge; returns its exit status."""
+    """Run the bridge and return its exit status."""
     from pp_bridge.__main__ import (
         main as run_bridge,  # here, or the web's process would load pxr too
     )
     from pp_env.sim.isaac import app as isaac_app
-    from tests.fake_isaac import ProcessEnded, StandIn
+    from tests.fake_isaac import FakeIsaac, ProcessEnded
 
     count = counter(Path(count_file))
 
-    class Counted(StandIn):
+    class Counted(FakeIsaac):
         def update(self, simulate: bool = True) -> None:
             super().update(simulate)
             count[...] += 1

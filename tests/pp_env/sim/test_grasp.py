@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from pp_env import panda
-from pp_env.config import GraspConfig, ObjectConfig
+from pp_env.config import GraspConfig
+from pp_env.objects import ObjectConfig
 from pp_env.sim.api import Command, Pose
 from pp_env.sim.grasp import is_grasped
 from tests.pp_env.test_task import DONE

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from pxr import Usd, UsdGeom, UsdPhysics
 
-from experts import inverse_kinematics as kinematics
-from pp_env import PickPlaceConfig, panda, rotation
-from pp_env.config import YCB_OBJECTS
+from pp_env import PickPlaceConfig, kinematics, panda, rotation
+from pp_env.objects import YCB_OBJECTS
 from pp_env.sim.isaac import usd_stage
 from pp_env.sim.mujoco.model import build_model, numbered
 from pp_env.sim.mujoco.randomization import SceneVariation

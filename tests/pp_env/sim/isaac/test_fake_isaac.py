@@ -1,4 +1,4 @@
-"""The stand-in for Isaac Sim is itself right: signatures, order, quirks and faults."""
+"""The fake Isaac Sim itself: signatures, order of calls, quirks and faults."""
 
 import os
 import sys
@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade
 
-from experts import inverse_kinematics as kinematics
-from pp_env import panda, rotation
+from pp_env import kinematics, panda, rotation
 from pp_env.config import HOME_JOINT_POS
-from tests.fake_isaac import RECORDS, VERSIONS, ProcessEnded, StandIn
+from tests.fake_isaac import RECORDS, VERSIONS, FakeIsaac, ProcessEnded
 from tests.fake_isaac.models import MODELS, Functions
 from tests.pp_env.sim.isaac.usd_panda import write_panda
 
@@ -24,7 +23,7 @@ HAND, WRIST = f"{ROBOT}/panda_hand", f"{ROBOT}/panda_hand/wrist"
 HOME = np.array([*HOME_JOINT_POS, 0.04, 0.04])
 TABLE_TOP, SIZE = 0.4, 0.04
 RED = (0.9, 0.1, 0.1)
-# Members of the models that serve each other, and not the user of Isaac Sim.
+# Members of the models for use by each other, not by the user of Isaac Sim.
 HELPERS = {
     "construct", "wrap", "epoch", "take_handles", "has_handles", "body", "physics", "read", "write",
     "is_initialized", "is_ready", "robot", "expose",
@@ -54,7 +53,7 @@ def launch(config=None):
 
 
 def build(sim, joint=True):
-    """A World with table, object, robot and cameras, before its first reset."""
+    """Return a World with table, object, robot and cameras, before its first reset."""
     launch()
     world = get("core.api", "World")(1 / 120, 1 / 30, 1.0)
     stage = world.stage
@@ -89,7 +88,7 @@ def write_joint(stage, enabled, offset=(0, 0, 0), turn=(1, 0, 0, 0), excluded=Tr
 
 
 def start(world):
-    """Resets the World and wraps what is in it."""
+    """Reset the World and wrap its robot, hand and object."""
     world.reset()
     robot = get("core.prims", "SingleArticulation")(ROBOT)
     hand, cube = (get("core.prims", "SingleRigidPrim")(path) for path in (HAND, OBJECT))
@@ -111,7 +110,7 @@ def act(robot, positions, indices=None):
 
 
 def put_into_hand(things):
-    """Moves the object between the fingers, and gives its position in the hand."""
+    """Move the object between the fingers, and return its position in the hand."""
     position, turn = things.hand.get_world_pose()
     offset = np.array([0.0, 0.0, panda.TCP_OFFSET])
     things.cube.set_world_pose(position + rotation.rotate(turn.astype(float), offset), turn)
@@ -124,8 +123,8 @@ def make_camera(path=HIGH, size=(64, 48)):
     return camera
 
 
-def center_of_red(picture):
-    rows, columns = np.nonzero((picture[..., 0] > 200) & (picture[..., 1] < 50))
+def center_of_red(image):
+    rows, columns = np.nonzero((image[..., 0] > 200) & (image[..., 1] < 50))
     return None if len(rows) == 0 else (columns.mean(), rows.mean())
 
 
@@ -149,7 +148,7 @@ def test_versions_are_those_of_the_record():
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_unknown_argument_is_refused(version, assets):
-    with StandIn(version, assets) as sim:
+    with FakeIsaac(version, assets) as sim:
         world = build(sim)
         with pytest.raises(TypeError, match=r"World\(\) of Isaac Sim .* 'physics_rate'"):
             type(world)(physics_rate=120)
@@ -167,7 +166,7 @@ def test_an_unknown_argument_is_refused(version, assets):
 )
 def test_arguments_are_those_of_the_version(oldest, newest, call, assets):
     for version in VERSIONS:
-        with StandIn(version, assets) as sim:
+        with FakeIsaac(version, assets) as sim:
             world = build(sim)
             prims = get("core.prims", "SingleArticulation")
 
@@ -182,10 +181,10 @@ def test_arguments_are_those_of_the_version(oldest, newest, call, assets):
 
 
 def test_a_name_is_absent_where_the_version_lacks_it(assets):
-    with StandIn("4.5.0", assets):
+    with FakeIsaac("4.5.0", assets):
         launch()
         assert not hasattr(get("sensors.camera", "Camera"), "attach_annotator")
-    with StandIn(NEWEST, assets):
+    with FakeIsaac(NEWEST, assets):
         launch()
         assert hasattr(get("sensors.camera", "Camera"), "attach_annotator")
         with pytest.raises(ImportError, match="add_update_semantics"):
@@ -193,7 +192,7 @@ def test_a_name_is_absent_where_the_version_lacks_it(assets):
 
 
 def test_a_name_without_behaviour_says_so(assets):
-    with StandIn(NEWEST, assets) as sim:
+    with FakeIsaac(NEWEST, assets) as sim:
         world = build(sim)
         with pytest.raises(NotImplementedError, match=r"no behaviour for World\.pause"):
             world.pause()
@@ -202,7 +201,7 @@ def test_a_name_without_behaviour_says_so(assets):
 
 
 def test_calls_are_logged_with_their_arguments(assets):
-    with StandIn(NEWEST, assets) as sim:
+    with FakeIsaac(NEWEST, assets) as sim:
         build(sim).step(render=False)
     assert sim.calls[-1] == ("World.step", {"render": False})
 
@@ -212,7 +211,7 @@ def test_calls_are_logged_with_their_arguments(assets):
 
 def test_nothing_is_importable_before_the_application_runs_or_afterwards(assets):
     before = os.environ.copy()
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         with pytest.raises(ModuleNotFoundError, match=r"isaacsim\.core"):
             import_module("isaacsim.core.api")
         version = Path(os.environ["ISAAC_PATH"], "VERSION").read_text()
@@ -235,7 +234,7 @@ def test_the_application_starts_once_in_the_main_thread(assets, monkeypatch):
         except ValueError as error:
             errors.append(error)
 
-    with StandIn(NEWEST, assets) as sim:
+    with FakeIsaac(NEWEST, assets) as sim:
         thread = threading.Thread(target=launch_elsewhere)
         thread.start()
         thread.join()
@@ -255,7 +254,7 @@ def test_the_application_starts_once_in_the_main_thread(assets, monkeypatch):
 
 def test_extensions(assets):
     missing, disabled = "isaacsim.sensors.camera", "isaacsim.core.prims"
-    with StandIn(NEWEST, assets, missing_extensions=(missing,), disabled_extensions=(disabled,)):
+    with FakeIsaac(NEWEST, assets, missing_extensions=(missing,), disabled_extensions=(disabled,)):
         launch()
         enable = get("core.utils.extensions", "enable_extension")
         assert not enable(missing)
@@ -268,14 +267,14 @@ def test_extensions(assets):
 
 def test_assets_root(assets, tmp_path):
     root = f"--/persistent/isaac/asset_root/default={tmp_path}"
-    with StandIn(NEWEST, assets):
+    with FakeIsaac(NEWEST, assets):
         launch()
         assert get("storage.native", "get_assets_root_path")() == str(assets)
-    with StandIn(NEWEST, assets, assets_reachable=False):
+    with FakeIsaac(NEWEST, assets, assets_reachable=False):
         launch()
         with pytest.raises(RuntimeError, match="Could not find assets root"):
             get("storage.native", "get_assets_root_path")()
-    with StandIn("4.5.0", assets):
+    with FakeIsaac("4.5.0", assets):
         launch({"extra_args": [root]})
         find = get("storage.native", "get_assets_root_path")
         (tmp_path / "Isaac").mkdir()
@@ -291,7 +290,7 @@ def test_assets_root(assets, tmp_path):
 
 
 def test_the_world_is_a_singleton_of_its_stage(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         assert get("core.api", "World")(physics_dt=0.5) is world
         assert world.get_physics_dt() == 1 / 120
@@ -301,7 +300,7 @@ def test_the_world_is_a_singleton_of_its_stage(assets):
 
 
 def test_steps_and_time(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         world.step(render=False)
         assert world.current_time_step_index == 0  # it does not play yet
@@ -315,7 +314,7 @@ def test_steps_and_time(assets):
 
 
 def test_the_scene_initialises_what_is_added_to_it(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         robot = world.scene.add(get("core.prims", "SingleArticulation")(ROBOT, name="franka"))
         with pytest.raises(Exception, match="not unique"):
@@ -331,7 +330,7 @@ def test_the_scene_initialises_what_is_added_to_it(assets):
 
 
 def test_calls_before_there_are_handles(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         robot = get("core.prims", "SingleArticulation")(ROBOT)
         robot.set_joint_positions(HOME)
@@ -351,7 +350,7 @@ def test_calls_before_there_are_handles(assets):
 
 
 def test_joints_follow_their_targets(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         robot = start(world).robot
         act(robot, [0.3, None], np.array([2, 3]))
@@ -369,7 +368,7 @@ def test_joints_follow_their_targets(assets):
     [(True, False, 7.0), (True, True, 4500.0), (False, False, 4500.0)],
 )
 def test_gains_after_a_reset(in_scene, forgets, kept, assets):
-    with StandIn("4.5.0", assets, reset_forgets_gains=forgets) as sim:
+    with FakeIsaac("4.5.0", assets, reset_forgets_gains=forgets) as sim:
         world = build(sim)
         robot = get("core.prims", "SingleArticulation")(ROBOT)
         if in_scene:
@@ -389,7 +388,7 @@ def test_gains_after_a_reset(in_scene, forgets, kept, assets):
 
 
 def test_gains_can_be_ignored_and_physx_attributes_need_their_schema(assets):
-    with StandIn("4.5.0", assets, gains_ignored=True) as sim:
+    with FakeIsaac("4.5.0", assets, gains_ignored=True) as sim:
         world = build(sim)
         robot = start(world).robot
         robot.get_articulation_controller().set_gains(kps=np.full(9, 7.0))
@@ -402,7 +401,7 @@ def test_gains_can_be_ignored_and_physx_attributes_need_their_schema(assets):
 
 
 def test_the_hand_is_where_the_kinematics_say_on_the_stage_too(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         before = UsdGeom.XformCache().GetLocalToWorldTransform(world.stage.GetPrimAtPath(WRIST))
         things = start(world)
@@ -424,7 +423,7 @@ def test_the_hand_is_where_the_kinematics_say_on_the_stage_too(assets):
 
 
 def test_fingers_stop_at_the_object(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         things = start(world)
         act(things.robot, np.zeros(2), np.array([7, 8]))
@@ -442,7 +441,7 @@ def test_fingers_stop_at_the_object(assets):
 
 
 def test_an_object_falls_and_rests(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         cube = start(world).cube
         steps(world, 10)
@@ -462,7 +461,7 @@ def test_an_object_falls_and_rests(assets):
 @pytest.mark.parametrize("mechanism", ["toggle", "recreate"])
 @pytest.mark.parametrize("works", [("toggle",), ("recreate",), ()])
 def test_a_joint_holds_the_object_where_its_frames_say(mechanism, works, assets):
-    with StandIn("4.5.0", assets, attachment_works=works) as sim:
+    with FakeIsaac("4.5.0", assets, attachment_works=works) as sim:
         world = build(sim)
         things = start(world)
         offset = put_into_hand(things)
@@ -485,7 +484,7 @@ def test_a_joint_holds_the_object_where_its_frames_say(mechanism, works, assets)
 
 
 def test_a_joint_with_frames_left_at_identity_snaps_the_object(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         things = start(world)
         before = put_into_hand(things) + things.hand.get_world_pose()[0]
@@ -498,7 +497,7 @@ def test_a_joint_with_frames_left_at_identity_snaps_the_object(assets):
 
 
 def test_joints_that_would_make_the_robot_anew_are_errors(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         write_joint(world.stage, enabled=True)
         with pytest.raises(AssertionError, match="enabled at a hard reset"):
@@ -514,7 +513,7 @@ def test_joints_that_would_make_the_robot_anew_are_errors(assets):
 
 
 def test_defining_a_joint_can_break_the_handles(assets):
-    with StandIn("4.5.0", assets, tensor_views_break_on_recreate=True) as sim:
+    with FakeIsaac("4.5.0", assets, tensor_views_break_on_recreate=True) as sim:
         world = build(sim, joint=False)
         robot = start(world).robot
         assert robot.get_joint_positions() is not None
@@ -526,7 +525,7 @@ def test_defining_a_joint_can_break_the_handles(assets):
 
 
 def test_a_wrapped_prim_gets_isaacs_operations_and_keeps_its_pose(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         prim = world.stage.DefinePrim("/World/Turned", "Xform")
         UsdGeom.Xformable(prim).AddRotateZOp().Set(90.0)
@@ -538,12 +537,12 @@ def test_a_wrapped_prim_gets_isaacs_operations_and_keeps_its_pose(assets):
         )
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_before_the_first_frame(version, assets):
-    with StandIn(version, assets) as sim:
+    with FakeIsaac(version, assets) as sim:
         world = build(sim)
         world.reset()
         camera = make_camera()
@@ -561,8 +560,8 @@ def test_before_the_first_frame(version, assets):
 
 
 @pytest.mark.parametrize("lag", [1, 2, 4])
-def test_a_picture_shows_after_some_renders_where_the_object_is(lag, assets):
-    with StandIn("4.5.0", assets, frame_lag=lag) as sim:
+def test_an_image_shows_after_some_renders_where_the_object_is(lag, assets):
+    with FakeIsaac("4.5.0", assets, frame_lag=lag) as sim:
         world = build(sim)
         cube = start(world).cube
         steps(world, 60)
@@ -584,7 +583,7 @@ def test_a_picture_shows_after_some_renders_where_the_object_is(lag, assets):
 
 
 def test_a_camera_on_the_hand_looks_from_the_hand(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         UsdGeom.Xformable(world.stage.GetPrimAtPath(WRIST)).AddRotateXOp().Set(180.0)
         things = start(world)
@@ -605,7 +604,7 @@ def test_a_camera_on_the_hand_looks_from_the_hand(assets):
 
 
 def test_the_colour_is_that_of_the_bound_material(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         world = build(sim)
         paint = UsdShade.Material.Define(world.stage, "/World/Paint")
         shader = UsdShade.Shader.Define(world.stage, "/World/Paint/surface")
@@ -622,9 +621,9 @@ def test_the_colour_is_that_of_the_bound_material(assets):
         assert camera.get_rgba()[24, 32].tolist() == [0, 0, 255, 255]
 
 
-def test_faults_of_pictures(assets):
+def test_faults_of_images(assets):
     for fault, shape in (("black_frames", (48, 64, 4)), ("never_a_frame", (0,))):
-        with StandIn("4.5.0", assets, **{fault: True}) as sim:
+        with FakeIsaac("4.5.0", assets, **{fault: True}) as sim:
             world = build(sim)
             world.reset()
             camera = make_camera()
@@ -636,7 +635,7 @@ def test_faults_of_pictures(assets):
 
 @pytest.mark.parametrize(("version", "leaked"), [("4.5.0", 2), ("5.1.0", 1)])
 def test_initialising_a_camera_again_leaks_annotators(version, leaked, assets):
-    with StandIn(version, assets) as sim:
+    with FakeIsaac(version, assets) as sim:
         build(sim)
         camera = make_camera()
         assert sim.leaked_annotators == 0
@@ -645,7 +644,7 @@ def test_initialising_a_camera_again_leaks_annotators(version, leaked, assets):
 
 
 def test_optics_are_tenths_and_need_the_render_product_in_4_5(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         build(sim)
         camera = get("sensors.camera", "Camera")(HIGH, resolution=(64, 48))
         assert camera.get_render_product_path() is None
@@ -662,14 +661,14 @@ def test_optics_are_tenths_and_need_the_render_product_in_4_5(assets):
         assert camera.get_vertical_aperture() == pytest.approx(1.5)
         with pytest.raises(Exception, match="does not correspond to a Camera"):
             get("sensors.camera", "Camera")(OBJECT)
-    with StandIn("5.0.0", assets) as sim:
+    with FakeIsaac("5.0.0", assets) as sim:
         build(sim)
         camera = get("sensors.camera", "Camera")(HIGH, resolution=(64, 48))
         assert camera.get_vertical_aperture() == pytest.approx(2.0955 * 48 / 64)  # set at once
 
 
 def test_references_and_loading(assets):
-    with StandIn("4.5.0", assets) as sim:
+    with FakeIsaac("4.5.0", assets) as sim:
         app = launch()
         stage = get("core.utils.stage", "get_current_stage")()
         assert UsdGeom.GetStageMetersPerUnit(stage) == 1.0

@@ -1,6 +1,6 @@
-"""The Isaac Sim backend against a stand-in of Isaac's Python modules, and against the real one.
+"""The Isaac Sim backend with fakes of Isaac's Python modules, and with the real ones if installed.
 
-The stand-in proves calls, order and error handling, not physics: see `isaac_standin.py`.
+The fakes check calls, their order and error handling, not physics: see `tests/fake_isaac`.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from pp_env.sim.isaac.app import IsaacSimError
 from pp_env.sim.isaac.simulator import IsaacSimulator
 from pp_recorder.dataset.reader import Dataset
 from pp_recorder.rollout import run_episode
-from tests.fake_isaac import VERSIONS, StandIn
+from tests.fake_isaac import VERSIONS, FakeIsaac
 from tests.fake_isaac.models import ProcessEnded
 from tests.pp_env.sim.isaac.test_usd_stage import write_can
 from tests.sim_contract import SimulatorContract, start
@@ -57,7 +57,7 @@ def assets(tmp_path_factory, robot_file):
 
 @pytest.fixture
 def isaac(assets, tmp_path, monkeypatch):
-    """`isaac(version, **faults)` is a context in which Isaac Sim seems to be installed."""
+    """Return `isaac(version, **faults)`, a context in which the fake Isaac Sim is installed."""
     driver = tmp_path / "driver"
     driver.touch()
     monkeypatch.setattr(isaac_app, "_NVIDIA_DRIVER", (driver,))
@@ -66,21 +66,21 @@ def isaac(assets, tmp_path, monkeypatch):
 
     @contextmanager
     def installed(version="4.5.0", root=assets, **faults):
-        with StandIn(version, root, **faults) as standin:
-            yield standin
+        with FakeIsaac(version, root, **faults) as fake:
+            yield fake
         isaac_app._started = None
 
     yield installed
     isaac_app._started = None
 
 
-def names(standin):
-    return [name for name, _ in standin.calls]
+def names(fake):
+    return [name for name, _ in fake.calls]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_two_episodes_with_pictures(isaac, version):
-    with isaac(version) as standin:
+def test_two_episodes_with_images(isaac, version):
+    with isaac(version) as fake:
         env = PickPlaceEnv(
             "isaacsim", "pixels_agent_pos", config=CONFIG, terminate_on_success=False
         )
@@ -89,24 +89,24 @@ def test_two_episodes_with_pictures(isaac, version):
             episode = run_episode(env, expert, [], seed, seed, expert.num_steps)
             assert episode.success, episode.trace[-1][1]["unmet_conditions"]
         observation, _ = env.reset(seed=2)
-        for picture in observation["pixels"].values():
-            assert picture.shape == (SIZE, SIZE, 3)
-            assert picture.std() > 2
+        for image in observation["pixels"].values():
+            assert image.shape == (SIZE, SIZE, 3)
+            assert image.std() > 2
         description = env.simulator_description
         assert description["version"].startswith(version)
         assert description["attachment"] == "toggle"
         json.dumps(description)
         env.close()
         env.close()
-        calls = names(standin)
+        calls = names(fake)
         assert calls.count("World.reset") == 1, "one hard reset, then teleports"
         assert calls.count("Camera.initialize") == 2
-        assert standin.leaked_annotators == 0
-        assert standin.leaked_arguments == []
+        assert fake.leaked_annotators == 0
+        assert fake.leaked_arguments == []
 
 
 def ycb_config(*shown):
-    """The pool, with Isaac's files for some of it only."""
+    """Return a configuration of the YCB pool where only the objects named have Isaac's files."""
     pool = tuple(
         obj if obj.name in shown else dataclasses.replace(obj, asset=None) for obj in YCB_OBJECTS
     )
@@ -122,7 +122,7 @@ def positions(simulator):
 @pytest.mark.parametrize("attachment", ["toggle", "recreate", "carry"])
 def test_a_pool_of_objects_without_files(isaac, attachment):
     config = ycb_config()
-    with isaac() as standin:
+    with isaac() as fake:
         env = PickPlaceEnv(
             lambda config: IsaacSimulator(config, attachment=attachment),
             config=config,
@@ -139,7 +139,7 @@ def test_a_pool_of_objects_without_files(isaac, attachment):
                 zip(YCB_OBJECTS, positions(simulator), strict=True)
             ):
                 path = usd_stage.numbered(usd_stage.OBJECT, index)
-                seen = UsdGeom.Imageable(standin.world.stage.GetPrimAtPath(path))
+                seen = UsdGeom.Imageable(fake.world.stage.GetPrimAtPath(path))
                 is_there = obj.name in there
                 assert (seen.ComputeVisibility() != "invisible") == is_there
                 floor = config.table.top_z if is_there else 0.0
@@ -168,7 +168,7 @@ def test_a_pool_of_objects_with_isaacs_files(isaac, assets):
         IsaacSimulator(ycb_config("006_mustard_bottle"))
 
 
-class TestStandIn(SimulatorContract):
+class TestFakeIsaac(SimulatorContract):
     @pytest.fixture
     def simulator(self, isaac):
         with isaac():
@@ -192,12 +192,12 @@ def test_the_frame_lag_is_measured_and_made_up_for(isaac, lag):
     with isaac(frame_lag=lag):
         simulator = IsaacSimulator(CONFIG)
         assert simulator.description["renders_per_frame"] == max(lag, 1)
-        pictures = []
+        images = []
         for pick in ((0.5, -0.2), (0.5, 0.2), (0.5, -0.2)):
             simulator.reset(start(pick=pick))
-            pictures.append(simulator.render("cam_high"))
-        np.testing.assert_array_equal(pictures[0], pictures[2])
-        assert (pictures[0] != pictures[1]).any()
+            images.append(simulator.render("cam_high"))
+        np.testing.assert_array_equal(images[0], images[2])
+        assert (images[0] != images[1]).any()
 
 
 @pytest.mark.parametrize(
@@ -234,24 +234,24 @@ def test_friction_leaves_the_joint_alone(isaac):
         expert = PickPlaceExpert()
         episode = run_episode(env, expert, [], 0, 0, 150)
         assert any(info["is_grasped"] for _, info in episode.trace)
-        assert not episode.success, "the stand-in has no friction"
+        assert not episode.success, "the fake has no friction"
 
 
 def test_servos_have_the_configured_gains_also_after_someone_stopped_the_timeline(isaac):
-    with isaac(reset_forgets_gains=True) as standin:
+    with isaac(reset_forgets_gains=True) as fake:
         simulator = IsaacSimulator(CONFIG)
         for _ in range(2):
             simulator.reset(start())
             stiffness, damping = simulator.read_gains()
             np.testing.assert_allclose(stiffness[:7], CONFIG.servo.arm_stiffness)
             np.testing.assert_allclose(damping[7:], CONFIG.servo.finger_damping)
-            standin.world.stop()
+            fake.world.stop()
             with pytest.raises(IsaacSimError, match="paused or stopped by someone else"):
                 simulator.step(HOLD)
 
 
 def test_it_lives_in_an_application_that_runs_already(isaac):
-    with isaac() as standin:
+    with isaac() as fake:
         from isaacsim import SimulationApp
 
         sys.argv = sys.argv[:1]
@@ -270,7 +270,7 @@ def test_it_lives_in_an_application_that_runs_already(isaac):
         env.close()
         assert world.stage.GetPrimAtPath("/World/Somebody")
         assert World.instance() is world, "not ours to clear"
-        assert names(standin).count("SimulationApp") == 1
+        assert names(fake).count("SimulationApp") == 1
 
 
 @pytest.mark.parametrize(
@@ -294,14 +294,14 @@ def test_a_world_that_does_not_fit_is_refused(isaac, options, message):
 
 
 def test_one_environment_after_another_but_not_two_at_once(isaac):
-    with isaac() as standin:
+    with isaac() as fake:
         first = IsaacSimulator(CONFIG)
         with pytest.raises(IsaacSimError, match="has a World already"):
             IsaacSimulator(CONFIG)
         first.close()
         second = IsaacSimulator(CONFIG)
         second.reset(start())
-        assert names(standin).count("SimulationApp") == 1
+        assert names(fake).count("SimulationApp") == 1
 
 
 def test_the_command_line_and_ctrl_c_stay_ours(isaac):
@@ -310,29 +310,29 @@ def test_the_command_line_and_ctrl_c_stay_ours(isaac):
 
     before = signal.signal(signal.SIGINT, handler)
     try:
-        with isaac() as standin:
+        with isaac() as fake:
             IsaacSimulator(CONFIG)
-            assert standin.leaked_arguments == []
+            assert fake.leaked_arguments == []
             assert sys.argv == ["collect.py", "--output", "x"]
             assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def launch(standin):
-    return next(arguments for name, arguments in standin.calls if name == "SimulationApp")[
+def launch(fake):
+    return next(arguments for name, arguments in fake.calls if name == "SimulationApp")[
         "launch_config"
     ]
 
 
-def test_the_application_draws_without_delay(isaac, assets):
-    with isaac() as standin:
+def test_the_application_renders_without_delay(isaac, assets):
+    with isaac() as fake:
         IsaacSimulator(CONFIG, assets_root=str(assets))
-        config = launch(standin)
+        config = launch(fake)
         assert config["headless"] is True
         assert "--/app/hydraEngine/waitIdle=true" in config["extra_args"]
         assert f"--/persistent/isaac/asset_root/default={assets}" in config["extra_args"]
-        assert "get_assets_root_path" not in names(standin), "which may block without a network"
+        assert "get_assets_root_path" not in names(fake), "which may block without a network"
 
 
 @pytest.mark.parametrize(
@@ -348,16 +348,16 @@ def test_the_application_draws_without_delay(isaac, assets):
     ],
 )
 def test_livestream(isaac, version, extension, setting):
-    with isaac(version) as standin:
+    with isaac(version) as fake:
         simulator = IsaacSimulator(CONFIG, streaming_port=49102)
-        assert setting in launch(standin)["extra_args"]
-        assert launch(standin)["hide_ui"] is False
-        enabled = [a for name, a in standin.calls if name == "enable_extension"]
+        assert setting in launch(fake)["extra_args"]
+        assert launch(fake)["hide_ui"] is False
+        enabled = [a for name, a in fake.calls if name == "enable_extension"]
         assert {"extension_name": extension} in enabled
         simulator.reset(start())
-        before = names(standin).count("World.render")
+        before = names(fake).count("World.render")
         simulator.step(HOLD)
-        assert names(standin).count("World.render") > before, "or the stream would freeze"
+        assert names(fake).count("World.render") > before, "or the stream would freeze"
 
 
 class TestBadSurroundings:
@@ -395,9 +395,9 @@ class TestBadSurroundings:
             self.fails("assets can't be reached.*--assets-root or ISAAC_ASSETS_ROOT")
 
     def test_an_asset_root_without_assets(self, isaac, tmp_path):
-        with isaac() as standin:
+        with isaac() as fake:
             self.fails("must be a folder that holds Isaac/", assets_root=str(tmp_path))
-            assert standin.calls == [], "found out before the application starts"
+            assert fake.calls == [], "found out before the application starts"
 
     def test_a_robot_that_did_not_resolve(self, isaac, tmp_path):
         (tmp_path / "Isaac").mkdir()
@@ -435,9 +435,9 @@ class TestBadSurroundings:
 
 def test_light_randomization_is_applied_and_taken_back(isaac):
     config = dataclasses.replace(CONFIG, randomization=RANDOMIZATION_PRESETS["light"])
-    with isaac() as standin:
+    with isaac() as fake:
         env = PickPlaceEnv("isaacsim", config=config)
-        dome = standin.world.stage.GetPrimAtPath("/World/PickPlace/Lights/dome")
+        dome = fake.world.stage.GetPrimAtPath("/World/PickPlace/Lights/dome")
         for seed in (0, 1, 0):
             _, info = env.reset(seed=seed)
             intensity = config.usd_lights.dome * info["variation"].light_intensity
@@ -447,10 +447,10 @@ def test_light_randomization_is_applied_and_taken_back(isaac):
 
 
 def test_what_can_not_be_randomized_there_is_refused(isaac, tmp_path, capsys):
-    with isaac() as standin:
+    with isaac() as fake:
         options = ["--simulator", "isaacsim", "--randomize", "full"]
         assert collect.main([*options, "--output", str(tmp_path / "set")]) == 1
-        assert standin.calls == [], "found out before the application starts"
+        assert fake.calls == [], "found out before the application starts"
     error = capsys.readouterr().err
     assert "'table_textures', 'object_textures', 'friction', 'mass'] is not available" in error
     assert "use the preset 'light' (collect.py --randomize light)" in error
@@ -519,7 +519,7 @@ def test_the_self_test_runs_to_its_end(isaac, tmp_path, monkeypatch, capsys):
 
 
 def soft_robot(root, assets):
-    """Assets whose robot has other gains than ours."""
+    """Copy the assets with a robot whose own gains are not the configured ones."""
     shutil.copytree(assets, root)
     stage = Usd.Stage.Open(str(root / "Isaac/Robots/Franka/franka.usd"))
     for prim in stage.Traverse():

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
-from experts import inverse_kinematics as kinematics
-from pp_env import panda, rotation
+from pp_env import kinematics, panda, rotation
 from pp_env.config import PickPlaceConfig, ServoConfig
 from pp_env.sim.isaac import usd_stage
 from tests.pp_env.sim.isaac.usd_panda import FINGERS, LINKS, ROOT, problems, write_panda

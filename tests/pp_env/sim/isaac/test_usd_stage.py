@@ -6,7 +6,8 @@ import pytest
 from pxr import Gf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
 
 from pp_env import rotation
-from pp_env.config import YCB_OBJECTS, ObjectConfig, PickPlaceConfig
+from pp_env.config import PickPlaceConfig
+from pp_env.objects import YCB_OBJECTS, ObjectConfig
 from pp_env.randomization import CameraShift, Variation
 from pp_env.sim.api import Pose
 from pp_env.sim.isaac import usd_stage

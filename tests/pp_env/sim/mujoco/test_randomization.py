@@ -8,8 +8,10 @@ import pytest
 
 import collect
 from pp_collect import replay
+from pp_collect.schema import stored_config
 from pp_env import PickPlaceConfig, PickPlaceEnv, rotation
-from pp_env.config import ObjectConfig, RenderConfig, from_dict
+from pp_env.config import RenderConfig, from_dict
+from pp_env.objects import ObjectConfig
 from pp_env.randomization import RANDOMIZATION_PRESETS, CameraShift, Variation
 from pp_env.sim.api import Command
 from pp_env.sim.mujoco.model import build_model
@@ -196,12 +198,12 @@ def dataset(tmp_path_factory):
 
 
 def test_a_dataset_stores_the_configuration_and_what_was_drawn(dataset):
-    assert replay.stored_config(dataset.collection).randomization == FULL
+    assert stored_config(dataset.collection).randomization == FULL
     stored = [
         from_dict(Variation, json.loads(entry["episode/variation"])) for entry in dataset.episodes
     ]
     assert stored[0] != stored[1]
-    env = PickPlaceEnv(config=replay.stored_config(dataset.collection))
+    env = PickPlaceEnv(config=stored_config(dataset.collection))
     for entry, variation in zip(dataset.episodes, stored, strict=True):
         assert env.reset(seed=entry["episode/seed"])[1]["variation"] == variation
 

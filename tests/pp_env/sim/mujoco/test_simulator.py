@@ -9,12 +9,13 @@ import pytest
 
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv, rotation
-from pp_env.config import RENDER_PRESETS, YCB_OBJECTS, GraspConfig, RenderConfig
+from pp_env.config import RENDER_PRESETS, GraspConfig, RenderConfig
+from pp_env.objects import YCB_OBJECTS
 from pp_env.sim import make_simulator, meshes
 from pp_env.sim.api import Command
 from pp_env.sim.mujoco.model import numbered
 from pp_env.sim.mujoco.simulator import MujocoSimulator
-from pp_recorder.rollout import run_episode
+from pp_recorder.rollout import EpisodeSink, run_episode
 from tests.sim_contract import SimulatorContract, start
 
 SMALL = PickPlaceConfig(render=RenderConfig(resolution=128))
@@ -28,7 +29,7 @@ class TestMujoco(SimulatorContract):
         simulator.close()
 
 
-class Relative:
+class Relative(EpisodeSink):
     """A sink: where the held object is in the hand's frame, while it is held."""
 
     def __init__(self, env):
@@ -47,11 +48,6 @@ class Relative:
                 state.eef.quat_wxyz, state.object.position - state.eef.position
             )
         self.last = state
-
-    def end(self, episode):
-        pass
-
-    abort = close = lambda self: None
 
 
 @pytest.fixture(scope="module")

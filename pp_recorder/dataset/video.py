@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 
 from pp_recorder.dataset.stats import ImageStats, Stats
@@ -177,3 +178,50 @@ def count_pictures(path: Path, fps: int) -> int:
         decoded = [frame.time for frame in container.decode(stream)]
     reached_end = bool(decoded) and abs((decoded[-1] or 0.0) - times[-1]) <= _TIME_TOLERANCE
     return len(times) if reached_end else 0
+
+
+class JpegEncoder:
+    """An encoder of images, all of one size, into JPEG files; it keeps its codec for speed.
+
+    Args:
+        coarsest_quantizer: The lowest quality allowed, from 3 (best) to 31 (worst).
+    """
+
+    _FINEST_QUANTIZER = 3
+    _CLOCK = Fraction(1, 90000)  # s
+
+    def __init__(self, coarsest_quantizer: int = 5) -> None:
+        self._coarsest_quantizer = coarsest_quantizer
+        self._reformat = VideoReformatter().reformat
+        self._codec: VideoCodecContext | None = None
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """Return the JPEG file of an image; its sides are cut to even numbers of pixels.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+        """
+        height, width = (side // 2 * 2 for side in image.shape[:2])
+        if self._codec is None:
+            self._codec = self._make_codec(height, width)
+        even = np.ascontiguousarray(image[:height, :width])
+        frame = self._reformat(av.VideoFrame.from_ndarray(even, format="rgb24"), format="yuvj420p")
+        return b"".join(bytes(packet) for packet in self._codec.encode(frame))
+
+    def _make_codec(self, height: int, width: int) -> VideoCodecContext:
+        codec = av.CodecContext.create("mjpeg", "w")
+        assert isinstance(codec, VideoCodecContext)
+        codec.height, codec.width = height, width
+        codec.pix_fmt, codec.time_base = "yuvj420p", self._CLOCK
+        codec.qmin, codec.qmax = self._FINEST_QUANTIZER, self._coarsest_quantizer
+        return codec
+
+
+def encode_jpeg(image: np.ndarray, coarsest_quantizer: int = 5) -> bytes:
+    """Return the JPEG file of one image; its sides are cut to even numbers of pixels.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        coarsest_quantizer: The lowest quality allowed, from 3 (best) to 31 (worst).
+    """
+    return JpegEncoder(coarsest_quantizer).encode(image)

@@ -88,7 +88,7 @@ def run(options: EvaluateOptions) -> int:
         )
     print(report(options, scores, seconds))
     if options.videos is not None:
-        for path in write_videos(options, attempts):
+        for path in write_videos(options, options.videos, attempts):
             print(f"video      {path}")
     if options.min_success is not None and scores.success_rate < options.min_success:
         print(
@@ -105,9 +105,6 @@ def run_episodes(options: EvaluateOptions) -> list[Attempt]:
     successes = 0
     with tqdm(total=options.num_episodes, unit="episode", disable=None) as bar:
 
-        def notice(text: str) -> None:
-            bar.write(text, file=sys.stderr)
-
         def progress(row: EpisodeResult) -> None:
             nonlocal successes
             successes += row.success
@@ -120,7 +117,6 @@ def run_episodes(options: EvaluateOptions) -> list[Attempt]:
             options.num_episodes,
             options.seed,
             options.workers,
-            notice,
             progress,
             worker_render_env,
         )
@@ -243,7 +239,7 @@ def make_grid() -> Grid:
     return Grid(task.x_range, task.y_range)
 
 
-def write_videos(options: EvaluateOptions, attempts: list[Attempt]) -> list[Path]:
+def write_videos(options: EvaluateOptions, folder: Path, attempts: list[Attempt]) -> list[Path]:
     """Plays chosen episodes again, with their seeds and actions, and draws them."""
     wanted = [
         a for a in attempts if a.actions and (options.videos_of == "all" or not a.row.success)
@@ -256,7 +252,7 @@ def write_videos(options: EvaluateOptions, attempts: list[Attempt]) -> list[Path
         for attempt in wanted:
             row = attempt.row
             outcome = "success" if row.success else "failure"
-            paths.append(options.videos / f"episode_{row.index:05d}_{outcome}.mp4")
+            paths.append(folder / f"episode_{row.index:05d}_{outcome}.mp4")
             again = RecordedActions(attempt.actions)
             sink = SideBySide(paths[-1], options.fps)
             steps = len(attempt.actions)
@@ -272,7 +268,8 @@ def report(options: EvaluateOptions, scores: EvalMetrics, seconds: float) -> str
         [
             f"policy     {options.policy}",
             f"episodes   {scores.episodes} with seed {options.seed}, at most {options.max_steps} "
-            f"steps of 1/{options.fps} s, {options.simulator}, {options.grasp}; took {seconds:.1f} s",
+            f"steps of 1/{options.fps} s, {options.simulator}, {options.grasp}; "
+            f"took {seconds:.1f} s",
             scores.to_text(),
         ]
     )

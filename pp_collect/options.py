@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import gymnasium as gym
 import tyro
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, Le
 from typing_extensions import Doc
 
 import pp_env
@@ -105,7 +105,7 @@ class DemonstrationOptions(Options):
     )
     first_attempt: Annotated[int, Ge(0), Doc("number of the first attempt, for parts")] = 0
     steps_per_segment: Annotated[
-        int, Interval(ge=1, le=10_000), Doc("steps per waypoint; nine segments")
+        int, Ge(1), Le(10_000), Doc("steps per waypoint; nine segments")
     ] = 30
     noise_rad: Annotated[
         float, Interval(ge=0, le=MAX_NOISE_RAD), Doc("uniform noise on the waypoints' joints, rad")
@@ -133,7 +133,7 @@ class DemonstrationOptions(Options):
 class DatasetOptions(Options):
     """The dataset that is recorded."""
 
-    num_episodes: Annotated[int, Interval(ge=1, le=1_000_000), Doc("episodes in the dataset")] = 50
+    num_episodes: Annotated[int, Ge(1), Le(1_000_000), Doc("episodes in the dataset")] = 50
     output: Annotated[
         Path | str,
         text(parse_location, "DIR|URL"),

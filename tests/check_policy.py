@@ -36,18 +36,18 @@ def train(dataset: Path, output: Path) -> None:
     lerobot_train.main()
 
 
-def our_actions(args) -> np.ndarray:
+def our_actions(options) -> np.ndarray:
     """The actions (steps, 8) of episode 0 in `pp-evaluate`."""
     from pp_collect import evaluate as pp_evaluate
 
-    runner = pp_evaluate.make_runner(args)
+    runner = pp_evaluate.make_runner(options)
     try:
         return np.array(runner.run(0).actions)
     finally:
         runner.close()
 
 
-def actions_of_lerobot(args, folder: str) -> np.ndarray:
+def actions_of_lerobot(options, folder: str) -> np.ndarray:
     """The actions (steps, 8) of the same episode in `lerobot-eval`, clipped as they are applied."""
     import gymnasium as gym
     from lerobot.configs.policies import PreTrainedConfig
@@ -65,7 +65,7 @@ def actions_of_lerobot(args, folder: str) -> np.ndarray:
             return self.env.reset(seed=seed)
 
     def make():
-        env = pp_evaluate.make_env(args, args.obs_type)
+        env = pp_evaluate.make_env(options, options.obs_type)
         return gym.wrappers.TimeLimit(SeedOnly(env.unwrapped), _STEPS)
 
     def unchanged(batch):
@@ -76,22 +76,23 @@ def actions_of_lerobot(args, folder: str) -> np.ndarray:
     processors = make_pre_post_processors(config, folder)
     env = gym.vector.SyncVectorEnv([make], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     try:
-        seeds = [episode_seed(args.seed, 0)]
+        seeds = [episode_seed(options.seed, 0)]
         result = rollout(env, policy, unchanged, unchanged, *processors, seeds=seeds)
     finally:
         env.close()
     return result["action"][0].numpy().clip(ACTION.low, ACTION.high)
 
 
-def check(folder: Path, *options: str) -> None:
+def check(folder: Path, *words: str) -> None:
     """Collects with these options, trains, evaluates, and compares."""
     import collect
     from pp_collect import evaluate as pp_evaluate
+    from pp_collect.options import EvaluateOptions
     from pp_recorder.evaluation.lerobot_policy import Checkpoint
 
     dataset, output = folder / "dataset", folder / "train"
     tiny = ["--num-episodes", "1", "--steps-per-segment", "20", "--output", str(dataset)]
-    assert collect.main([*tiny, *options]) == 0
+    assert collect.main([*tiny, *words]) == 0
     with redirect_stderr(io.StringIO()):  # progress bars
         train(dataset, output)
 
@@ -103,11 +104,11 @@ def check(folder: Path, *options: str) -> None:
     assert [(row["steps"], row["error"]) for row in rows] == [(_STEPS, "")] * 2, rows
     assert len(list(videos.glob("*.mp4"))) == 2
 
-    args = pp_evaluate.make_parser().parse_args(command)
-    pp_evaluate.settle(args)
-    ours = our_actions(args)
+    asked = EvaluateOptions(policy=str(output), num_episodes=2, max_steps=_STEPS, preset="fast")
+    options = pp_evaluate.resolve_options(asked)
+    ours = our_actions(options)
     with redirect_stderr(io.StringIO()):
-        theirs = actions_of_lerobot(args, str(Checkpoint(output).folder))
+        theirs = actions_of_lerobot(options, str(Checkpoint(output).folder))
     assert np.ptp(ours, axis=0).max() > 0, "the policy does not move"
     np.testing.assert_array_equal(ours, theirs)
 

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import collect
+from pp_collect.options import CollectOptions
+from pp_collect.process import restart_is_due
 from pp_env.config import HOME_JOINT_POS
 from pp_env.layout import ACTION, OBSERVATION
 from tests import ROOT
@@ -179,7 +181,7 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--num-episodes", "-3"], "must be at least 1, got -3"),
         (["--steps-per-segment", "0"], "must be at least 1"),
         (["--seed", "-1"], "must not be negative"),
-        (["--simulator", "bullet"], "invalid choice: 'bullet'"),
+        (["--simulator", "bullet"], "invalid choice 'bullet' for argument '--simulator'"),
         (["--num-objects", "2"], "['cube'], got 2; --use-ycb has six"),
         (["--use-ycb", "--num-objects", "7"], "must be from 1 to 6"),
         (["--use-ycb", "--object", "tuna_fish_can"], "85 mm wide"),
@@ -191,11 +193,13 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--resolution", "640x481"], "even number of pixels"),
         (["--resolution", "640x"], "--resolution"),
         (["--fps", "31"], "must divide the physics rate of 240 Hz, got 31"),
-        (["--noise-rad", "-0.1"], "noise_rad must be from 0 to"),
-        (["--wander-rad", "1"], "path_noise_rad must be from 0 to 0.5, got 1.0"),
+        (["--noise-rad", "-0.1"], "--noise-rad must be from 0 to 0.2, got -0.1"),
+        (["--wander-rad", "1"], "--path-noise-rad must be from 0 to 0.5, got 1.0"),
         (["--task", " "], "must not be empty"),
         (["--codec", "mpeg1"], "invalid choice"),
         (["--restart-every", "0"], "must be at least 1"),
+        (["--nois-rad", "0.1"], "--noise-rad"),
+        (["--num-episodes", "many"], "--num-episodes"),
         (["--assets-root", "/data"], "for --simulator isaacsim, got --simulator mujoco"),
         (["--streaming", "--no-cameras"], "not with --no-cameras"),
         (["--streaming", "--streaming-host", "0.0.0.0"], "PP_BRIDGE_TOKEN"),
@@ -273,11 +277,10 @@ def test_starting_anew_after_each_episode_gives_the_same_dataset(dataset, tmp_pa
 
 
 def test_memory_may_be_a_reason_to_start_anew():
-    args = collect.make_parser().parse_args(["--restart-above", "0.001"])
-    assert collect.restart_is_due(args, finished=1)
-    assert not collect.restart_is_due(args, finished=0), "or it would never get anywhere"
-    args = collect.make_parser().parse_args(["--restart-above", "1000"])
-    assert not collect.restart_is_due(args, finished=1)
+    options = CollectOptions(restart_above=0.001)
+    assert restart_is_due(options, finished=1)
+    assert not restart_is_due(options, finished=0), "or it would never get anywhere"
+    assert not restart_is_due(CollectOptions(restart_above=1000), finished=1)
 
 
 def test_the_status_file_tells_of_a_failure(tmp_path):

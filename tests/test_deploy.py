@@ -16,10 +16,13 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-import collect
 import pp_env
-from pp_bridge.__main__ import make_parser as bridge_parser
+from pp_bridge.options import BridgeOptions
 from pp_bridge.settings import TOKEN_VARIABLE, validate_token
+from pp_collect import runs
+from pp_collect.factory import make_config
+from pp_collect.options import CollectOptions
+from pp_recorder.command_line import parse
 from tests import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -56,9 +59,18 @@ def options(name: str, index: int = 0) -> Any:
     container = pod(name).container
     own_entrypoint = len(entrypoint("isaac-sim")) if "command" in container else 0
     words = [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in pod(name).argv]
-    args = collect.make_parser().parse_args(words[own_entrypoint:])
-    collect.make_config(args)
-    return args
+    return collect_options(words[own_entrypoint:])
+
+
+def collect_options(words: list[str]) -> CollectOptions:
+    """Return the options of a command line of collect.py, whose scene is checked, too."""
+    found = parse(CollectOptions, words, prog="collect.py", description="", example="")
+    make_config(found)
+    return found
+
+
+def bridge_options(words: list[str]) -> BridgeOptions:
+    return parse(BridgeOptions, words, prog="pp-bridge", description="", example="")
 
 
 def ray_job(name: str) -> dict[str, Any]:
@@ -282,9 +294,7 @@ def test_a_ray_job_is_made_of_known_fields_and_of_pods_that_kubernetes_takes(nam
 def test_a_ray_job_collects_with_options_that_exist(name):
     program, *words = shlex.split(ray_job(name)["entrypoint"])
     assert [program] == entrypoint("mujoco")
-    args = collect.make_parser().parse_args(words)
-    collect.make_config(args)
-    collect.require_fitting(args)
+    args = collect_options(words)
     assert args.resume
     assert args.ray_address == "auto"
     head, *workers = ray_pods(name).values()
@@ -297,7 +307,7 @@ def test_a_ray_job_collects_with_options_that_exist(name):
         gpus = limits.get("nvidia.com/gpu", 0)
         assert limits["cpu"] * args.gpu_share == pytest.approx(gpus), "each core has its attempt"
         memory = int(limits["memory"].removesuffix("Gi")) * 2**30
-        assert memory > limits["cpu"] * collect._WORKER_MEMORY
+        assert memory > limits["cpu"] * runs._WORKER_MEMORY
 
 
 @pytest.mark.parametrize("name", RAY_JOBS)
@@ -330,7 +340,7 @@ def install_requires() -> list[str]:
 def test_the_bridge_is_started_with_options_that_exist_and_probed_where_it_listens():
     deployment, service = documents("bridge.yaml")
     container = pod("bridge.yaml").container
-    args = bridge_parser().parse_args(pod("bridge.yaml").argv[1:])
+    args = bridge_options(pod("bridge.yaml").argv[1:])
     (port,) = container["ports"]
     assert args.port == port["containerPort"]
     assert args.root.is_relative_to(container["volumeMounts"][0]["mountPath"])
@@ -349,7 +359,7 @@ def test_the_unit_starts_the_bridge_with_options_that_exist():
     unit.read(DEPLOY / "pp-bridge.service")
     program, *words = shlex.split(unit["Service"]["ExecStart"])
     assert Path(program).name == "pp-bridge"
-    args = bridge_parser().parse_args(words)
+    args = bridge_options(words)
     assert args.root.parent == Path("/var/lib") / unit["Service"]["StateDirectory"]
     assert unit["Service"]["KillMode"] == "mixed"
 

@@ -10,6 +10,8 @@ import pytest
 
 from experts.diagnosis import failure_stage
 from pp_collect import evaluate as pp_evaluate
+from pp_collect.evaluate import resolve_options
+from pp_collect.options import EvaluateOptions
 from pp_recorder.evaluation.lerobot_policy import Checkpoint, CheckpointError, to_lerobot
 from pp_recorder.evaluation.metrics import EpisodeResult, Grid, score, wilson_interval
 from pp_recorder.evaluation.runner import FunctionPolicy, RandomPolicy, Runner, TaskOutcome
@@ -290,7 +292,7 @@ def test_an_error_of_the_environment_ends_the_evaluation():
     with pytest.raises(TypeError):
         pickle.loads(pickle.dumps(_UnsendableError("x", 2)))
     with pytest.raises(WorkerError, match="_UnsendableError: the scene broke"):
-        list(run_all(_Breaks, range(3), 2, print))
+        list(run_all(_Breaks, range(3), 2))
 
 
 # Videos
@@ -351,7 +353,7 @@ def test_a_callable_that_is_none(policy, message, capsys):
         (["--policy", "expert", "--control-mode", "ee_delta"], "are for --control-mode joint_pos"),
         (["--policy", "expert", "--fps", "7"], "must divide the physics rate"),
         (["--policy", "expert", "--json", "/"], "must be a file that can be written"),
-        ([], "the following arguments are required: --policy"),
+        ([], "--policy"),
     ],
 )
 def test_options_that_are_wrong(options, message, capsys):
@@ -363,7 +365,7 @@ def test_options_that_are_wrong(options, message, capsys):
 
 def test_it_is_a_program_too(tmp_path):
     (tmp_path / "mine.py").write_text("def make(env):\n    return lambda o: env.action_space.low\n")
-    command = [sys.executable, str(ROOT / "pp_evaluate.py"), "--policy", "mine:make"]
+    command = [sys.executable, "-m", "pp_collect.evaluate", "--policy", "mine:make"]
     command += ["--num-episodes", "1", "--max-steps", "3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -438,22 +440,19 @@ def test_a_folder_that_is_no_checkpoint(tmp_path, checkpoint, capsys):
 
 
 def test_a_checkpoint_says_what_it_must_see(checkpoint):
-    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
-    pp_evaluate.settle(args)
-    assert (args.obs_type, args.resolution) == ("state", 512)
+    asked = EvaluateOptions(policy=str(checkpoint))
+    options = resolve_options(asked)
+    assert (options.obs_type, options.resolution) == ("state", 512)
     change(checkpoint, "config.json", input_features={"observation.images.cam_high": image(96)})
-    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
-    pp_evaluate.settle(args)
-    assert (args.obs_type, args.resolution) == ("pixels_agent_pos", 96)
+    options = resolve_options(asked)
+    assert (options.obs_type, options.resolution) == ("pixels_agent_pos", 96)
     change(checkpoint, "config.json", input_features={"observation.images.cam_high": image(96, 64)})
-    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
-    pp_evaluate.settle(args)
-    assert args.resolution == (96, 64)
+    options = resolve_options(asked)
+    assert options.resolution == (96, 64)
     truth = {"observation.environment_state": {"type": "ENV", "shape": [11]}}
     change(checkpoint, "config.json", input_features=truth)
-    args = pp_evaluate.make_parser().parse_args(["--policy", str(checkpoint)])
-    pp_evaluate.settle(args)
-    assert args.obs_type == "environment_state_agent_pos"
+    options = resolve_options(asked)
+    assert options.obs_type == "environment_state_agent_pos"
 
 
 def test_renamed_and_empty_cameras_fit(checkpoint):

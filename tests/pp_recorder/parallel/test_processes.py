@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 import collect
+from pp_collect import runs
+from pp_collect.options import CollectOptions
+from pp_recorder.command_line import parse
 from pp_recorder.dataset import writer as lerobot_writer
 from pp_recorder.parallel.processes import Died, run_all
 from tests import ROOT, crash
@@ -153,7 +156,7 @@ def test_two_runs_into_one_output(tmp_path):
     ],
 )
 def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options, message):
-    monkeypatch.setattr(collect, "free_memory", lambda: 3.0e9)
+    monkeypatch.setattr(runs, "free_memory", lambda: 3.0e9)
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path / "set", *options)
     assert stopped.value.code == 2
@@ -174,11 +177,10 @@ def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options
     ],
 )
 def test_how_many_there_are(monkeypatch, options, memory, workers):
-    monkeypatch.setattr(collect, "free_memory", lambda: memory)
+    monkeypatch.setattr(runs, "free_memory", lambda: memory)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    args = collect.make_parser().parse_args(options)
-    collect.settle_workers(args)
-    assert args.workers == workers
+    asked = parse(CollectOptions, options, prog="collect.py", description="", example="")
+    assert runs.resolve_workers(asked).workers == workers
 
 
 class Slow:
@@ -194,7 +196,7 @@ class Slow:
 
 def test_results_come_in_order_and_none_runs_far_ahead():
     results = list(
-        run_all(Slow, range(20), 2, print, environment=lambda number: {"WHO": str(number)})
+        run_all(Slow, range(20), 2, environment=lambda number: {"WHO": str(number)})
     )
     assert [index for index, _ in results] == list(range(20))
     who, ended = zip(*(value for _, value in results), strict=True)
@@ -205,7 +207,7 @@ def test_results_come_in_order_and_none_runs_far_ahead():
 class Deadly:
     """In place of workers whose processes die."""
 
-    def ask(self, function, *args):
+    def run_once(self, function, *args):
         return function(*args)
 
     def run_all(self, make, indices, stop):
@@ -216,7 +218,7 @@ class Deadly:
 
 
 def test_an_attempt_that_kills_its_process_twice_ends_the_collection(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(collect, "make_team", lambda args: Deadly())
+    monkeypatch.setattr(runs, "_make_pool", lambda options: Deadly())
     assert run(tmp_path / "set", "--num-episodes", 2, "--workers", 2) == 1
     assert "attempt 0 ended its process twice (SIGKILL)" in capsys.readouterr().err
 

@@ -1,0 +1,163 @@
+"""One declaration gives the command line, the API, the provenance and the errors."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from pp_collect.options import (
+    CollectOptions,
+    DemonstrationOptions,
+    EvaluateOptions,
+    SceneOptions,
+    SessionOptions,
+)
+from pp_collect.schema import stored_options
+from pp_recorder.command_line import OptionError, documentation, from_names, parse, select
+from tests import ROOT
+
+DUMMY = '    dummy: Annotated[int, Ge(0), Doc("what the test adds")] = 7\n'
+CLASSES = [CollectOptions, EvaluateOptions]
+
+
+def parse_collect(*words: str) -> CollectOptions:
+    return parse(CollectOptions, words, prog="collect.py", description="", example="")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the project with one more option, which is one line in one file."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("pp_env", "experts", "pp_recorder", "pp_collect", "pp_bridge"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "collect.py", copy)
+    options = copy / "pp_collect/options.py"
+    head = '    """What is demonstrated."""\n\n'
+    text = options.read_text()
+    assert text.count(head) == 1
+    options.write_text(text.replace(head, head + DUMMY))
+    return copy
+
+
+def run(tree: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_new_option_is_in_the_help(tree):
+    text = run(tree, "collect.py", "--help")
+    assert "--dummy" in text
+    assert "what the test adds" in text
+
+
+def test_a_new_option_is_in_the_api(tree):
+    program = (
+        "import json; from pp_bridge.messages import StartRequest; "
+        "print(json.dumps(StartRequest.model_json_schema()['properties']['dummy']))"
+    )
+    found = json.loads(run(tree, "-c", program))
+    assert found["default"] == 7
+    assert found["minimum"] == 0
+    assert found["description"] == "what the test adds"
+
+
+def test_a_new_option_is_in_the_provenance(tree, tmp_path):
+    words = ["--num-episodes", "1", "--no-cameras", "--dummy", "3", "--workers", "1"]
+    run(tree, "collect.py", *words, "--output", str(tmp_path / "set"))
+    stored = json.loads((tmp_path / "set/meta/collection.json").read_text())
+    assert stored["dummy"] == 3
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_option_is_explained(cls):
+    assert all(documentation(cls, field.name) for field in dataclasses.fields(cls))
+
+
+def test_a_name_that_users_know_is_still_an_option():
+    assert parse_collect("--wander-rad", "0.1").path_noise_rad == 0.1
+    assert parse_collect("--path-noise-rad", "0.1").path_noise_rad == 0.1
+
+
+def test_words_become_values():
+    options = parse_collect(
+        *("--output", "s3://bucket/set", "--resolution", "640x480", "--no-cameras", "--resume"),
+        *("--workers", "3", "--keep", "all", "--ray-address", "auto"),
+    )
+    assert options.output == "s3://bucket/set"
+    assert options.resolution == (640, 480)
+    assert (options.cameras, options.resume, options.workers) == (False, True, 3)
+    assert parse_collect("--resolution", "96x96").resolution == 96
+    assert parse_collect().output == Path("datasets/pick_place")
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"), [(["--num-episode", "3"], "--num-episodes"), (["--nois", "0"], "--noise")]
+)
+def test_an_unknown_option_suggests_the_nearest(words, nearest, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_collect(*words)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert words[0] in error
+    assert nearest in error.replace(words[0] + ",", "")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_episodes": 0}, "num_episodes must be at least 1, got 0"),
+        ({"num_episodes": "3"}, "num_episodes must be a number, got '3'"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"gpu_share": 2, "ray_address": "auto"}, "gpu_share must be from 0 to 1, got 2"),
+        ({"keep": "some"}, "keep must be one of success, all, got 'some'"),
+        ({"simulator": "bullet"}, "simulator must be one of isaacsim, mujoco, got 'bullet'"),
+        ({"task": "  "}, "task must not be empty"),
+        ({"noise_rad": float("nan")}, "noise_rad must be from 0 to"),
+    ],
+)
+def test_an_invalid_value_cannot_exist(values, message):
+    with pytest.raises(OptionError, match=message):
+        CollectOptions(**values)
+    with pytest.raises(OptionError, match=message):
+        dataclasses.replace(CollectOptions(), **values)
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(OptionError, match="noise_rat is no option; did you mean noise_rad"):
+        from_names(CollectOptions, {"noise_rat": 0.1})
+
+
+def test_options_of_another_kind_keep_what_both_have():
+    evaluate = EvaluateOptions(policy="expert", use_ycb=True, resolution=64, seed=3)
+    session = select(SessionOptions, evaluate, keep="all")
+    assert (session.use_ycb, session.resolution, session.seed, session.keep) == (True, 64, 3, "all")
+
+
+def test_options_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CollectOptions().seed = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_stored_options_of_an_older_dataset_have_defaults_where_they_say_nothing():
+    stored = {"seed": 4, "simulator": "mujoco", "codec": "h264", "wander_rad": 0.1}
+    options = stored_options(stored, cameras=False)
+    assert (options.seed, options.path_noise_rad, options.noise_rad) == (4, 0.1, 0.05)
+    assert options.object is None
+
+
+def test_no_two_classes_declare_the_same_option_differently():
+    """`SceneOptions` and `DemonstrationOptions` are inherited by the same class."""
+    names = {field.name for field in dataclasses.fields(SceneOptions)}
+    assert not names & {field.name for field in dataclasses.fields(DemonstrationOptions)}
+    assert (
+        get_type_hints(CollectOptions, include_extras=True)["fps"]
+        == (get_type_hints(SceneOptions, include_extras=True)["fps"])
+    )

@@ -122,7 +122,7 @@ def collect(
         print(f"uploaded   {hub.push(writer.root, options.push_to_hub)}")
     if stop.requested:
         print(
-            f"stopped: the episode in hand was dropped; {writer.place} is a valid dataset of "
+            f"stopped: the episode in hand was dropped; {writer.location} is a valid dataset of "
             f"{writer.num_episodes} of the {options.num_episodes} episodes; --resume goes on"
         )
         return 130

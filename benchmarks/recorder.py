@@ -58,7 +58,7 @@ def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> d
     length = len(keep.steps)
     careless = (
         mock.patch.object(os, "fsync"),
-        mock.patch.object(video, "count_pictures", return_value=length),
+        mock.patch.object(video, "count_images", return_value=length),
     )
     if not durable:
         for patch in careless:

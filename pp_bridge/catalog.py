@@ -1,4 +1,4 @@
-"""The folder that holds all datasets: what is in it, and nothing outside of it."""
+"""The datasets in the service's root folder, and no file outside of it."""
 
 import json
 import re
@@ -11,33 +11,33 @@ from typing import Any
 import av
 import av.error
 
-from pp_bridge.encoder import Encoder
-from pp_recorder.dataset.reader import INFO_PATH, Dataset, DatasetError
+from pp_bridge.encoder import JpegEncoder
+from pp_recorder.dataset import keys
+from pp_recorder.dataset.reader import Dataset, DatasetError
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-_CAMERA_PREFIX = "observation.images."
 
 
 class OutsideRootError(ValueError):
-    """A path does not name a folder directly below the root."""
+    """A path that does not name a folder directly below the root."""
 
 
 class DatasetCatalog:
-    """Datasets that lie side by side.
+    """All datasets directly below one folder.
 
     Args:
-        root: Their common folder.
+        root: The folder.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._inspecting = threading.Lock()  # a report takes a core for a while
+        self._inspecting = threading.Lock()  # a report keeps a core busy
 
     def locate(self, text: str) -> Path:
-        """The folder that a name, or a whole path, stands for; it need not exist.
+        """Return the folder that a name or a whole path stands for; it need not exist.
 
         Raises:
-            OutsideRootError: It is not directly below the root, be it by `..` or by a link.
+            OutsideRootError: It is not directly below the root, after `..` and links are resolved.
         """
         root = self.root.resolve()
         try:
@@ -52,54 +52,54 @@ class DatasetCatalog:
         return found
 
     def summaries(self) -> list[dict[str, Any]]:
-        """Name and size of every dataset, by name.
+        """Return name and size of every dataset, sorted by name.
 
         Raises:
-            OSError: The root is gone.
+            OSError: The root can't be read.
         """
         found = []
         for path in sorted(self.root.iterdir()):
             if not re.fullmatch(_NAME, path.name) or path.is_symlink():
                 continue
             try:
-                info = json.loads((path / INFO_PATH).read_text())
+                info = json.loads((path / keys.INFO_PATH).read_text())
                 episodes, frames = int(info["total_episodes"]), int(info["total_frames"])
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # something else
+                continue  # not a dataset
             found.append({"name": path.name, "episodes": episodes, "frames": frames})
         return found
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset.
+        """Open a dataset.
 
         Raises:
-            OutsideRootError: The name leads elsewhere.
-            DatasetError: There is none of that name.
+            OutsideRootError: The name is not that of a folder directly below the root.
+            DatasetError: There is no such dataset.
         """
         return Dataset(self.locate(name))
 
     def episodes(self, name: str, last: int) -> list[dict[str, Any]]:
-        """The newest episodes of a dataset, the newest first."""
+        """Return the newest episodes of a dataset, the newest first."""
         dataset = self.dataset(name)
         return [
             {
                 "episode": index,
-                "length_s": dataset.episodes[index]["length"] / dataset.fps,
-                "success": dataset.episodes[index].get("episode/success"),
-                "task": ", ".join(dataset.episodes[index]["tasks"]),
-                "cameras": [key.removeprefix(_CAMERA_PREFIX) for key in dataset.cameras],
+                "length_s": dataset.episodes[index][keys.LENGTH] / dataset.fps,
+                "success": dataset.episodes[index].get(keys.EPISODE_SUCCESS),
+                "task": ", ".join(dataset.episodes[index][keys.TASKS]),
+                "cameras": [key.removeprefix(keys.IMAGE_PREFIX) for key in dataset.cameras],
             }
             for index in reversed(range(max(dataset.num_episodes - last, 0), dataset.num_episodes))
         ]
 
     def video(self, name: str, episode: int, camera: str) -> Path:
-        """The file with an episode's pictures.
+        """Return the path of the video that holds an episode.
 
         Raises:
-            DatasetError: There is none.
+            DatasetError: There is no such episode, camera or file.
         """
         dataset = self.dataset(name)
-        key = _CAMERA_PREFIX + camera
+        key = keys.IMAGE_PREFIX + camera
         if key not in dataset.cameras or not 0 <= episode < dataset.num_episodes:
             raise DatasetError(
                 f"{name} has {dataset.num_episodes} episodes from 0 on and the cameras "
@@ -111,24 +111,27 @@ class DatasetCatalog:
         return path
 
     def thumbnail(self, name: str, episode: int, camera: str) -> bytes:
-        """A JPEG of the middle of an episode.
+        """Return a JPEG of the middle of an episode.
 
         Raises:
-            DatasetError: There is none.
+            DatasetError: There is no such episode or camera, or its video can't be decoded.
         """
         path, entry = self.video(name, episode, camera), self.dataset(name).episodes[episode]
-        key = f"videos/{_CAMERA_PREFIX}{camera}"
-        middle = (entry[f"{key}/from_timestamp"] + entry[f"{key}/to_timestamp"]) / 2
+        begin, end = (
+            entry[keys.video_column(keys.IMAGE_PREFIX + camera, f"{side}_timestamp")]
+            for side in ("from", "to")
+        )
+        middle = (begin + end) / 2
         try:
             with av.open(str(path)) as container:
                 container.seek(round(middle * 1e6))  # to a key frame before it
                 frame = next(container.decode(video=0))
         except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
             raise DatasetError(f"{path} can't be decoded: {error}") from None
-        return Encoder().jpeg(frame.to_ndarray(format="rgb24"))
+        return JpegEncoder().encode(frame.to_ndarray(format="rgb24"))
 
     def report(self, name: str) -> dict[str, Any]:
-        """What `pp-inspect` says, in a process of its own: it decodes everything.
+        """Return the report of `pp-inspect`; a child process makes it, as it decodes all videos.
 
         Raises:
             DatasetError: There is no such dataset, or it can't be inspected.

@@ -28,7 +28,7 @@ from pp_collect.session import worker_render_env
 from pp_env.config import PickPlaceConfig, RenderConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
-from pp_recorder.dataset.compare import RecordedActions
+from pp_recorder.dataset.compare import ReplayPolicy
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint, LeRobotPolicy
 from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, score
 from pp_recorder.evaluation.runner import (
@@ -253,7 +253,7 @@ def write_videos(options: EvaluateOptions, folder: Path, attempts: list[Attempt]
             row = attempt.row
             outcome = "success" if row.success else "failure"
             paths.append(folder / f"episode_{row.index:05d}_{outcome}.mp4")
-            again = RecordedActions(attempt.actions)
+            again = ReplayPolicy(attempt.actions)
             sink = SideBySide(paths[-1], options.fps)
             steps = len(attempt.actions)
             run_episode(env, again, [sink], row.seed, row.index, steps, reset_options(options))

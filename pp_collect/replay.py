@@ -22,7 +22,7 @@ from pp_env.config import RenderConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import parse
 from pp_recorder.dataset import keys
-from pp_recorder.dataset.compare import Compare, Comparison, RecordedActions, compare_episodes
+from pp_recorder.dataset.compare import Comparison, ComparisonSink, ReplayPolicy, compare_episodes
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.rollout import EpisodeSink, Policy, run_episode
 from pp_recorder.sinks import setup_logging
@@ -83,8 +83,8 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
         try:
             for k in episodes:
                 entry = dataset.episodes[k]
-                compare = Compare(dataset, k, row, tolerance(provenance))
-                policy = RecordedActions(dataset.rows(k)[keys.ACTION])
+                compare = ComparisonSink(dataset, k, row, tolerance(provenance))
+                policy = ReplayPolicy(dataset.rows(k)[keys.ACTION])
                 sinks = [compare, writer] if writer else [compare]
                 _run_again(env, policy, sinks, entry, entry["length"])
                 results.append(compare.result)

@@ -23,8 +23,8 @@ from pp_collect.session import (
     worker_render_env,
 )
 from pp_env.config import PickPlaceConfig
-from pp_recorder.parallel.processes import Died, Processes
-from pp_recorder.parallel.ray_cluster import Cluster, require_library
+from pp_recorder.parallel.processes import Died, ProcessPool, WorkerPool
+from pp_recorder.parallel.ray_cluster import RayCluster, require_library
 from pp_recorder.rollout import EpisodeSink
 from pp_recorder.sinks import ProgressBar
 from pp_recorder.status import StatusFile, free_memory, resident_memory
@@ -237,7 +237,7 @@ def format_report(monitor: RunMonitor, seconds: float) -> str:
         f"size       {writer.size() / 1e6:.1f} MB",
     ]
     if writer.is_remote:
-        lines += [f"path       {writer.place}"]
+        lines += [f"path       {writer.location}"]
     else:
         lines += [
             f"path       {writer.root.resolve()}",
@@ -249,11 +249,13 @@ def format_report(monitor: RunMonitor, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _make_pool(options: CollectOptions) -> Processes | Cluster:
+def _make_pool(options: CollectOptions) -> WorkerPool:
     if options.ray_address is not None:
-        return Cluster(options.ray_address, options.workers, options.gpu_share, worker_render_env)
+        return RayCluster(
+            options.ray_address, options.workers, options.gpu_share, worker_render_env
+        )
     assert options.workers is not None  # resolve_workers
-    return Processes(options.workers, worker_render_env)
+    return ProcessPool(options.workers, worker_render_env)
 
 
 def _take(
@@ -267,7 +269,7 @@ def _take(
     writer = monitor.writer
     if isinstance(result, Died):
         raise CollectionError(
-            f"attempt {index} ended its process twice ({result.how}); {writer.place} holds "
+            f"attempt {index} ended its process twice ({result.cause}); {writer.location} holds "
             f"{writer.num_episodes} episodes; if memory is short, try fewer --workers"
         )
     monitor.stats.count(result.outcome)

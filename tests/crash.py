@@ -1,4 +1,4 @@
-"""Kills a collection at random moments and resumes it, again and again.
+"""Kill a collection at random moments and resume it, again and again.
 
 Usage: python -m tests.crash [--kills 200]       (make crash-test)
 
@@ -27,8 +27,15 @@ OPTIONS = [
 
 
 @dataclass
-class CollectionStats:
-    """What the kills did."""
+class CrashStats:
+    """The effects of the kills.
+
+    Attributes:
+        kills: Number of kills.
+        lost: Finished episodes that were lost.
+        unloadable: Kills after which the dataset could not be loaded.
+        problems: One line per kill with an effect.
+    """
 
     kills: int = 0
     lost: int = 0
@@ -37,18 +44,18 @@ class CollectionStats:
 
 
 def command(output: Path, episodes: int) -> list[str]:
-    """A collection that resumes."""
+    """Return the command of a collection that resumes."""
     options = ["--num-episodes", str(episodes), "--output", str(output), "--resume"]
     return [sys.executable, "collect.py", *OPTIONS, *options]
 
 
 def collect(output: Path, episodes: int) -> None:
-    """Collects without a disturbance."""
+    """Collect without interruption."""
     subprocess.run(command(output, episodes), cwd=ROOT, check=True, capture_output=True)
 
 
 def finished(output: Path) -> int:
-    """How many episodes the dataset holds; -1 if it cannot be loaded, 0 before it begins."""
+    """Return the number of episodes of a dataset; -1 if it cannot be loaded, 0 before it exists."""
     if not (output / "meta/info.json").exists():
         return 0
     try:
@@ -65,9 +72,9 @@ def finished(output: Path) -> int:
     return dataset.num_episodes
 
 
-def kill_and_resume(output: Path, kills: int, seed: int, per_kill: float = 1.5) -> CollectionStats:
-    """Resumes a collection that never ends, and kills it, so often."""
-    rng, tally, before = random.Random(seed), CollectionStats(), 0
+def kill_and_resume(output: Path, kills: int, seed: int, per_kill: float = 1.5) -> CrashStats:
+    """Resume an endless collection and kill it, this number of times."""
+    rng, stats, before = random.Random(seed), CrashStats(), 0
     for _ in range(kills):
         process = subprocess.Popen(
             command(output, 100_000),
@@ -77,20 +84,20 @@ def kill_and_resume(output: Path, kills: int, seed: int, per_kill: float = 1.5) 
         time.sleep(rng.uniform(0.2, 1.0) if rng.random() < 0.15 else 1.0 + rng.uniform(0, per_kill))
         process.kill()
         process.wait()
-        tally.kills += 1
+        stats.kills += 1
         now = finished(output)
         if now < 0:
-            tally.unloadable += 1
-            tally.problems.append(f"kill {tally.kills}: the dataset cannot be loaded")
+            stats.unloadable += 1
+            stats.problems.append(f"kill {stats.kills}: the dataset cannot be loaded")
         elif now < before:
-            tally.lost += before - now
-            tally.problems.append(f"kill {tally.kills}: {before} episodes before, {now} after")
+            stats.lost += before - now
+            stats.problems.append(f"kill {stats.kills}: {before} episodes before, {now} after")
         before = max(now, before)
-    return tally
+    return stats
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """In what two datasets differ: files, rows, statistics or pictures."""
+    """Return the files in which two datasets differ; videos differ if their images do."""
     names = [
         sorted(str(p.relative_to(d)) for p in d.rglob("*") if p.is_file()) for d in (one, other)
     ]
@@ -100,12 +107,12 @@ def differences(one: Path, other: Path) -> list[str]:
     for name in names[0]:
         if (one / name).read_bytes() == (other / name).read_bytes():
             continue
-        if not name.endswith(".mp4") or not _same_pictures(one / name, other / name):
+        if not name.endswith(".mp4") or not _has_same_images(one / name, other / name):
             found.append(name)
     return found
 
 
-def _same_pictures(one: Path, other: Path) -> bool:
+def _has_same_images(one: Path, other: Path) -> bool:
     from pp_recorder.dataset.reader import decode
 
     pairs = zip(decode(one), decode(other), strict=True)
@@ -113,26 +120,26 @@ def _same_pictures(one: Path, other: Path) -> bool:
 
 
 def main() -> int:
-    """Runs the test; returns the exit status."""
+    """Run the test; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         killed, whole = Path(folder) / "killed", Path(folder) / "whole"
-        tally = kill_and_resume(killed, args.kills, args.seed)
+        stats = kill_and_resume(killed, args.kills, args.seed)
         episodes = finished(killed) + 1
         collect(killed, episodes)
         collect(whole, episodes)
         differing = differences(killed, whole)
     print(
-        f"{tally.kills} kills, {episodes} episodes: {tally.lost} finished episodes lost, "
-        f"{tally.unloadable} times not loadable, {len(differing)} files differ from the "
+        f"{stats.kills} kills, {episodes} episodes: {stats.lost} finished episodes lost, "
+        f"{stats.unloadable} times not loadable, {len(differing)} files differ from the "
         "uninterrupted run"
     )
-    for problem in [*tally.problems, *differing]:
+    for problem in [*stats.problems, *differing]:
         print(f"  {problem}")
-    return int(bool(tally.problems or differing))
+    return int(bool(stats.problems or differing))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""All or nothing, as far as a file system allows: an episode's files, and who may write them."""
+"""Commits of several files, as atomic as a file system allows, and the lock of a dataset."""
 
 import fcntl
 import json
@@ -16,95 +16,103 @@ LOCK = ".lock"
 
 
 class RemoteTarget(Protocol):
-    """Where the dataset is kept, if its directory is only where it comes about."""
+    """A remote copy of a dataset, which receives every commit before the local directory does."""
 
     def publish(self, files: Sequence[tuple[Path, str]], removed: Sequence[str]) -> None:
-        """Takes files, each with its name, in this order, and then removes others."""
+        """Store files in this order, each with its name, and then remove others."""
         ...
 
 
 class Commit:
-    """Files that are completed and flushed aside first, and then renamed in the order added.
+    """A set of files that are completed and flushed first, and then renamed in the order added.
 
     Everything that can fail for lack of space happens before the first rename.
 
     Args:
         root: The dataset's directory.
-        elsewhere: Takes everything before it is renamed here.
+        remote: The target that receives the files before they are renamed here; or None.
     """
 
-    def __init__(self, root: Path, elsewhere: RemoteTarget | None = None) -> None:
+    def __init__(self, root: Path, remote: RemoteTarget | None = None) -> None:
         self._root = root
-        self._elsewhere = elsewhere
+        self._remote = remote
         self._files: list[tuple[Path, str]] = []
         self._removed: list[str] = []
 
-    def add_file(self, name: str, aside: Path) -> None:
-        """Takes a finished file, which must lie on the dataset's file system."""
-        _flush(aside)
-        self._files.append((aside, name))
+    def add_file(self, name: str, staged: Path) -> None:
+        """Add a finished file, which must be on the dataset's file system.
 
-    def add_link(self, name: str, aside: Path) -> None:
-        """Takes a finished file a second time, without its content where that can be."""
-        link = aside.with_name(f"{aside.name}.link")
+        Args:
+            name: Its final path, relative to the dataset's directory.
+            staged: Its present path.
+        """
+        _flush(staged)
+        self._files.append((staged, name))
+
+    def add_link(self, name: str, staged: Path) -> None:
+        """Add a finished file under a second name: a hard link where possible, else a copy."""
+        link = staged.with_name(f"{staged.name}.link")
         link.unlink(missing_ok=True)
         try:
-            os.link(aside, link)
+            os.link(staged, link)
         except OSError:  # a file system without hard links
-            shutil.copyfile(aside, link)
+            shutil.copyfile(staged, link)
         self._files.append((link, name))
 
     def add_json(self, name: str, content: Any) -> None:
-        """Writes a JSON file."""
+        """Add a JSON file."""
         self.add_bytes(name, (json.dumps(content, indent=2) + "\n").encode())
 
     def add_bytes(self, name: str, content: bytes) -> None:
-        """Writes a file."""
-        aside = self._aside(name)
-        aside.write_bytes(content)
-        self.add_file(name, aside)
+        """Add a file with this content."""
+        staged = self._staging_path(name)
+        staged.write_bytes(content)
+        self.add_file(name, staged)
 
     def add_table(self, name: str, table: pa.Table) -> None:
-        """Writes a parquet file."""
-        aside = self._aside(name)
-        pq.write_table(table, aside)
-        self.add_file(name, aside)
+        """Add a parquet file."""
+        staged = self._staging_path(name)
+        pq.write_table(table, staged)
+        self.add_file(name, staged)
 
     def remove(self, path: Path) -> None:
-        """Deletes a file of the dataset once the others have their place."""
+        """Delete a file of the dataset after all files have been renamed."""
         self._removed.append(str(path.relative_to(self._root)))
 
     def publish(self) -> None:
-        """Gives every file its place."""
-        if self._elsewhere is not None:
-            self._elsewhere.publish(self._files, self._removed)
-        targets = [(aside, self._root / name) for aside, name in self._files]
+        """Rename every file to its final path, and delete those to be removed."""
+        if self._remote is not None:
+            self._remote.publish(self._files, self._removed)
+        targets = [(staged, self._root / name) for staged, name in self._files]
         folders = {target.parent for _, target in targets}
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        for aside, target in targets:
-            os.replace(aside, target)
+        for staged, target in targets:
+            os.replace(staged, target)
         for name in self._removed:
             (self._root / name).unlink()
         for folder in folders:
             _flush(folder)
 
-    def _aside(self, name: str) -> Path:
-        return aside(self._root, name.replace("/", "_"))
+    def _staging_path(self, name: str) -> Path:
+        return staging_path(self._root, name.replace("/", "_"))
 
 
-def aside(root: Path, name: str) -> Path:
-    """Where a file of the dataset grows until it is finished."""
+def staging_path(root: Path, name: str) -> Path:
+    """Return the path of an unfinished file of the dataset; create its folder."""
     folder = root / UNFINISHED
     folder.mkdir(exist_ok=True)
     return folder / name
 
 
 def lock(root: Path) -> int:
-    """Makes sure that nobody else writes into `root`, until the process ends or `unlock`.
+    """Lock a dataset's directory for this process, until it ends or calls `unlock`.
+
+    Returns:
+        The handle for `unlock`.
 
     Raises:
-        FileExistsError: Somebody does.
+        FileExistsError: Another process has locked it.
     """
     handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT)
     try:
@@ -118,13 +126,13 @@ def lock(root: Path) -> int:
 
 
 def unlock(root: Path, handle: int) -> None:
-    """Undoes `lock`."""
+    """Release the lock of `lock`."""
     (root / LOCK).unlink(missing_ok=True)
     os.close(handle)
 
 
 def _flush(path: Path) -> None:
-    """Makes a file, or the renames in a folder, survive a power cut."""
+    """Flush a file, or the renames in a folder, to the disk, so that they survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,43 +1,48 @@
-"""Plays recorded actions again, and compares what happens with what was recorded."""
+"""Replay of recorded actions, and comparison of episodes with their recording."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pp_recorder.dataset import keys
 from pp_recorder.dataset.reader import Dataset
-from pp_recorder.rollout import Episode, Step
+from pp_recorder.rollout import Episode, EpisodeSink, Policy, Step
 
-_OUTCOME = ("next.reward", "next.done", "next.success")
+_OUTCOME = (keys.REWARD, keys.DONE, keys.SUCCESS)
 
 
-class RecordedActions:
-    """A `Policy` that repeats the actions of an episode, one per step."""
+class ReplayPolicy(Policy):
+    """A policy that repeats the actions of an episode, one per step.
+
+    Args:
+        actions: One per step.
+    """
 
     def __init__(self, actions: Sequence[np.ndarray] | np.ndarray) -> None:
         self._actions = actions
         self._next = 0
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
-        """Begins with the first action."""
+        """Start again with the first action."""
         self._next = 0
 
     def act(self, observation: Any) -> np.ndarray:
-        """The next recorded action."""
+        """Return the next recorded action."""
         self._next += 1
         return self._actions[self._next - 1]
 
 
 @dataclass
 class Comparison:
-    """How an episode differs from its recording.
+    """The differences between an episode and its recording.
 
     Attributes:
-        episode: Its index in the dataset.
-        tolerance: Differences up to this are none.
-        largest: Greatest absolute difference per column.
-        differing: The columns that differ, each with the first frame in which it does.
+        episode: The episode's index in the dataset.
+        tolerance: Largest absolute difference that counts as equal.
+        largest: Largest absolute difference per column.
+        differing: The first frame that differs, per column that differs.
     """
 
     episode: int
@@ -47,11 +52,11 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """Return True if no column differs."""
         return not self.differing
 
     def add(self, key: str, frame: int, difference: float) -> None:
-        """Takes the difference in one column of one frame."""
+        """Add the absolute difference in one column of one frame."""
         self.largest[key] = max(self.largest.get(key, 0.0), difference)
         if not difference <= self.tolerance:  # NaN differs
             self.differing.setdefault(key, frame)
@@ -68,27 +73,33 @@ class Comparison:
         return f"episode {self.episode}: differs in {', '.join(parts)}"
 
 
-class Compare:
-    """A sink that holds an episode against the recording.
+class ComparisonSink(EpisodeSink):
+    """A sink that compares an episode with its recording.
 
     Args:
         dataset: The recording.
-        episode: Which of its episodes.
-        row: The dataset's columns for a step, as the recorder was given it.
-        tolerance: For numbers; 0 asks for the same bits.
+        episode: The episode's index in it.
+        row: Function from a step to the dataset's columns, as in `DatasetSchema.row`.
+        tolerance: Largest absolute difference that counts as equal; 0 requires the same bits.
+
+    Attributes:
+        result: The differences so far.
     """
 
-    def __init__(self, dataset: Dataset, episode: int, row, tolerance: float = 0.0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        episode: int,
+        row: Callable[[Step], dict[str, np.ndarray]],
+        tolerance: float = 0.0,
+    ) -> None:
         self.result = Comparison(episode, tolerance)
         self._rows = dataset.rows(episode)
-        self._length = len(self._rows["index"])
+        self._length = len(self._rows[keys.INDEX])
         self._row = row
 
-    def begin(self, seed: int) -> None:
-        """Nothing to do."""
-
     def add(self, step: Step) -> None:
-        """Compares one frame."""
+        """Compare one frame."""
         values = self._row(step)
         outcome = zip(_OUTCOME, (step.reward, step.done, step.success), strict=True)
         values |= {key: np.array([value]) for key, value in outcome}
@@ -100,24 +111,18 @@ class Compare:
                 self.result.add(key, step.index, float(difference))
 
     def end(self, episode: Episode) -> None:
-        """Compares the lengths."""
+        """Compare the lengths."""
         if episode.length != self._length:
             self.result.add("length", episode.length, abs(episode.length - self._length) + np.inf)
 
-    def abort(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
 
 def compare_episodes(one: Dataset, k: int, other: Dataset, m: int, tolerance: float) -> Comparison:
-    """How episode k of one dataset differs from episode m of another, pictures included."""
+    """Compare episode k of one dataset with episode m of another, images included."""
     result = Comparison(k, tolerance)
     ours, theirs = one.rows(k), other.rows(m)
-    if one.episodes[k]["tasks"] != other.episodes[m]["tasks"]:
+    if one.episodes[k][keys.TASKS] != other.episodes[m][keys.TASKS]:
         result.add("task", 0, np.inf)
-    for key in sorted(ours.keys() - {"index", "episode_index", "task_index"}):
+    for key in sorted(ours.keys() - {keys.INDEX, keys.EPISODE_INDEX, keys.TASK_INDEX}):
         a, b = ours[key], theirs.get(key)
         if b is None or a.shape != b.shape:
             result.add(key, 0, np.inf)

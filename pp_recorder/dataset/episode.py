@@ -1,4 +1,4 @@
-"""What is recorded of an episode, and the recording itself, before it is part of a dataset."""
+"""One recorded episode before it is part of a dataset, and the sink that records it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,20 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from pp_recorder.dataset import keys
 from pp_recorder.dataset.schema import DatasetSchema
 from pp_recorder.dataset.stats import Stats
 from pp_recorder.dataset.video import VideoEncoder
-from pp_recorder.rollout import Episode, Step
+from pp_recorder.rollout import Episode, EpisodeSink, Step
 
 
 @dataclass(frozen=True)
 class EncodedEpisode:
-    """An episode that is complete but for its number.
+    """An episode with everything but its index in a dataset.
 
     Attributes:
-        columns: (length, size) per column of numbers, bookkeeping left out.
-        videos: Per camera, a finished file that may be moved away, and its pictures' statistics.
-        task: What the robot was told to do.
+        columns: Per column of numbers an array (length, size); without the bookkeeping columns.
+        videos: Per camera, a finished file that may be moved away, and its image statistics.
+        task: The language instruction.
         extra: The extra columns of `meta/episodes`.
     """
 
@@ -31,21 +32,26 @@ class EncodedEpisode:
 
 @dataclass(frozen=True)
 class EpisodePayload:
-    """A recorded episode with its files in it, to be sent to another process or machine."""
+    """An encoded episode with the contents of its files, to be sent to another process or machine.
+
+    Attributes:
+        episode: The episode, whose files are gone.
+        contents: The video files, by camera.
+    """
 
     episode: EncodedEpisode
     contents: dict[str, bytes]
 
     @classmethod
     def pack(cls, episode: EncodedEpisode) -> "EpisodePayload":
-        """Takes the episode's files, which are deleted."""
+        """Read the episode's files, and delete them."""
         contents = {camera: path.read_bytes() for camera, (path, _) in episode.videos.items()}
         for path, _ in episode.videos.values():
             path.unlink()
         return cls(episode, contents)
 
     def unpack(self, folder: Path) -> EncodedEpisode:
-        """The episode with its files in this folder."""
+        """Write the files into a folder, and return the episode with them."""
         videos = {}
         for camera, content in self.contents.items():
             path = folder / f"{camera}.mp4"
@@ -54,80 +60,79 @@ class EpisodePayload:
         return replace(self.episode, videos=videos)
 
 
-class EpisodeRecorder:
-    """An `EpisodeSink` that records one episode after another, each to be taken when it has ended.
+class EpisodeRecorder(EpisodeSink):
+    """A sink that encodes one episode after another; `take` hands over each one that has ended.
 
     Args:
-        folder: Where videos grow; it exists when an episode begins.
-        recording: What is recorded.
+        folder: Folder of the unfinished videos; it exists when an episode begins.
+        schema: The contents of an episode.
     """
 
-    def __init__(self, folder: Path, recording: DatasetSchema) -> None:
+    def __init__(self, folder: Path, schema: DatasetSchema) -> None:
         self._recorded: EncodedEpisode | None = None
         self._folder = folder
-        self._recording = recording
+        self._schema = schema
         self._rows: list[dict[str, np.ndarray]] = []
         self._encoders: dict[str, VideoEncoder] = {}
 
     def begin(self, seed: int) -> None:
-        """Starts an episode."""
+        """Start an episode."""
         self._recorded, self._rows = None, []
         self._encoders = {
-            key: VideoEncoder(
-                self._folder / f"{key}.mp4", self._recording.codec, self._recording.fps
-            )
-            for key in self._recording.cameras
+            key: VideoEncoder(self._folder / f"{key}.mp4", self._schema.codec, self._schema.fps)
+            for key in self._schema.cameras
         }
 
     def add(self, step: Step) -> None:
-        """Takes one step; waits while the encoders are behind.
+        """Record one step; wait while the encoders are behind.
 
         Raises:
-            ValueError: A value has not the shape that its feature declares.
+            ValueError: A value does not have the shape that its feature declares.
             RuntimeError: An encoder failed.
         """
-        row = self._recording.row(step)
+        row = self._schema.row(step)
         self._check(row)
         for key, encoder in self._encoders.items():
             encoder.add(row.pop(key))
-        row["next.reward"] = np.array([step.reward])
-        row["next.done"] = np.array([step.done])
-        row["next.success"] = np.array([step.success])
+        row[keys.REWARD] = np.array([step.reward])
+        row[keys.DONE] = np.array([step.done])
+        row[keys.SUCCESS] = np.array([step.success])
         self._rows.append(row)
 
     def end(self, episode: Episode) -> None:
-        """Completes the episode.
+        """Complete the episode.
 
         Raises:
-            RuntimeError: An encoder failed, or a video has not exactly one picture per row.
+            RuntimeError: An encoder failed, or a video does not hold exactly one image per row.
         """
         columns = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
         videos = {
             key: (encoder.path, encoder.finish(len(self._rows)))
             for key, encoder in self._encoders.items()
         }
-        task = self._recording.task_of(episode.start_info)
+        task = self._schema.task_of(episode.start_info)
         self._rows, self._encoders = [], {}
-        extra = self._recording.describe(episode)
+        extra = self._schema.describe(episode)
         self._recorded = EncodedEpisode(columns, videos, task, extra)
 
     def take(self) -> EncodedEpisode | None:
-        """Hands over the episode that has ended, once; None if there is none."""
+        """Hand over the episode that has ended, once; None if there is none."""
         recorded, self._recorded = self._recorded, None
         return recorded
 
     def abort(self) -> None:
-        """Forgets the episode in hand."""
+        """Discard the current episode."""
         for encoder in self._encoders.values():
             encoder.cancel()
         self._rows, self._encoders = [], {}
 
     def close(self) -> None:
-        """Forgets the episode in hand."""
+        """Discard the current episode."""
         self.abort()
 
     def _check(self, row: dict[str, np.ndarray]) -> None:
-        features = self._recording.features
+        """Raise a `ValueError` if a row does not have the columns and shapes of the schema."""
+        features = self._schema.features
         if row.keys() != features.keys():
             raise ValueError(f"a row must have the columns {sorted(features)}, got {sorted(row)}")
         wrong = [

@@ -1,4 +1,4 @@
-"""Puts a dataset on the Hugging Face Hub, with a card. Needs the extra [hub].
+"""Upload a dataset to the Hugging Face Hub, with a card. Needs the extra [hub].
 
 Example: pp-push datasets/pick_place me/franka-pick-place
 """
@@ -13,25 +13,27 @@ import tyro
 from typing_extensions import Doc
 
 from pp_recorder.command_line import Folder, Options, parse
-from pp_recorder.dataset.reader import FORMAT_VERSION, Dataset, DatasetError
+from pp_recorder.dataset import keys
+from pp_recorder.dataset.commit import LOCK, UNFINISHED
+from pp_recorder.dataset.reader import Dataset, DatasetError
 
-# The older names are hard links to the same videos; a copy of each would double the upload.
-IGNORED = ["videos/**/episode_*.mp4", ".lock", ".unfinished/**"]
+# The aliases are hard links to the same videos; a copy of each would double the upload.
+IGNORED = [f"{keys.VIDEOS_FOLDER}/**/{keys.VIDEO_ALIAS_PATTERN}", LOCK, f"{UNFINISHED}/**"]
 
 
 def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> str:
-    """Uploads a dataset and returns its address.
+    """Upload a dataset and return its address.
 
-    LeRobot finds a dataset on the Hub by a tag that names its format, so that is set too.
+    Set a tag with the name of its format, too, by which LeRobot finds a dataset on the Hub.
 
     Args:
-        root: The dataset.
+        root: The dataset's directory.
         repo_id: "user/name".
-        private: Whether others may not see it.
+        private: Hide it from others.
         api: A `huggingface_hub.HfApi`; default: one with the user's stored token.
 
     Raises:
-        DatasetError: It is not a dataset, or it is empty.
+        DatasetError: The directory is not a dataset, or it holds no episode.
         ImportError: huggingface_hub is not installed.
     """
     dataset = Dataset(root)
@@ -48,18 +50,18 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
         repo_id=repo_id, repo_type="dataset", path_or_fileobj=card.encode(),
         path_in_repo="README.md",
     )  # fmt: skip
-    api.create_tag(repo_id, tag=FORMAT_VERSION, repo_type="dataset", exist_ok=True)
+    api.create_tag(repo_id, tag=keys.FORMAT_VERSION, repo_type="dataset", exist_ok=True)
     return f"https://huggingface.co/datasets/{repo_id}"
 
 
 def make_card(dataset: Dataset, repo_id: str) -> str:
-    """The dataset's README for the Hub, in Markdown with its YAML header."""
-    tasks = sorted({task for entry in dataset.episodes for task in entry["tasks"]})
+    """Return the dataset's README for the Hub, in Markdown with its YAML header."""
+    tasks = sorted({task for entry in dataset.episodes for task in entry[keys.TASKS]})
     rows = [
         f"| `{key}` | {f['dtype']} | {' x '.join(map(str, f['shape']))} |"
         for key, f in dataset.features.items()
     ]
-    successes = [entry.get("episode/success") for entry in dataset.episodes]
+    successes = [entry.get(keys.EPISODE_SUCCESS) for entry in dataset.episodes]
     outcome = "" if None in successes else f", {sum(map(bool, successes))} of them successful"
     return f"""---
 license: apache-2.0
@@ -75,7 +77,7 @@ configs:
 # {repo_id.rpartition("/")[2]}
 
 {dataset.num_episodes} episodes{outcome}, {dataset.num_frames} frames at {dataset.fps} Hz.
-Robot: {dataset.info["robot_type"]}. Task: {", ".join(tasks)}. LeRobot format {FORMAT_VERSION}.
+Robot: {dataset.info["robot_type"]}. Task: {", ".join(tasks)}. LeRobot format {keys.FORMAT_VERSION}.
 
 ```python
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -88,12 +90,12 @@ dataset = LeRobotDataset("{repo_id}")
 {chr(10).join(rows)}
 
 How it was collected (configuration, seed, versions, camera intrinsics and poses) is in
-`meta/collection.json`.
+`{keys.COLLECTION_PATH}`.
 """
 
 
 def require_library() -> None:
-    """Checks that a dataset can be uploaded.
+    """Raise an error if a dataset cannot be uploaded.
 
     Raises:
         ImportError: huggingface_hub is not installed.

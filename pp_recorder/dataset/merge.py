@@ -1,4 +1,4 @@
-"""Joins several of our datasets into one, without encoding anything again.
+"""Join several of our datasets into one, without encoding anything again.
 
 Example: pp-merge datasets/part_0 datasets/part_1 --output datasets/whole
 """
@@ -13,28 +13,29 @@ import tyro
 from typing_extensions import Doc
 
 from pp_recorder.command_line import Folder, OptionError, Options, parse
-from pp_recorder.dataset import stats
-from pp_recorder.dataset.commit import aside
+from pp_recorder.dataset import keys, stats
+from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, Feature
 from pp_recorder.dataset.writer import LeRobotWriter, stored_stats
 
-# What the parts of one dataset may differ in; and in what parts of one collection do not.
-_MAY_DIFFER = (
-    "seed", "first_attempt", "versions", "machine", "simulator_details", "task", "object",
-)  # fmt: skip
+# Provenance in which the parts of one collection agree.
 _SAME_COLLECTION = ("seed", "task", "object")
 
 
 def merge(sources: list[Path], output: Path) -> int:
-    """Writes the episodes of all sources, in order, to a new dataset; returns how many.
+    """Write the episodes of all sources, in order, to a new dataset; return their number.
 
     Episodes are renumbered and statistics folded as if one run had recorded them: parts of one
     collection (`--first-attempt`) give the dataset that the whole collection would have given.
 
+    Args:
+        sources: The datasets' directories.
+        output: An absent or empty directory.
+
     Raises:
-        DatasetError: A source is not ours, or they do not fit together.
+        DatasetError: A source is not by this project, or the sources do not fit together.
         FileExistsError: The output is in use or not empty.
     """
     datasets = [Dataset(source) for source in sources]
@@ -42,43 +43,45 @@ def merge(sources: list[Path], output: Path) -> int:
     for dataset, collection in zip(datasets[1:], stored[1:], strict=True):
         _require_alike(datasets[0], stored[0], dataset, collection)
     first = datasets[0]
-    recording = DatasetSchema(
-        features=_own_features(first),
-        row=_no_steps,
+    schema = DatasetSchema(
+        features=_schema_features(first),
+        row=_refuse_step,
         fps=first.fps,
-        task=_no_start,
+        task=_refuse_start,
         robot_type=first.info["robot_type"],
-        collection=_joint_collection(datasets, stored),
+        collection=_merge_collections(datasets, stored),
         codec=stored[0]["codec"],
     )
-    writer = LeRobotWriter(output, recording)
+    writer = LeRobotWriter(output, schema)
     try:
         for dataset in datasets:
             for k in range(dataset.num_episodes):
-                _adopt(writer, dataset, k)
+                _copy_episode(writer, dataset, k)
         writer.close()
     finally:
         writer.release()
     return writer.num_episodes
 
 
-def _adopt(writer: LeRobotWriter, dataset: Dataset, episode: int) -> None:
+def _copy_episode(writer: LeRobotWriter, dataset: Dataset, episode: int) -> None:
+    """Add an episode of a dataset to the writer's."""
     entry = dataset.episodes[episode]
     columns = {k: v for k, v in dataset.rows(episode).items() if k not in BOOKKEEPING}
     videos: dict[str, tuple[Path, stats.Stats]] = {}
     for camera in dataset.cameras:
-        copy = aside(writer.root, f"{camera}.mp4")
+        copy = staging_path(writer.root, f"{camera}.mp4")
         shutil.copyfile(dataset.video_path(episode, camera), copy)
         videos[camera] = (copy, stored_stats(entry, camera))
-    extra = {key: value for key, value in entry.items() if key.startswith("episode/")}
-    writer.add_episode(EncodedEpisode(columns, videos, entry["tasks"][0], extra))
+    extra = {key: value for key, value in entry.items() if key.startswith(keys.EPISODE_PREFIX)}
+    writer.add_episode(EncodedEpisode(columns, videos, entry[keys.TASKS][0], extra))
 
 
 def _collection(dataset: Dataset) -> dict[str, Any]:
+    """Return a dataset's provenance; raise a `DatasetError` if it has none of ours."""
     stored = dataset.collection
     if stored is None or "codec" not in stored:
         raise DatasetError(
-            f"{dataset.root} was not recorded by this project (it has no meta/collection.json); "
+            f"{dataset.root} was not recorded by this project (it has no {keys.COLLECTION_PATH}); "
             "lerobot's own merge joins foreign datasets"
         )
     return stored
@@ -87,8 +90,9 @@ def _collection(dataset: Dataset) -> dict[str, Any]:
 def _require_alike(
     one: Dataset, stored: dict[str, Any], other: Dataset, collection: dict[str, Any]
 ) -> None:
-    keys = sorted((stored.keys() | collection.keys()) - set(_MAY_DIFFER))
-    differing = [key for key in keys if stored.get(key) != collection.get(key)]
+    """Raise a `DatasetError` if two datasets differ in what parts of one must have in common."""
+    common = sorted((stored.keys() | collection.keys()) - set(keys.MAY_DIFFER_BETWEEN_PARTS))
+    differing = [key for key in common if stored.get(key) != collection.get(key)]
     if one.features != other.features:
         differing.append("features")
     if differing:
@@ -98,33 +102,37 @@ def _require_alike(
         )
 
 
-def _joint_collection(datasets: list[Dataset], stored: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first one's, and where each part came from if they are not parts of one collection."""
+def _merge_collections(datasets: list[Dataset], stored: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the first dataset's provenance, with that of each part if it was collected apart."""
     differing = [k for k in _SAME_COLLECTION if any(s.get(k) != stored[0].get(k) for s in stored)]
     if not differing:
         return {**stored[0], "first_attempt": min(s["first_attempt"] for s in stored)}
     parts = [
-        {"episodes": dataset.num_episodes, **{key: s.get(key) for key in _MAY_DIFFER}}
+        {
+            "episodes": dataset.num_episodes,
+            **{key: s.get(key) for key in keys.MAY_DIFFER_BETWEEN_PARTS},
+        }
         for dataset, s in zip(datasets, stored, strict=True)
     ]
     unknown = {key: None for key in differing if key != "seed"}
     return {**stored[0], **unknown, "parts": parts}
 
 
-def _own_features(dataset: Dataset) -> dict[str, Feature]:
+def _schema_features(dataset: Dataset) -> dict[str, Feature]:
+    """Return the features that a `DatasetSchema` declares: all but outcome and bookkeeping."""
     return {
         key: Feature(f["dtype"], tuple(f["shape"]), tuple(f["names"]) if f["names"] else None)
         for key, f in dataset.features.items()
-        if key not in BOOKKEEPING and not key.startswith("next.")
+        if key not in BOOKKEEPING and not key.startswith(keys.OUTCOME_PREFIX)
     }
 
 
-def _no_steps(step: object) -> dict:
-    raise NotImplementedError("a merge adopts whole episodes")
+def _refuse_step(step: object) -> dict:
+    raise NotImplementedError("a merge adds whole episodes")
 
 
-def _no_start(info: object) -> str:
-    raise NotImplementedError("a merge adopts whole episodes")
+def _refuse_start(info: object) -> str:
+    raise NotImplementedError("a merge adds whole episodes")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Reads any LeRobot v3.0 dataset, ours or a stranger's, without lerobot; writes nothing."""
+"""A reader of any LeRobot v3.0 dataset, by this project or not, that does not need lerobot."""
 
 import json
 import re
@@ -12,11 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FORMAT_VERSION = "v3.0"
-CHUNK_SIZE = 1000  # episodes per folder, in what we write
-INFO_PATH = "meta/info.json"
-STATS_PATH = "meta/stats.json"
-COLLECTION_PATH = "meta/collection.json"
+from pp_recorder.dataset import keys
 
 
 class DatasetError(ValueError):
@@ -26,10 +22,19 @@ class DatasetError(ValueError):
 class Dataset:
     """A dataset on disk, as its `info.json` counts it.
 
-    Rows or files beyond the counted episodes, left by a collection that was killed, are not seen.
+    It ignores rows and files beyond the counted episodes, left by a collection that was killed.
 
     Args:
         root: The directory that holds meta/, data/ and, with cameras, videos/.
+
+    Attributes:
+        info: The contents of `info.json`.
+        features: The entries of the columns in `info.json`, by name.
+        fps: Frames per second.
+        num_episodes: Episodes counted in `info.json`.
+        num_frames: Frames counted in `info.json`.
+        cameras: The features that are videos.
+        episodes: The rows of `meta/episodes`, by episode.
 
     Raises:
         DatasetError: It is not a readable v3.0 dataset.
@@ -48,49 +53,50 @@ class Dataset:
 
     @property
     def collection(self) -> dict[str, Any] | None:
-        """What our recorder stored about how the dataset came about; None in a foreign dataset."""
-        return _read_json(self.root / COLLECTION_PATH)
+        """Return the provenance that our recorder has stored; None in a foreign dataset."""
+        return _read_json(self.root / keys.COLLECTION_PATH)
 
     @property
     def stats(self) -> dict[str, dict[str, Any]] | None:
-        """The contents of `stats.json`, or None where there is none."""
-        return _read_json(self.root / STATS_PATH)
+        """Return the contents of `stats.json`, or None where there is none."""
+        return _read_json(self.root / keys.STATS_PATH)
 
     @property
     def table(self) -> pa.Table:
-        """All counted rows, in order."""
+        """Return all counted rows, in order."""
         if self._table is None:
-            self._table = self._read_table("data").slice(0, self.num_frames)
+            self._table = self._read_table(keys.DATA_FOLDER).slice(0, self.num_frames)
         return self._table
 
     def column(self, key: str) -> np.ndarray:
-        """A column of all rows, (frames, size)."""
+        """Return a column of all rows, (frames, size)."""
         return to_array(self.table.column(key))
 
     def rows(self, episode: int) -> dict[str, np.ndarray]:
-        """The columns of one episode, each (length, size)."""
+        """Return the columns of one episode, each (length, size)."""
         entry = self.episodes[episode]
-        part = self.table.slice(entry["dataset_from_index"], entry["length"])
+        part = self.table.slice(entry[keys.FROM_INDEX], entry[keys.LENGTH])
         return {key: to_array(part.column(key)) for key in part.column_names}
 
     def video_path(self, episode: int, camera: str) -> Path:
-        """The file that holds an episode's pictures, possibly among others'."""
+        """Return the file with an episode's images, which may hold other episodes, too."""
         entry = self.episodes[episode]
         name = self.info["video_path"].format(
             video_key=camera,
-            chunk_index=entry[f"videos/{camera}/chunk_index"],
-            file_index=entry[f"videos/{camera}/file_index"],
+            chunk_index=entry[keys.video_column(camera, "chunk_index")],
+            file_index=entry[keys.video_column(camera, "file_index")],
         )
         return self.root / name
 
     def frames(self, episode: int, camera: str) -> Iterator[np.ndarray]:
-        """The pictures of an episode, (H, W, 3) uint8.
+        """Yield the images of an episode, (H, W, 3) uint8.
 
         Raises:
             DatasetError: The file is missing or cannot be decoded.
         """
         entry, path = self.episodes[episode], self.video_path(episode, camera)
-        begin, end = (entry[f"videos/{camera}/{side}_timestamp"] for side in ("from", "to"))
+        begin = entry[keys.video_column(camera, "from_timestamp")]
+        end = entry[keys.video_column(camera, "to_timestamp")]
         for time, frame in decode(path):
             if time >= end - 0.5 / self.fps:
                 return
@@ -100,11 +106,11 @@ class Dataset:
     def _read_episodes(self) -> list[dict[str, Any]]:
         if self.num_episodes == 0:
             return []
-        rows = self._read_table("meta/episodes").slice(0, self.num_episodes).to_pylist()
-        if [row.get("episode_index") for row in rows] != list(range(self.num_episodes)):
+        rows = self._read_table(keys.EPISODES_FOLDER).slice(0, self.num_episodes).to_pylist()
+        if [row.get(keys.EPISODE_INDEX) for row in rows] != list(range(self.num_episodes)):
             raise DatasetError(
-                f"{self.root}/meta/episodes must list the episodes 0..{self.num_episodes - 1} in "
-                f"order, but has {len(rows)} of them or another order"
+                f"{self.root}/{keys.EPISODES_FOLDER} must list the episodes "
+                f"0..{self.num_episodes - 1} in order, but has {len(rows)} of them or another order"
             )
         return rows
 
@@ -122,7 +128,7 @@ class Dataset:
 
 
 def decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Time in s and picture of every frame of a video file.
+    """Yield the time in s and the image of every frame of a video file.
 
     Raises:
         DatasetError: The file is missing or cannot be decoded.
@@ -137,7 +143,7 @@ def decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
 
 
 def to_array(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of numbers or of equally long lists of them as (rows, size).
+    """Return a column of numbers, or of equally long lists of them, as an array (rows, size).
 
     Raises:
         DatasetError: Values are missing, or lists have unequal lengths.
@@ -157,19 +163,19 @@ def to_array(column: pa.ChunkedArray) -> np.ndarray:
 def _read_info(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a directory")
-    info = _read_json(root / INFO_PATH)
+    info = _read_json(root / keys.INFO_PATH)
     if info is None:
-        raise DatasetError(f"{root} is no LeRobot dataset: it has no {INFO_PATH}")
+        raise DatasetError(f"{root} is no LeRobot dataset: it has no {keys.INFO_PATH}")
     _check_version(root, str(info.get("codebase_version")))
     expected = {"features": dict, "fps": int, "total_episodes": int, "total_frames": int}
     wrong = [key for key, kind in expected.items() if not isinstance(info.get(key), kind)]
     if wrong:
-        raise DatasetError(f"{root / INFO_PATH} lacks {wrong}, or they have the wrong type")
+        raise DatasetError(f"{root / keys.INFO_PATH} lacks {wrong}, or they have the wrong type")
     return info
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The dictionary in a JSON file, or None where there is no file."""
+    """Return the dictionary in a JSON file, or None where there is no file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -184,15 +190,15 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _check_version(root: Path, version: str) -> None:
-    if version == FORMAT_VERSION:
+    if version == keys.FORMAT_VERSION:
         return
     number = re.fullmatch(r"v(\d+)\.(\d+)", version)
     if number and int(number[1]) < 3:
         raise DatasetError(
-            f"{root} has format {version}, expected {FORMAT_VERSION}; convert it with "
+            f"{root} has format {version}, expected {keys.FORMAT_VERSION}; convert it with "
             "lerobot's own convert_dataset_v21_to_v30"
         )
     raise DatasetError(
-        f"{root} has format {version}, expected {FORMAT_VERSION}; a newer release of this "
+        f"{root} has format {version}, expected {keys.FORMAT_VERSION}; a newer release of this "
         "project may read it"
     )

@@ -1,4 +1,4 @@
-"""Brings the directory of a collection that was cut short back to its longest valid prefix."""
+"""Recovery of a dataset after an interruption, by cutting it back to its longest valid prefix."""
 
 import shutil
 from dataclasses import dataclass
@@ -11,25 +11,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pp_recorder.dataset import keys
 from pp_recorder.dataset.commit import UNFINISHED, Commit, RemoteTarget
-from pp_recorder.dataset.reader import CHUNK_SIZE, Dataset, DatasetError
+from pp_recorder.dataset.reader import Dataset, DatasetError
+
+_VIDEO_FILES = f"{keys.VIDEOS_FOLDER}/*/chunk-*/*.mp4"
+_TABLE_FILES = "*/*.parquet"  # in the folder of a table
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What is valid.
+    """The valid episodes of a dataset, from the first on.
 
     Attributes:
-        episodes: The rows of `meta/episodes`, in order.
-        dropped: What was there beyond them, or is damaged, in words.
+        episodes: Their rows of `meta/episodes`, in order.
+        dropped: The parts beyond them or damaged, each in words.
     """
 
     episodes: list[dict[str, Any]]
     dropped: list[str]
 
 
-def find_prefix(root: Path, cameras: list[str], videos_elsewhere: bool = False) -> Prefix:
-    """Looks how many episodes from the first on are complete; changes nothing.
+def find_prefix(root: Path, cameras: list[str], videos_are_remote: bool = False) -> Prefix:
+    """Find the complete episodes from the first on, without changing anything.
 
     An episode is complete if `info.json` counts it, its row in `meta/episodes` and its rows of
     data are there, and each of its videos can be opened and has a packet per frame.
@@ -37,7 +41,7 @@ def find_prefix(root: Path, cameras: list[str], videos_elsewhere: bool = False) 
     Args:
         root: The dataset's directory.
         cameras: The features that are videos.
-        videos_elsewhere: Videos are empty files, and that they are there is enough.
+        videos_are_remote: True if videos are empty files here; then their existence is enough.
 
     Raises:
         DatasetError: `info.json` cannot be read.
@@ -46,20 +50,20 @@ def find_prefix(root: Path, cameras: list[str], videos_elsewhere: bool = False) 
         dataset = Dataset(root)
         entries, counted = dataset.episodes, dataset.num_episodes
     except DatasetError as error:
-        if not (root / "meta" / "info.json").is_file():
+        if not (root / keys.INFO_PATH).is_file():
             raise
         entries, counted = _readable_entries(root), None
         if not entries:
             raise DatasetError(f"{root} cannot be repaired: {error}") from error
     rows = _rows_by_episode(root)
     for k, entry in enumerate(entries):
-        reason = _damage(root, cameras, k, entry, rows, videos_elsewhere)
+        reason = _find_damage(root, cameras, k, entry, rows, videos_are_remote)
         if reason:
             dropped = f"episodes {k} to {len(entries) - 1}, because {reason}"
             return Prefix(entries[:k], [dropped])
     if counted is None:
         return Prefix(entries, [])
-    return Prefix(entries, _leftovers(root, entries, rows))
+    return Prefix(entries, _find_leftovers(root, entries, rows))
 
 
 def cut_back(
@@ -67,31 +71,31 @@ def cut_back(
     prefix: Prefix,
     info: dict[str, Any],
     stats: dict[str, Any],
-    elsewhere: RemoteTarget | None = None,
+    remote: RemoteTarget | None = None,
 ) -> None:
-    """Makes the directory hold the prefix and nothing else.
+    """Remove everything but the prefix from the directory.
 
-    The counts in `info.json` come first, so that the dataset is valid throughout.
+    The counts in `info.json` change first, so that the dataset is valid at every moment.
 
     Args:
         root: The dataset's directory.
-        prefix: What `find_prefix` found.
+        prefix: The result of `find_prefix`.
         info: The contents of `info.json` for it.
         stats: The contents of `stats.json` for it.
-        elsewhere: Where the dataset is kept, if not there.
+        remote: The target that keeps the dataset, if it is not the directory.
     """
     shutil.rmtree(root / UNFINISHED, ignore_errors=True)
-    commit = Commit(root, elsewhere)
-    commit.add_json("meta/stats.json", stats)
-    commit.add_json("meta/info.json", info)
+    commit = Commit(root, remote)
+    commit.add_json(keys.STATS_PATH, stats)
+    commit.add_json(keys.INFO_PATH, info)
     commit.publish()
     count = len(prefix.episodes)
-    commit = Commit(root, elsewhere)
-    for folder in ("data", "meta/episodes"):
+    commit = Commit(root, remote)
+    for folder in (keys.DATA_FOLDER, keys.EPISODES_FOLDER):
         seen: set[int] = set()
-        for path in sorted((root / folder).glob("*/*.parquet")):
+        for path in sorted((root / folder).glob(_TABLE_FILES)):
             seen |= _keep_rows(commit, root, path, set(range(count)) - seen)
-    for path in root.glob("videos/*/chunk-*/*.mp4"):
+    for path in root.glob(_VIDEO_FILES):
         if _episode_of(path) >= count:
             commit.remove(path)
     commit.publish()
@@ -99,7 +103,7 @@ def cut_back(
 
 
 def count_packets(path: Path) -> int:
-    """How many pictures a video file claims to hold; -1 if it cannot be opened."""
+    """Return the number of video packets in a file; -1 if it cannot be opened."""
     try:
         with av.open(str(path)) as container:
             return sum(1 for packet in container.demux(video=0) if packet.pts is not None)
@@ -108,71 +112,77 @@ def count_packets(path: Path) -> int:
 
 
 def _readable_entries(root: Path) -> list[dict[str, Any]]:
-    """The rows of `meta/episodes` from the first on, as far as they can be read."""
+    """Return the rows of `meta/episodes` from the first on, as far as they can be read."""
     entries: list[dict[str, Any]] = []
-    for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
+    for path in sorted((root / keys.EPISODES_FOLDER).glob(_TABLE_FILES)):
         try:
             entries += pq.ParquetFile(path).read().to_pylist()
         except (pa.ArrowInvalid, OSError):
             break
-    return [e for k, e in enumerate(entries) if e.get("episode_index") == k]
+    return [e for k, e in enumerate(entries) if e.get(keys.EPISODE_INDEX) == k]
 
 
 def _rows_by_episode(root: Path) -> dict[int, tuple[int, int]]:
-    """Per episode, the index of its first row and how many rows it has."""
+    """Return the index of the first row and the number of rows of each episode."""
     found: dict[int, tuple[int, int]] = {}
-    for path in sorted((root / "data").glob("*/*.parquet")):
+    for path in sorted((root / keys.DATA_FOLDER).glob(_TABLE_FILES)):
         try:
-            table = pq.ParquetFile(path).read(columns=["episode_index", "index"])
+            table = pq.ParquetFile(path).read(columns=[keys.EPISODE_INDEX, keys.INDEX])
         except (pa.ArrowInvalid, OSError):
             continue
-        grouped = table.group_by("episode_index").aggregate([("index", "min"), ("index", "count")])
+        grouped = table.group_by(keys.EPISODE_INDEX).aggregate(
+            [(keys.INDEX, "min"), (keys.INDEX, "count")]
+        )
         for row in grouped.to_pylist():
-            found.setdefault(row["episode_index"], (row["index_min"], row["index_count"]))
+            first_and_count = (row[f"{keys.INDEX}_min"], row[f"{keys.INDEX}_count"])
+            found.setdefault(row[keys.EPISODE_INDEX], first_and_count)
     return found
 
 
-def _damage(
+def _find_damage(
     root: Path,
     cameras: list[str],
     episode: int,
     entry: dict[str, Any],
     rows: dict[int, tuple[int, int]],
-    videos_elsewhere: bool,
+    videos_are_remote: bool,
 ) -> str:
-    """What is wrong with an episode, or nothing."""
-    expected = (entry["dataset_from_index"], entry["length"])
+    """Return the reason why an episode is incomplete, or ""."""
+    expected = (entry[keys.FROM_INDEX], entry[keys.LENGTH])
     if rows.get(episode) != expected:
         return f"its data has (first row, rows) {rows.get(episode)}, expected {expected}"
     for camera in cameras:
-        chunk, file = (entry[f"videos/{camera}/{part}_index"] for part in ("chunk", "file"))
-        path = root / "videos" / camera / f"chunk-{chunk:03d}" / f"file-{file:03d}.mp4"
-        if videos_elsewhere and path.exists():
+        where = {
+            name: entry[keys.video_column(camera, name)] for name in ("chunk_index", "file_index")
+        }
+        path = root / keys.VIDEO_PATH.format(video_key=camera, **where)
+        if videos_are_remote and path.exists():
             continue
         packets = count_packets(path)
-        if packets != entry["length"]:
+        if packets != entry[keys.LENGTH]:
             what = "cannot be opened" if packets < 0 else f"has {packets} frames"
-            return f"{path.relative_to(root)} {what}, expected {entry['length']} frames"
+            return f"{path.relative_to(root)} {what}, expected {entry[keys.LENGTH]} frames"
     return ""
 
 
-def _leftovers(root: Path, entries: list[dict[str, Any]], rows: dict[int, Any]) -> list[str]:
+def _find_leftovers(root: Path, entries: list[dict[str, Any]], rows: dict[int, Any]) -> list[str]:
+    """Return what there is beyond the counted episodes, in words."""
     count = len(entries)
     beyond = any(k >= count for k in rows) or any(
-        _episode_of(path) >= count for path in root.glob("videos/*/chunk-*/*.mp4")
+        _episode_of(path) >= count for path in root.glob(_VIDEO_FILES)
     )
     unfinished = (root / UNFINISHED).exists()
     return ["the unfinished episode"] if beyond or unfinished else []
 
 
 def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> set[int]:
-    """Leaves only the rows of the wanted episodes in a parquet file; returns which there are.
+    """Keep only the rows of the wanted episodes in a parquet file; return the episodes found.
 
-    A join that was cut short leaves episodes in two files: the first one's are kept.
+    An interrupted join leaves episodes in two files; the caller keeps those of the first one.
     """
     try:
         table = pq.ParquetFile(path).read()
-        mask = np.isin(table.column("episode_index").to_numpy(), sorted(wanted))
+        mask = np.isin(table.column(keys.EPISODE_INDEX).to_numpy(), sorted(wanted))
         kept = table.filter(pa.array(mask))
     except (pa.ArrowInvalid, OSError):
         commit.remove(path)
@@ -181,12 +191,12 @@ def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> set[
         commit.remove(path)
     elif kept.num_rows < table.num_rows:
         commit.add_table(str(path.relative_to(root)), kept)
-    return set(kept.column("episode_index").to_pylist())
+    return set(kept.column(keys.EPISODE_INDEX).to_pylist())
 
 
 def _episode_of(path: Path) -> int:
-    """The episode whose video a file is, from either of its names."""
+    """Return the episode of a video file with either of its two names."""
     number = int(path.stem.rpartition("_" if path.stem.startswith("episode") else "-")[2])
     if path.stem.startswith("episode"):
         return number
-    return int(path.parent.name.removeprefix("chunk-")) * CHUNK_SIZE + number
+    return int(path.parent.name.removeprefix("chunk-")) * keys.CHUNK_SIZE + number

@@ -1,4 +1,4 @@
-"""The columns of a dataset, which LeRobot calls features, and what fills them."""
+"""The columns of a dataset, which LeRobot calls features, and the function that fills them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pp_recorder.dataset import keys
 from pp_recorder.dataset.video import CODECS, PIXEL_FORMAT
 from pp_recorder.rollout import Episode, Step
 
@@ -16,7 +17,7 @@ class Feature:
 
     Attributes:
         dtype: "float32", "int64", "bool" or "video".
-        shape: (n,) for numbers, (H, W, 3) for pictures.
+        shape: (n,) for numbers, (H, W, 3) for images.
         names: One per number, or None.
     """
 
@@ -25,7 +26,7 @@ class Feature:
     names: tuple[str, ...] | None = None
 
     def to_json(self, fps: int, codec: str) -> dict[str, Any]:
-        """As `info.json` has it."""
+        """Return the feature's entry in `info.json`."""
         names = list(self.names) if self.names else None
         entry: dict[str, Any] = {"dtype": self.dtype, "shape": list(self.shape), "names": names}
         if self.dtype == "video":
@@ -43,37 +44,41 @@ class Feature:
 
 
 BOOKKEEPING = {
-    "timestamp": Feature("float32", (1,)),
-    "frame_index": Feature("int64", (1,)),
-    "episode_index": Feature("int64", (1,)),
-    "index": Feature("int64", (1,)),
-    "task_index": Feature("int64", (1,)),
+    keys.TIMESTAMP: Feature("float32", (1,)),
+    keys.FRAME_INDEX: Feature("int64", (1,)),
+    keys.EPISODE_INDEX: Feature("int64", (1,)),
+    keys.INDEX: Feature("int64", (1,)),
+    keys.TASK_INDEX: Feature("int64", (1,)),
 }
 OUTCOME = {
-    "next.reward": Feature("float32", (1,)),
-    "next.done": Feature("bool", (1,)),
-    "next.success": Feature("bool", (1,)),
+    keys.REWARD: Feature("float32", (1,)),
+    keys.DONE: Feature("bool", (1,)),
+    keys.SUCCESS: Feature("bool", (1,)),
 }
 
 
 def image_feature(height: int, width: int) -> Feature:
-    """The feature of a camera."""
+    """Return the feature of a camera with images of this size in pixels."""
     return Feature("video", (height, width, 3), ("height", "width", "channels"))
 
 
 @dataclass(frozen=True)
 class DatasetSchema:
-    """What a dataset is to contain.
+    """The contents of a dataset.
 
     Attributes:
         features: The columns that `row` fills, by name.
-        row: The values of those columns for a step: arrays of the features' shapes.
-        fps: Frames per second, as the environment makes them.
-        task: What the robot is told to do: one text, or a function of an episode's start `info`.
+        row: Function from a step to the values of those columns: arrays of the features' shapes.
+        fps: Frames per second: the environment's control rate.
+        task: The language instruction: one text, or a function of an episode's start `info`.
         robot_type: For `info.json`.
-        collection: How the dataset came about, stored in `meta/collection.json`.
-        describe: Extra columns of `meta/episodes` for an episode; always the same ones.
+        collection: Provenance, stored in `meta/collection.json`.
+        describe: Function from an episode to its extra columns of `meta/episodes`; always the
+            same ones.
         codec: A name in `pp_recorder.dataset.video.CODECS`.
+
+    Raises:
+        ValueError: The codec is unknown.
     """
 
     features: dict[str, Feature]
@@ -90,15 +95,15 @@ class DatasetSchema:
             raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
 
     def task_of(self, start_info: dict[str, Any]) -> str:
-        """The text for an episode that started with this `info`."""
+        """Return the instruction of an episode that started with this `info`."""
         return self.task(start_info) if callable(self.task) else self.task
 
     @property
     def cameras(self) -> list[str]:
-        """The features that are videos."""
+        """Return the names of the features that are videos."""
         return [key for key, feature in self.features.items() if feature.dtype == "video"]
 
     @property
     def all_features(self) -> dict[str, Feature]:
-        """All columns of the dataset, in their order."""
+        """Return all columns of the dataset, in their order."""
         return {**self.features, **OUTCOME, **BOOKKEEPING}

@@ -12,7 +12,7 @@ Stats = dict[str, np.ndarray]
 
 
 def of_rows(values: np.ndarray) -> Stats:
-    """Statistics of a column of numbers (n, size); each has shape (size,)."""
+    """Return the statistics of a column of numbers (n, size); each has shape (size,)."""
     rows = values.astype(np.float64)
     quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
     return {
@@ -26,7 +26,7 @@ def of_rows(values: np.ndarray) -> Stats:
 
 
 class ImageStats:
-    """Statistics of pictures, from a histogram per channel of every fourth pixel each way."""
+    """Statistics of images: a histogram per channel of every fourth pixel in each direction."""
 
     STRIDE = 4
 
@@ -35,7 +35,7 @@ class ImageStats:
         self._frames = 0
 
     def add(self, image: np.ndarray) -> None:
-        """Counts a picture (H, W, 3) uint8."""
+        """Count an image (H, W, 3) uint8."""
         middle = self.STRIDE // 2  # of each square of pixels, so that no edge is favoured
         sample = image[middle :: self.STRIDE, middle :: self.STRIDE].reshape(-1, 3)
         for channel in range(3):
@@ -43,7 +43,7 @@ class ImageStats:
         self._frames += 1
 
     def result(self) -> Stats:
-        """Statistics of shape (3, 1, 1) in [0, 1]; `count` is the number of pictures."""
+        """Return statistics of shape (3, 1, 1) in [0, 1]; `count` is the number of images."""
         levels = np.arange(256) / 255.0
         share = self._histogram / self._histogram.sum(axis=1, keepdims=True)
         mean = share @ levels
@@ -64,7 +64,7 @@ class ImageStats:
 
 
 def fold(total: Stats | None, episode: Stats) -> Stats:
-    """The statistics of everything in `total` and one more episode."""
+    """Return the statistics of everything in `total` and one more episode."""
     if total is None:
         return episode
     n, m = int(total["count"][0]), int(episode["count"][0])

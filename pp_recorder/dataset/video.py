@@ -1,4 +1,4 @@
-"""Encodes one camera's frames in a background thread that blocks its feeder rather than drops."""
+"""A video encoder in a background thread, which blocks its caller rather than drop frames."""
 
 import queue
 import threading
@@ -13,19 +13,24 @@ from av.video.reformatter import VideoReformatter
 
 from pp_recorder.dataset.stats import ImageStats, Stats
 
-_QUEUE_FRAMES = 4  # enough to even out; every one is a picture in memory
+_QUEUE_FRAMES = 4  # enough to even out delays; each one is an image in memory
 _TIME_TOLERANCE = 1e-4  # s, what LeRobot's reader allows
 
 
 @dataclass(frozen=True)
 class Codec:
-    """How pictures are compressed.
+    """Settings of a video encoder.
 
     Every second frame is a key frame, so that training code reaches any frame quickly; there are
     no B-frames, so that presentation starts at exactly 0; and each encoder has one thread, so that
     its output does not depend on the number of cores. Nor may it depend on what else is running:
     x264's macroblock tree, which "ultrafast" leaves out, made up to one video in a hundred
     come out differently on a busy machine; without it none of 1,600 did.
+
+    Attributes:
+        name: For `info.json`.
+        encoder: FFmpeg's name.
+        options: FFmpeg's options.
     """
 
     name: str
@@ -50,10 +55,10 @@ PIXEL_FORMAT = "yuv420p"
 
 
 class VideoEncoder:
-    """Writes one mp4 file.
+    """The writer of one mp4 file.
 
     Args:
-        path: Where; its folder exists.
+        path: The file; its folder exists.
         codec: A name in `CODECS`.
         fps: Frames per second.
     """
@@ -67,12 +72,12 @@ class VideoEncoder:
         self._error: BaseException | None = None
         self._cancelled = False
         self._count = 0
-        self._pictures = 0
+        self._image_count = 0
         self._thread = threading.Thread(target=self._run, name=f"encode {path.name}", daemon=True)
         self._thread.start()
 
     def add(self, image: np.ndarray) -> None:
-        """Takes a picture (H, W, 3) uint8, waiting for room; the caller must not change it after.
+        """Queue an image (H, W, 3) uint8, waiting for room; the caller must not change it later.
 
         Raises:
             RuntimeError: The encoder failed.
@@ -80,27 +85,27 @@ class VideoEncoder:
         self._put(image)
 
     def finish(self, expected: int) -> Stats:
-        """Completes and checks the file, and returns the statistics of its pictures.
+        """Complete and check the file, and return the statistics of its images.
 
         Args:
-            expected: How many pictures it must hold.
+            expected: The number of images that it must hold.
 
         Raises:
-            RuntimeError: The encoder failed, or the file does not hold exactly so many, one
-                per control period.
+            RuntimeError: The encoder failed, or the file does not hold exactly that many images,
+                one per control period.
         """
         self._put(None)
         self._thread.join()
         self._raise_error()
-        if self._pictures != expected:
+        if self._image_count != expected:
             raise RuntimeError(
-                f"{self.path.name} holds {self._pictures} pictures at their times, expected "
+                f"{self.path.name} holds {self._image_count} pictures at their times, expected "
                 f"{expected}"
             )
         return self._stats.result()
 
     def cancel(self) -> None:
-        """Stops, whatever is still queued, and deletes the file."""
+        """Stop, whatever is still queued, and delete the file."""
         self._cancelled = True
         while self._thread.is_alive():
             try:
@@ -117,7 +122,7 @@ class VideoEncoder:
                 self._frames.put(item, timeout=0.5)
                 return
             except queue.Full:
-                continue  # the encoder is slower than its feeder, or it has just failed
+                continue  # the encoder is slower than the caller, or it has just failed
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -127,8 +132,8 @@ class VideoEncoder:
         try:
             self._encode()
             if not self._cancelled:
-                self._pictures = count_pictures(self.path, self._fps)
-        except BaseException as error:  # handed to the feeder, who cannot see this thread
+                self._image_count = count_images(self.path, self._fps)
+        except BaseException as error:  # raised again in the caller's thread
             self._error = error
 
     def _encode(self) -> None:
@@ -156,11 +161,11 @@ class VideoEncoder:
         return stream
 
 
-def count_pictures(path: Path, fps: int) -> int:
-    """How many pictures a video holds, from the first on, each at its time.
+def count_images(path: Path, fps: int) -> int:
+    """Return the number of images in a video, from the first on, each at its time.
 
-    Every packet's time is looked at, and the last pictures are decoded: what was encoded a moment
-    ago can be short, but not wrong in the middle. `pp-inspect` decodes everything.
+    Check the time of every packet, and decode the last images only: a video encoded a moment ago
+    can be cut short, but not wrong in the middle. `pp-inspect` decodes everything.
 
     Returns:
         The number, or 0 if the end cannot be decoded.

@@ -175,7 +175,7 @@ def evaluate(
 
 
 def _dead(index: int, seed: int, died: Died) -> Attempt:
-    reason = f"its process died twice ({died.how})"
+    reason = f"its process died twice ({died.cause})"
     row = EpisodeResult(
         index, episode_seed(seed, index), False, 0, 0.0, None, reason, "unknown", "", {}, reason
     )

@@ -1,4 +1,4 @@
-"""Episodes by number, here or in several processes; a process that dies is noticed."""
+"""Run episodes by index, in this process or in several, and repeat those whose process died."""
 
 import logging
 import multiprocessing
@@ -14,44 +14,63 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE = 10.0  # s that a process has to end by itself
-_MOMENT = 0.2  # s between two questions whether to stop
-_LOOK_AHEAD = 4  # episodes per process that may be under way or wait for an earlier one
-_IS_READY = object()
+_JOIN_TIMEOUT = 10.0  # s for a process to end by itself
+_POLL_INTERVAL = 0.2  # s between two calls of `stop`
+_MAX_PENDING = 4  # episodes per process that run, or wait for the result of an earlier one
+_READY = object()
 
 
 class Worker(Protocol):
-    """Runs episodes, one after another."""
+    """An object that runs episodes, one after another, in one process."""
 
     def run(self, index: int) -> Any:
-        """Runs one, and returns what can be sent to another process."""
+        """Run one episode; return a result that can be pickled."""
         ...
 
     def close(self) -> None:
-        """There are no more episodes."""
-        ...
+        """Release all resources; no episode follows. The default does nothing."""
 
 
 class WorkerError(RuntimeError):
-    """The processes cannot do their work."""
+    """Worker processes cannot be started, or one raised an exception that cannot be pickled."""
 
 
 class Died(NamedTuple):
-    """In place of a result: the process died.
+    """The result of an episode whose process died.
 
     Attributes:
-        how: The signal or the exit status.
+        cause: The signal or the exit status.
     """
 
-    how: str
+    cause: str
 
 
-class Processes:
-    """Processes on this machine; `ray_cluster.Cluster` has the same methods for many machines.
+class WorkerPool(Protocol):
+    """Processes that run episodes, on this machine or on others."""
+
+    def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return the value of a function, called in one of the processes."""
+        ...
+
+    def run_all(
+        self,
+        worker_factory: Callable[[], Worker],
+        indices: Iterable[int],
+        stop: Callable[[], bool],
+    ) -> Generator[tuple[int, Any], None, None]:
+        """Run episodes; see the function `run_all`."""
+        ...
+
+    def close(self) -> None:
+        """Release all resources. The default does nothing."""
+
+
+class ProcessPool(WorkerPool):
+    """Processes on this machine, which live as long as the episodes of one `run_all`.
 
     Args:
-        count: How many at once.
-        environment: Variables for the process of that number.
+        count: Number of processes at once.
+        environment: Function from a process's number, from 0 on, to its environment variables.
     """
 
     def __init__(
@@ -63,52 +82,57 @@ class Processes:
         self._environment = environment
 
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function says in a process of its own."""
+        """Return the value of a function, called in a new process."""
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             return process.submit(function, *args).result()
 
     def run_all(
-        self, make: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
+        self,
+        worker_factory: Callable[[], Worker],
+        indices: Iterable[int],
+        stop: Callable[[], bool],
     ) -> Generator[tuple[int, Any], None, None]:
-        """See `run_all`."""
-        return run_all(make, indices, self._count, stop, self._environment)
-
-    def close(self) -> None:
-        """Nothing to do: processes live as long as the episodes of one `run_all`."""
+        """Run episodes; see the function `run_all`."""
+        return run_all(worker_factory, indices, self._count, stop, self._environment)
 
 
 def run_all(
-    make: Callable[[], Worker],
+    worker_factory: Callable[[], Worker],
     indices: Iterable[int],
     processes: int,
     stop: Callable[[], bool] = lambda: False,
     environment: Callable[[int], dict[str, str]] = lambda number: {},
 ) -> Generator[tuple[int, Any], None, None]:
-    """Runs episodes, and gives each result in the order of the episodes; closed, it ends at once.
+    """Run episodes, and yield their results in the order of `indices`.
+
+    An episode whose process dies is repeated once. Closing the iterator ends all processes at once.
 
     Args:
-        make: Makes a worker; with several processes it is sent to each, so it must be picklable.
-        indices: The episodes' numbers, asked for one by one as processes become free.
-        processes: How many at once; 1 runs them in this process.
-        stop: Asked several times a second; if it says so, there are no more results.
-        environment: Variables for the process of that number, set before its worker is made.
+        worker_factory: Function that makes a worker; with several processes it is sent to each, so
+            it must be picklable.
+        indices: The episodes, taken one by one as processes become free.
+        processes: Number of processes at once; 1 runs the episodes in this process.
+        stop: Function called several times a second; True ends the iteration.
+        environment: Function from a process's number, from 0 on, to environment variables that are
+            set before its worker is made.
 
     Yields:
-        For each episode its number and result, or `Died` if its second process died as well.
+        Index and result of each episode; the result is `Died` if its second process died, too.
 
     Raises:
-        WorkerError: A process died before it could begin.
-        Exception: What `make` or `run` raises, wherever.
+        WorkerError: A process died before its worker was ready.
+        Exception: Any exception that `worker_factory` or `Worker.run` raises.
     """
     if processes == 1:
-        return _run_here(make, indices, stop)
-    return _run_in_processes(make, indices, processes, stop, environment)
+        return _run_here(worker_factory, indices, stop)
+    return _run_in_processes(worker_factory, indices, processes, stop, environment)
 
 
 def _run_here(
-    make: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
+    worker_factory: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
 ) -> Generator[tuple[int, Any], None, None]:
-    worker = make()
+    """Run episodes in this process; see `run_all`."""
+    worker = worker_factory()
     try:
         for index in indices:
             yield index, worker.run(index)
@@ -119,59 +143,61 @@ def _run_here(
 
 
 def _run_in_processes(
-    make: Callable[[], Worker],
+    worker_factory: Callable[[], Worker],
     indices: Iterable[int],
     processes: int,
     stop: Callable[[], bool],
     environment: Callable[[int], dict[str, str]],
 ) -> Generator[tuple[int, Any], None, None]:
-    queue = _Queue(indices, _LOOK_AHEAD * processes)
-    team: list[_Process] = []
+    """Run episodes in processes of their own; see `run_all`."""
+    queue = _Queue(indices, _MAX_PENDING * processes)
+    active: list[_WorkerProcess] = []
     try:
         while not stop():
-            for process in team:
+            for process in active:
                 if process.index is None and (index := queue.take()) is not None:
-                    process.give(index)
-            while len(team) < processes and (index := queue.take()) is not None:
-                free = min(set(range(processes)) - {process.number for process in team})
-                team.append(_Process(make, free, environment(free)))
-                team[-1].give(index)
-            if all(process.index is None for process in team):
+                    process.assign(index)
+            while len(active) < processes and (index := queue.take()) is not None:
+                free = min(set(range(processes)) - {process.number for process in active})
+                active.append(_WorkerProcess(worker_factory, free, environment(free)))
+                active[-1].assign(index)
+            if all(process.index is None for process in active):
                 break
-            for process in _ready(team):
-                _collect(process, queue)
-            team = [process for process in team if process.alive]
+            for process in _wait_for_messages(active):
+                _handle_message(process, queue)
+            active = [process for process in active if process.alive]
             yield from queue.finished()
         else:
             return
-        for process in team:
-            process.end()
+        for process in active:
+            process.stop()
     finally:
-        for process in team:
+        for process in active:
             process.kill()
 
 
 class _Queue:
-    """Which episode is next, and the results that wait for an earlier one's.
+    """The episodes still to run, and the results that wait for that of an earlier episode.
 
     Args:
         indices: The episodes.
-        ahead: How many may be under way or wait; one that hangs must not let them pile up.
+        max_pending: Limit of the episodes that run or wait, so that their results do not pile up
+            behind one that hangs.
     """
 
-    def __init__(self, indices: Iterable[int], ahead: int) -> None:
+    def __init__(self, indices: Iterable[int], max_pending: int) -> None:
         self._indices = iter(indices)
-        self._ahead = ahead
-        self._again: deque[int] = deque()
+        self._max_pending = max_pending
+        self._repeated: deque[int] = deque()
         self._died_once: set[int] = set()
         self._order: deque[int] = deque()
         self._results: dict[int, Any] = {}
 
     def take(self) -> int | None:
-        """The next one to run; None if there is none for now."""
-        if self._again:
-            return self._again.popleft()
-        if len(self._order) >= self._ahead:
+        """Return the next episode to run; None if there is none for now."""
+        if self._repeated:
+            return self._repeated.popleft()
+        if len(self._order) >= self._max_pending:
             return None
         index = next(self._indices, None)
         if index is not None:
@@ -179,47 +205,49 @@ class _Queue:
         return index
 
     def put(self, index: int, result: Any) -> bool:
-        """Takes the result of one; returns whether it is to be run again."""
+        """Store the result of an episode; return True if the episode is to be repeated instead."""
         if isinstance(result, Died) and index not in self._died_once:
             self._died_once.add(index)
-            self._again.append(index)
+            self._repeated.append(index)
             return True
         self._results[index] = result
         return False
 
     def finished(self) -> Iterator[tuple[int, Any]]:
-        """The results that are next in order."""
+        """Yield the results that are next in order."""
         while self._order and self._order[0] in self._results:
             index = self._order.popleft()
             yield index, self._results.pop(index)
 
 
-def _collect(process: "_Process", queue: _Queue) -> None:
-    """Takes what a process has to say."""
-    index, result = process.index, process.result()
-    if result is _IS_READY or index is None:
+def _handle_message(process: "_WorkerProcess", queue: _Queue) -> None:
+    """Receive a message of a process, and store the result if it is one."""
+    index, result = process.index, process.receive()
+    if result is _READY or index is None:
         return
     again = queue.put(index, result)
     if isinstance(result, Died):
         then = "it is tried again" if again else "for the second time, so it failed"
-        _LOG.warning(f"the process of episode {index} died ({result.how}); {then}")
+        _LOG.warning(f"the process of episode {index} died ({result.cause}); {then}")
 
 
-class _Process:
-    """A worker in a process of its own, and the number of its episode.
+class _WorkerProcess:
+    """A worker in a process of its own.
 
     Args:
-        make: Makes the worker.
-        number: Which one of those that run at once it is.
-        environment: Variables to set there.
+        worker_factory: Function that makes the worker.
+        number: Number of the process among those that run at once, from 0 on.
+        environment: Environment variables to set there.
 
     Attributes:
+        number: As above.
         index: The episode that it runs, or None.
-        alive: Whether it is there.
+        alive: False after the process has died.
+        pipe: The connection to the process.
     """
 
     def __init__(
-        self, make: Callable[[], Worker], number: int, environment: dict[str, str]
+        self, worker_factory: Callable[[], Worker], number: int, environment: dict[str, str]
     ) -> None:
         self.number = number
         self.index: int | None = None
@@ -227,97 +255,107 @@ class _Process:
         self._ready = False
         # A fork would share OpenGL contexts, CUDA and locks of other threads with its parent.
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(make, theirs, environment))
+        self.pipe, remote_end = context.Pipe()
+        self._process = context.Process(
+            target=_worker_main, args=(worker_factory, remote_end, environment)
+        )
         self._process.start()
-        theirs.close()  # so that the pipe ends when the process does
+        remote_end.close()  # so that the pipe ends when the process does
 
-    def give(self, index: int) -> None:
-        """Gives it an episode; if it has just died, `result` will say so."""
+    def assign(self, index: int) -> None:
+        """Send it an episode; if it has just died, `receive` returns that."""
         self.index = index
         with suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(index)
 
-    def result(self) -> Any:
-        """What came of it, or `_IS_READY`, or `Died`; raises what the worker raised."""
+    def receive(self) -> Any:
+        """Return the result, `_READY` or `Died`; raise the worker's exception."""
         try:
             value, error = self.pipe.recv()
         except (EOFError, ConnectionResetError):
-            return self._died()
+            return self._handle_death()
         if error is not None:
             raise value from WorkerError(f"in a worker:\n{error}")
         if not self._ready:
             self._ready = True
-            return _IS_READY
+            return _READY
         self.index = None
         return value
 
-    def _died(self) -> Died:
+    def _handle_death(self) -> Died:
+        """Return the cause of death.
+
+        Raises:
+            WorkerError: The process died before its worker was ready.
+        """
         self.alive = False
-        self._process.join(_PATIENCE)
-        how = _how(self._process.exitcode)
+        self._process.join(_JOIN_TIMEOUT)
+        cause = _describe_exit(self._process.exitcode)
         self.kill()
         if not self._ready:
             raise WorkerError(
-                f"a process died before it could begin ({how}); try fewer of them, or one, to see "
-                "what it says"
+                f"a process died before it could begin ({cause}); try fewer of them, or one, to "
+                "see what it says"
             )
-        return Died(how)
+        return Died(cause)
 
-    def end(self) -> None:
-        """Lets it close its worker and leave."""
+    def stop(self) -> None:
+        """Let it close its worker and end."""
         self.pipe.close()
-        self._process.join(_PATIENCE)
+        self._process.join(_JOIN_TIMEOUT)
         self.kill()
 
     def kill(self) -> None:
-        """Ends it now; a second call has no effect."""
+        """End it at once; a second call has no effect."""
         self._process.kill()
         self._process.join()
 
 
-def _ready(team: list[_Process]) -> list[_Process]:
-    """Those that have something to say, waiting a moment for the first."""
-    pipes = wait([process.pipe for process in team], _MOMENT)
-    return [process for process in team if process.pipe in pipes]
+def _wait_for_messages(active: list[_WorkerProcess]) -> list[_WorkerProcess]:
+    """Return the processes with a message, after waiting shortly for the first."""
+    pipes = wait([process.pipe for process in active], _POLL_INTERVAL)
+    return [process for process in active if process.pipe in pipes]
 
 
-def _serve(make: Callable[[], Worker], pipe: Connection, environment: dict[str, str]) -> None:
-    """What a process does: it answers (value, traceback) when ready, and for each episode."""
+def _worker_main(
+    worker_factory: Callable[[], Worker], pipe: Connection, environment: dict[str, str]
+) -> None:
+    """Run a worker process: send (value, traceback) when ready, and for each episode."""
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent handles it
     worker = None
     try:
-        worker = make()
+        worker = worker_factory()
         pipe.send((None, None))
-        while (index := _next(pipe)) is not None:
+        while (index := _receive_index(pipe)) is not None:
             pipe.send((worker.run(index), None))
     except BrokenPipeError:
-        pass  # nobody waits for it any more
+        pass  # the parent has closed its end
     except Exception as error:
-        pipe.send((_sendable(error), traceback.format_exc()))
+        pipe.send((_to_picklable(error), traceback.format_exc()))
     finally:
         if worker is not None:
             worker.close()
 
 
-def _next(pipe: Connection) -> int | None:
-    """The next episode; None when there are no more, or the parent is gone."""
+def _receive_index(pipe: Connection) -> int | None:
+    """Return the next episode; None after the last one, or if the parent has ended."""
     try:
         return pipe.recv()
     except EOFError:
         return None
 
 
-def _sendable(error: Exception) -> Exception:
-    """The exception, or one with its text if it does not survive the way to another process."""
+def _to_picklable(error: Exception) -> Exception:
+    """Return the exception, or a `WorkerError` with its text if it cannot be pickled."""
     try:
         return pickle.loads(pickle.dumps(error))
     except Exception:
         return WorkerError(f"{type(error).__name__}: {error}")
 
 
-def _how(exit_code: int | None) -> str:
+def _describe_exit(exit_code: int | None) -> str:
+    """Return the name of the signal that ended a process, or its exit status."""
     if exit_code is not None and exit_code < 0:
         return signal.Signals(-exit_code).name
     return f"exit status {exit_code}"

@@ -1,4 +1,4 @@
-"""Episodes by number on a Ray cluster, which schedules them and repeats what a lost node leaves."""
+"""Run episodes on a Ray cluster, which schedules them and repeats those of a lost node."""
 
 import os
 import signal
@@ -9,38 +9,38 @@ from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any
 
-from pp_recorder.parallel.processes import Died, Worker, WorkerError
+from pp_recorder.parallel.processes import Died, Worker, WorkerError, WorkerPool
 
-_MOMENT = 0.2  # s between two questions whether to stop
-_PATIENCE = 5.0  # s for an address to answer
-_TRIES = 4  # of an episode whose process or node is lost
+_POLL_INTERVAL = 0.2  # s between two calls of `stop`
+_CONNECT_TIMEOUT = 5.0  # s
+_MAX_TRIES = 4  # per episode, if its process or node is lost
 
 
-class Cluster:
+class RayCluster(WorkerPool):
     """A connection to a running Ray cluster, whose nodes have this project installed.
 
     Args:
         address: "auto" for the one this machine belongs to, or host:port of its head.
-        at_once: Episodes under way at once; default twice the processors of the cluster.
+        max_pending: Episodes submitted at once; default twice the processors of the cluster.
         gpu_share: Share of a GPU that an episode takes.
-        environment: Variables for the process that works on the GPU of that number, or on none and
-            has that number.
+        environment: Function from the number of a process's GPU, or the process's own number if it
+            has none, to environment variables.
 
     Raises:
         ImportError: Ray is not installed.
-        WorkerError: There is no cluster.
+        WorkerError: There is no cluster at the address.
     """
 
     def __init__(
         self,
         address: str,
-        at_once: int | None = None,
+        max_pending: int | None = None,
         gpu_share: float = 0.0,
         environment: Callable[[int], dict[str, str]] = lambda number: {},
     ) -> None:
         self._ray = require_library()
         _require_listening(address)
-        ours = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -49,22 +49,27 @@ class Cluster:
                 "'ray start --head', or give the address that it prints"
             ) from error
         finally:
-            for number, handler in ours.items():  # Ray's would end the program at once
+            for number, handler in handlers.items():  # Ray's would end the program at once
                 signal.signal(number, handler)
-        self._at_once = at_once
+        self._max_pending = max_pending
         self._resources = {"num_cpus": 1, "num_gpus": gpu_share}
         self._environment = environment
 
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function says on some node."""
-        return self._ray.get(self._task(_call).remote(self._environment, function, *args))
+        """Return the value of a function, called on some node."""
+        return self._ray.get(
+            self._task(_call_with_environment).remote(self._environment, function, *args)
+        )
 
     def run_all(
-        self, make: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
+        self,
+        worker_factory: Callable[[], Worker],
+        indices: Iterable[int],
+        stop: Callable[[], bool],
     ) -> Generator[tuple[int, Any], None, None]:
-        """As `pp_recorder.parallel.processes.run_all`, anywhere in the cluster."""
-        task, run = self._task(_run), uuid.uuid4().hex
-        shared = self._ray.put(partial(_call, self._environment, make))
+        """Run episodes on any node; see `pp_recorder.parallel.processes.run_all`."""
+        task, run = self._task(_run_in_worker), uuid.uuid4().hex
+        shared = self._ray.put(partial(_call_with_environment, self._environment, worker_factory))
         waiting: deque[tuple[int, Any]] = deque()
         remaining = iter(indices)
         try:
@@ -76,7 +81,7 @@ class Cluster:
                 if not waiting:
                     return
                 index, reference = waiting[0]
-                if self._ray.wait([reference], timeout=_MOMENT)[0]:
+                if self._ray.wait([reference], timeout=_POLL_INTERVAL)[0]:
                     waiting.popleft()
                     yield index, self._result(reference)
         finally:
@@ -84,15 +89,15 @@ class Cluster:
                 self._ray.cancel(reference, force=True)
 
     def close(self) -> None:
-        """Leaves the cluster, which runs on."""
+        """Disconnect from the cluster, which runs on."""
         self._ray.shutdown()
 
     def _task(self, function: Callable[..., Any]) -> Any:
-        return self._ray.remote(max_retries=_TRIES - 1, **self._resources)(function)
+        return self._ray.remote(max_retries=_MAX_TRIES - 1, **self._resources)(function)
 
     def _capacity(self) -> int:
-        """Twice what runs at once, so that no processor waits for the episode that is next."""
-        return self._at_once or max(2 * int(self._ray.cluster_resources().get("CPU", 1)), 1)
+        """Return the number of episodes to submit: enough that no processor is ever idle."""
+        return self._max_pending or max(2 * int(self._ray.cluster_resources().get("CPU", 1)), 1)
 
     def _result(self, reference: Any) -> Any:
         try:
@@ -100,11 +105,11 @@ class Cluster:
         except self._ray.exceptions.RayTaskError:
             raise
         except self._ray.exceptions.RayError as error:
-            return Died(f"{type(error).__name__}, {_TRIES} times")
+            return Died(f"{type(error).__name__}, {_MAX_TRIES} times")
 
 
 def require_library() -> Any:
-    """The module `ray`.
+    """Import and return the module `ray`.
 
     Raises:
         ImportError: It is not installed.
@@ -119,12 +124,16 @@ def require_library() -> Any:
 
 
 def _require_listening(address: str) -> None:
-    """Fails at once where Ray would try for minutes and then end the program."""
+    """Raise an error at once where Ray would try for minutes and then end the program.
+
+    Raises:
+        WorkerError: Nothing answers at the address.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or "/" in address:
         return
     try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise WorkerError(
             f"nothing answers at the Ray address {address} ({error}); 'ray status' on the head "
@@ -135,25 +144,25 @@ def _require_listening(address: str) -> None:
 _workers: dict[str, Worker] = {}  # at most one, of the newest run, per process
 
 
-def _run(run: str, make: Callable[[], Worker], index: int) -> Any:
-    """What a process of the cluster does: Ray uses it for one episode after another."""
+def _run_in_worker(run: str, worker_factory: Callable[[], Worker], index: int) -> Any:
+    """Run an episode in a process of the cluster, which Ray uses for one after another."""
     if run not in _workers:
         for worker in _workers.values():
             worker.close()
         _workers.clear()
-        _workers[run] = make()
+        _workers[run] = worker_factory()
     return _workers[run].run(index)
 
 
-def _call(
+def _call_with_environment(
     environment: Callable[[int], dict[str, str]], function: Callable[..., Any], *args: Any
 ) -> Any:
-    """Calls a function in a process that is told, before it draws, how to."""
-    os.environ.update(environment(_number()))
+    """Call a function after setting the environment variables of this process."""
+    os.environ.update(environment(_process_number()))
     return function(*args)
 
 
-def _number() -> int:
-    """Of the GPU that Ray has given to this process; of the process where it gave none."""
+def _process_number() -> int:
+    """Return the number of the GPU that Ray has assigned to this process, else its process id."""
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
     return int(gpu) if gpu.isdigit() else os.getpid()

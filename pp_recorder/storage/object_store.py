@@ -1,4 +1,4 @@
-"""Files under a URL: in S3, Google Cloud Storage, or what else pyarrow or fsspec has a name for."""
+"""Files under a URL: in S3, Google Cloud Storage, or any other store of pyarrow or fsspec."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-# Where a file that is written anew is replaced as a whole when its writing ends.
-_WHOLE = {"s3", "gcs", "abfs"}
-# Spares two of three requests per file; older versions of pyarrow do not know it.
+# File systems in which a file replaces an older one as a whole when its writing ends.
+_ATOMIC_FILESYSTEMS = {"s3", "gcs", "abfs"}
+# Saves two of three requests per file; older versions of pyarrow do not know it.
 _S3_OPTION = "allow_delayed_open=true"
-# s; Google's library would go on for a quarter of an hour.
+# s; Google's library would try for a quarter of an hour.
 _GCS_OPTION = "retry_limit_seconds=10"
 
 
@@ -25,10 +25,13 @@ class ObjectStore:
     Args:
         url: Such as s3://bucket/path, with pyarrow's options behind a question mark.
 
+    Attributes:
+        url: The same.
+
     Raises:
-        ValueError: It is not a URL that can be used.
-        ImportError: What it needs is not installed.
-        StoreError: It cannot be reached.
+        ValueError: The URL cannot be used.
+        ImportError: A library that it needs is not installed.
+        StoreError: The store cannot be reached.
     """
 
     def __init__(self, url: str) -> None:
@@ -38,21 +41,21 @@ class ObjectStore:
                 "an output's URL must not hold a password, which would end up in logs; give "
                 "credentials as the store's own tools take them, such as AWS_ACCESS_KEY_ID"
             )
-        with self._explained("opened", (ImportError, ValueError)):
+        with self._store_errors("opened", (ImportError, ValueError)):
             self._files, root = _open(url)
         self._root = root.rstrip("/")
 
     def sizes(self) -> dict[str, int]:
-        """The size in bytes of every file, by name."""
+        """Return the size in bytes of every file, by name."""
         everything = fs.FileSelector(self._root, allow_not_found=True, recursive=True)
-        with self._explained("listed"):
+        with self._store_errors("listed"):
             found = self._files.get_file_info(everything)
         start = len(self._root) + 1
         return {f.path[start:]: f.size for f in found if f.type == fs.FileType.File}
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None if there is none."""
-        with self._explained("read"):
+        """Return the content of a file; None if there is none."""
+        with self._store_errors("read"):
             try:
                 with self._files.open_input_stream(self._path(name), compression=None) as file:
                     return file.read()
@@ -60,27 +63,30 @@ class ObjectStore:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Makes or replaces a file."""
-        with self._explained("written"):
-            if self._files.type_name in _WHOLE:
+        """Create or replace a file."""
+        with self._store_errors("written"):
+            if self._files.type_name in _ATOMIC_FILESYSTEMS:
                 self._write(self._path(name), content)
                 return
-            aside = self._path(f".part-{name.replace('/', '_')}")
+            staged = self._path(f".part-{name.replace('/', '_')}")
             self._files.create_dir(self._path(name).rpartition("/")[0])
-            self._write(aside, content)
-            self._files.move(aside, self._path(name))
+            self._write(staged, content)
+            self._files.move(staged, self._path(name))
 
     def delete(self, name: str) -> None:
-        """Removes a file, if there is one."""
-        with self._explained("written"), suppress(FileNotFoundError):
+        """Delete a file, if there is one."""
+        with self._store_errors("written"), suppress(FileNotFoundError):
             self._files.delete_file(self._path(name))
 
     def require_writable(self, resume: bool) -> None:
-        """Checks that a dataset can be begun here, or gone on with.
+        """Raise an error unless a dataset can be created here, or continued.
+
+        Args:
+            resume: Continue what is here.
 
         Raises:
-            FileExistsError: There is one, or anything else, and it is not to be resumed.
-            StoreError: The store is out of reach, or may not be written to.
+            FileExistsError: Something is here, and it is not to be resumed.
+            StoreError: The store is out of reach, or read-only.
         """
         if not resume:
             require_empty(self)
@@ -95,26 +101,33 @@ class ObjectStore:
             file.write(content)
 
     @contextmanager
-    def _explained(self, what: str, clear: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Turns whatever the store's library raises, but what is clear, into one kind of error."""
+    def _store_errors(
+        self, operation: str, passed_on: tuple[type[Exception], ...] = ()
+    ) -> Iterator[None]:
+        """Turn every exception of the store's library into a `StoreError`.
+
+        Args:
+            operation: Past participle for the message, such as "read".
+            passed_on: Exceptions that stay as they are.
+        """
         try:
             yield
-        except clear:
+        except passed_on:
             raise
-        except Exception as error:  # fsspec's libraries have kinds of their own
+        except Exception as error:  # fsspec's libraries raise types of their own
             raise StoreError(
-                f"{self.url} cannot be {what}: {str(error) or type(error).__name__}; check the "
-                "address, the credentials, and that the store answers"
+                f"{self.url} cannot be {operation}: {str(error) or type(error).__name__}; check "
+                "the address, the credentials, and that the store answers"
             ) from error
 
 
 def dataset_names(store: ObjectStore) -> list[str]:
-    """The files that are not notes of ours."""
+    """Return the files of a dataset: all but leases and unfinished files."""
     return [name for name in store.sizes() if not name.startswith(".")]
 
 
 def require_empty(store: ObjectStore) -> None:
-    """Checks that a dataset may be begun in a store.
+    """Raise an error unless a store is empty.
 
     Raises:
         FileExistsError: Something is there already.
@@ -127,7 +140,7 @@ def require_empty(store: ObjectStore) -> None:
 
 
 def _open(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a URL, and the path in it."""
+    """Return the file system of a URL, and the path in it."""
     scheme = urlsplit(url).scheme
     option = {"s3": _S3_OPTION, "gs": _GCS_OPTION, "gcs": _GCS_OPTION}.get(scheme)
     if option and option.partition("=")[0] not in url:

@@ -30,7 +30,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def part(whole, tmp_path):
-    """A copy of the whole dataset, to be damaged."""
+    """Copy the whole dataset, for damage."""
     shutil.copytree(whole, tmp_path / "part")
     return tmp_path / "part"
 
@@ -46,8 +46,8 @@ def test_continuing_equals_never_having_stopped(whole, tmp_path):
 
 
 def test_kills_at_random_moments_lose_nothing(tmp_path):
-    tally = crash.kill_and_resume(tmp_path / "killed", kills=6, seed=1)
-    assert tally.problems == []
+    stats = crash.kill_and_resume(tmp_path / "killed", kills=6, seed=1)
+    assert stats.problems == []
     episodes = crash.finished(tmp_path / "killed") + 1
     crash.collect(tmp_path / "killed", episodes)
     crash.collect(tmp_path / "whole", episodes)
@@ -62,7 +62,7 @@ def test_a_complete_dataset_is_left_as_it_is(whole, capsys):
 
 
 class TestEveryStepOfACommit:
-    """The process dies after the n-th rename of the last commit; what then?"""
+    """The process dies after the n-th rename of the last commit."""
 
     @pytest.mark.parametrize("renames", range(8))
     def test_finished_episodes_survive(self, whole, tmp_path, monkeypatch, renames):
@@ -92,7 +92,7 @@ class TestEveryStepOfACommit:
 
 
 def _resume_without_cutting(self, real=LeRobotWriter._resume):
-    """As `_resume`, with the real renames."""
+    """Resume with the real renames."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", os.rename)
         real(self)
@@ -132,7 +132,7 @@ def test_damage_is_cut_back_to_the_longest_valid_prefix(whole, part, damage, kep
     assert crash.differences(whole, part) == []
 
 
-def test_an_unfinished_episode_is_dropped_and_said(part, whole, capsys):
+def test_an_unfinished_episode_is_dropped_and_reported(part, whole, capsys):
     (part / ".unfinished").mkdir()
     (part / ".unfinished/observation.images.cam_high.mp4").write_bytes(b"half a video")
     shutil.copy(video(part, 0), video(part, 4))
@@ -203,7 +203,7 @@ def test_a_failing_encoder_leaves_the_finished_episodes(whole, tmp_path, monkeyp
     assert crash.differences(whole, root) == []
 
 
-def test_a_video_that_lacks_a_picture_is_not_committed(tmp_path, monkeypatch):
+def test_a_video_that_lacks_an_image_is_not_committed(tmp_path, monkeypatch):
     real = VideoEncoder.add
     dropped = []
 

@@ -10,7 +10,7 @@ from tests import crash
 
 
 class Api:
-    """Takes what would go to the Hub: the network call itself is not made."""
+    """A stand-in for the Hub's API that records its calls."""
 
     def __init__(self):
         self.calls = {}
@@ -26,7 +26,7 @@ def dataset(tmp_path_factory):
     return root
 
 
-def test_everything_goes_up_once(dataset):
+def test_each_video_is_uploaded_once(dataset):
     api = Api()
     assert push(dataset, "me/cubes", api=api) == "https://huggingface.co/datasets/me/cubes"
     assert api.calls["create_repo"][1]["repo_type"] == "dataset"
@@ -38,7 +38,7 @@ def test_everything_goes_up_once(dataset):
     assert "meta/collection.json" in kept
 
 
-def test_the_card_says_what_it_is(dataset):
+def test_the_card_describes_the_dataset(dataset):
     api = Api()
     push(dataset, "me/cubes", api=api)
     card = api.calls["upload_file"][1]["path_or_fileobj"].decode()
@@ -66,7 +66,7 @@ def test_without_the_library_the_extra_is_named_before_any_work(
     assert "franka-pick-place[hub]" in capsys.readouterr().err
 
 
-def test_collect_uploads_what_it_has_collected(tmp_path, monkeypatch, capsys):
+def test_collect_uploads_its_dataset(tmp_path, monkeypatch, capsys):
     api = Api()
     monkeypatch.setattr(hub, "require_library", lambda: None)
     monkeypatch.setattr(hub, "_make_api", lambda: api)

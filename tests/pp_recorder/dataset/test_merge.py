@@ -78,20 +78,20 @@ def test_the_sources_are_left_alone(parts, tmp_path):
     assert {p: p.read_bytes() for p in parts[0].rglob("*") if p.is_file()} == before
 
 
-def test_what_does_not_fit_together(parts, tmp_path, capsys):
+def test_parts_of_different_configurations_are_refused(parts, tmp_path, capsys):
     other = record(tmp_path / "other", "--noise-rad", "0", episodes=1)
     assert merge_main([str(parts[0]), str(other), "--output", str(tmp_path / "joint")]) == 2
     assert "differ in noise_rad, so they are not parts of one" in capsys.readouterr().err
     assert not (tmp_path / "joint").exists()
 
 
-def test_a_foreign_dataset(parts, tmp_path, capsys):
+def test_a_foreign_dataset_is_refused(parts, tmp_path, capsys):
     shutil.copytree(parts[0], tmp_path / "foreign")
     (tmp_path / "foreign/meta/collection.json").unlink()
     assert merge_main([str(tmp_path / "foreign"), "--output", str(tmp_path / "joint")]) == 2
     assert "was not recorded by this project" in capsys.readouterr().err
 
 
-def test_a_used_output(parts, capsys):
+def test_a_used_output_is_refused(parts, capsys):
     assert merge_main([str(parts[0]), "--output", str(parts[1])]) == 2
     assert "not an empty directory" in capsys.readouterr().err

@@ -22,7 +22,7 @@ INFO = {
         (json.dumps({**INFO, "total_episodes": 1}), "no parquet file in meta/episodes"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path, content, message):
+def test_an_unreadable_dataset_is_explained(tmp_path, content, message):
     (tmp_path / "meta").mkdir()
     if content is not None:
         (tmp_path / "meta/info.json").write_text(content)

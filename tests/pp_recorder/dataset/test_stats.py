@@ -35,7 +35,7 @@ def test_folded_quantiles_are_weighted_by_count():
     assert fold_all(parts)["q50"] == pytest.approx(2.0)
 
 
-def test_pictures():
+def test_images():
     images = RNG.integers(0, 256, size=(20, 32, 32, 3), dtype=np.uint8)
     images[..., 2] //= 4
     counter = stats.ImageStats()
@@ -53,7 +53,7 @@ def test_pictures():
     assert result["count"].tolist() == [20]
 
 
-def test_black_pictures_have_no_spread():
+def test_black_images_have_no_spread():
     counter = stats.ImageStats()
     counter.add(np.zeros((8, 8, 3), dtype=np.uint8))
     result = counter.result()

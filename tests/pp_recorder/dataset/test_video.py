@@ -44,7 +44,7 @@ def test_equal_frames_give_equal_files(tmp_path):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-def test_a_failing_encoder_is_reported_to_its_feeder(tmp_path):
+def test_a_failing_encoder_is_reported_to_its_caller(tmp_path):
     encoder = VideoEncoder(tmp_path / "v.mp4", "h264", 30)
     encoder.add(np.zeros((33, 33, 3), dtype=np.uint8))  # yuv420p needs even sizes
     with pytest.raises(RuntimeError, match=r"encoding v.mp4 failed"):

@@ -7,14 +7,14 @@ import pytest
 
 from pp_recorder.checks import DatasetView, run_checks
 from pp_recorder.dataset.reader import Dataset
-from pp_recorder.dataset.schema import Feature, picture
-from pp_recorder.dataset.writer import DatasetSchema, LeRobotWriter
+from pp_recorder.dataset.schema import DatasetSchema, Feature, image_feature
+from pp_recorder.dataset.writer import LeRobotWriter
 from pp_recorder.rollout import Episode, Step
 
 FEATURES = {
     "observation.state": Feature("float32", (3,), ("a", "b", "c")),
     "action": Feature("float32", (2,), ("u", "v")),
-    "observation.images.eye": picture(32, 48),
+    "observation.images.eye": image_feature(32, 48),
 }
 
 
@@ -78,7 +78,7 @@ def test_a_dataset_has_its_rows_in_order(make):
     np.testing.assert_allclose(np.stack(table["observation.state"][:7]), expected, rtol=1e-6)
 
 
-def test_info_counts_what_is_there(make):
+def test_info_counts_episodes_and_frames(make):
     writer = make()
     record(writer, 4)
     content = info(writer)
@@ -121,7 +121,7 @@ def test_close_joins_the_small_files_and_may_be_repeated(make):
 
 
 def test_close_joins_several_chunks(make, monkeypatch):
-    monkeypatch.setattr("pp_recorder.dataset.writer.CHUNK_SIZE", 2)
+    monkeypatch.setattr("pp_recorder.dataset.keys.CHUNK_SIZE", 2)
     writer = make()
     for _ in range(3):
         record(writer, 4)
@@ -167,9 +167,9 @@ def test_several_tasks(make, tmp_path):
         assert texts(writer.root) == known
     writer.release()
     entry = {"features": FEATURES, "row": row, "fps": 10, "robot_type": "robot"}
-    recording = DatasetSchema(**entry, task=lambda info: info["task"], collection={"seed": 3})
+    schema = DatasetSchema(**entry, task=lambda info: info["task"], collection={"seed": 3})
     (writer.root / "meta/tasks.parquet").unlink()  # as if it had not been written
-    writer = LeRobotWriter(writer.root, recording, resume=True)
+    writer = LeRobotWriter(writer.root, schema, resume=True)
     assert texts(writer.root) == ["b", "a"]
     episode(writer, "c")
     writer.close()
@@ -180,7 +180,7 @@ def test_several_tasks(make, tmp_path):
     assert results["tasks"].findings == results["rows"].findings == []
 
 
-def test_resuming_forgets_texts_that_no_episode_has(make):
+def test_resuming_drops_tasks_without_episodes(make):
     writer = make(task=lambda info: info["task"])
     for task in ("a", "b"):
         writer.begin(0)
@@ -188,7 +188,7 @@ def test_resuming_forgets_texts_that_no_episode_has(make):
         writer.end(Episode(0, 0, 1, True, {"task": task}, ()))
     writer.release()
     next(writer.root.glob("videos/*/*/file-001.mp4")).write_bytes(b"")
-    writer = LeRobotWriter(writer.root, writer._recording, resume=True)
+    writer = LeRobotWriter(writer.root, writer._schema, resume=True)
     assert pd.read_parquet(writer.root / "meta/tasks.parquet").index.tolist() == ["a"]
     assert info(writer)["total_tasks"] == 1
     writer.close()
@@ -246,7 +246,7 @@ def test_a_directory_in_use_is_refused_and_left_alone(make, tmp_path):
         ({"extra": np.zeros(3)}, "must have the columns .* got .*'extra'"),
     ],
 )
-def test_rows_that_do_not_fit(make, change, message):
+def test_rows_that_do_not_match_the_schema(make, change, message):
     writer = make()
     writer.begin(0)
     bad = step(0, 1)

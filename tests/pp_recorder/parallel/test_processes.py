@@ -1,4 +1,4 @@
-"""Collecting in several processes; what becomes of a dataset must not show it."""
+"""Collecting in several processes gives the same dataset as in one."""
 
 import json
 import os
@@ -14,8 +14,8 @@ import collect
 from pp_collect import runs
 from pp_collect.options import CollectOptions
 from pp_recorder.command_line import parse
-from pp_recorder.dataset import writer as lerobot_writer
-from pp_recorder.parallel.processes import Died, run_all
+from pp_recorder.dataset import keys
+from pp_recorder.parallel.processes import Died, Worker, WorkerPool, run_all
 from tests import ROOT, crash
 
 # Hasty: about half of the attempts fail.
@@ -33,7 +33,7 @@ def alone(tmp_path_factory):
     return root
 
 
-def test_the_dataset_does_not_show_how_many_there_were(alone, tmp_path, capsys):
+def test_the_dataset_does_not_depend_on_the_number_of_workers(alone, tmp_path, capsys):
     assert run(tmp_path / "set", "--num-episodes", 5, "--workers", 3) == 0
     assert crash.differences(alone, tmp_path / "set") == []
     attempts = [e["episode/attempt"] for e in _episodes(alone)]
@@ -43,7 +43,7 @@ def test_the_dataset_does_not_show_how_many_there_were(alone, tmp_path, capsys):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_chunk_does_not_end_the_run(monkeypatch, tmp_path, workers):
-    monkeypatch.setattr(lerobot_writer, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(keys, "CHUNK_SIZE", 2)
     assert run(tmp_path / "set", "--num-episodes", 5, "--workers", workers) == 0
     assert len(list((tmp_path / "set" / "data").rglob("*.parquet"))) == 3
     assert [e["episode_index"] for e in _episodes(tmp_path / "set")] == list(range(5))
@@ -51,15 +51,15 @@ def test_a_full_chunk_does_not_end_the_run(monkeypatch, tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_rendering_after_a_rehearsal_gives_the_same(alone, tmp_path, workers):
+def test_rendering_after_a_state_only_dry_run_gives_the_same(alone, tmp_path, workers):
     options = ["--num-episodes", 5, "--workers", workers, "--render-after"]
     assert run(tmp_path / "set", *options) == 0
     assert crash.differences(alone, tmp_path / "set") == []
 
 
-def test_worker_processes_leave_out_what_only_the_parent_needs():
-    code = "import sys, collect, collection; sys.exit('pyarrow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=crash.ROOT).returncode == 0
+def test_worker_processes_do_not_import_pyarrow():
+    code = "import sys, collect, pp_collect.session; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_failures_are_kept_in_order(tmp_path):
@@ -70,14 +70,14 @@ def test_failures_are_kept_in_order(tmp_path):
     assert len({e["episode/success"] for e in _episodes(tmp_path / "one")}) == 2
 
 
-def test_one_set_can_be_begun_by_some_and_ended_by_others(alone, tmp_path):
+def test_a_dataset_can_be_resumed_with_another_number_of_workers(alone, tmp_path):
     assert run(tmp_path / "set", "--num-episodes", 2, "--workers", 2) == 0
     assert run(tmp_path / "set", "--num-episodes", 4, "--workers", 1, "--resume") == 0
     assert run(tmp_path / "set", "--num-episodes", 5, "--workers", 2, "--resume") == 0
     assert crash.differences(alone, tmp_path / "set") == []
 
 
-def test_giving_up_where_nothing_succeeds(tmp_path, capsys):
+def test_a_run_without_any_success_ends(tmp_path, capsys):
     options = ["--no-cameras", "--steps-per-segment", 1, "--num-episodes", 30, "--workers", 2]
     assert run(tmp_path / "set", *options) == 1
     assert "20 attempts in a row failed" in capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_a_killed_collection_can_be_resumed(alone, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly(tmp_path, number):
+def test_a_signal_ends_a_run_cleanly(tmp_path, number):
     with _collecting(tmp_path / "set", episodes=500, start_new_session=True) as process:
         _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)
         workers = _workers_of(process)
@@ -121,7 +121,7 @@ def test_a_signal_ends_it_cleanly(tmp_path, number):
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
-def test_an_output_that_vanishes_ends_it(tmp_path):
+def test_an_output_that_vanishes_ends_the_run(tmp_path):
     with _collecting(tmp_path / "set", episodes=500) as process:
         _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)
         (tmp_path / "set").rename(tmp_path / "moved")
@@ -176,49 +176,43 @@ def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options
         (["--workers", "7"], 100e9, 7),
     ],
 )
-def test_how_many_there_are(monkeypatch, options, memory, workers):
+def test_the_number_of_workers(monkeypatch, options, memory, workers):
     monkeypatch.setattr(runs, "free_memory", lambda: memory)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     asked = parse(CollectOptions, options, prog="collect.py", description="", example="")
     assert runs.resolve_workers(asked).workers == workers
 
 
-class Slow:
-    """The first episode takes longest."""
+class SlowWorker(Worker):
+    """A worker whose first episode takes longest."""
 
     def run(self, index):
         time.sleep(1.0 if index == 0 else 0.0)
         return os.environ["WHO"], time.monotonic()
 
-    def close(self):
-        """Nothing to do."""
-
 
 def test_results_come_in_order_and_none_runs_far_ahead():
     results = list(
-        run_all(Slow, range(20), 2, environment=lambda number: {"WHO": str(number)})
+        run_all(SlowWorker, range(20), 2, environment=lambda number: {"WHO": str(number)})
     )
     assert [index for index, _ in results] == list(range(20))
     who, ended = zip(*(value for _, value in results), strict=True)
     assert who[:2] == ("0", "1")
-    assert ended[7] < ended[0] < ended[8], "eight may be under way"
+    assert ended[7] < ended[0] < ended[8], "eight may be pending"
 
 
-class Deadly:
-    """In place of workers whose processes die."""
+class DeadlyPool(WorkerPool):
+    """A pool whose processes die."""
 
     def run_once(self, function, *args):
         return function(*args)
 
-    def run_all(self, make, indices, stop):
+    def run_all(self, worker_factory, indices, stop):
         yield from [(0, Died("SIGKILL"))]
-
-    def close(self):
-        """Nothing to do."""
 
 
 def test_an_attempt_that_kills_its_process_twice_ends_the_collection(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "_make_pool", lambda options: Deadly())
+    monkeypatch.setattr(runs, "_make_pool", lambda options: DeadlyPool())
     assert run(tmp_path / "set", "--num-episodes", 2, "--workers", 2) == 1
     assert "attempt 0 ended its process twice (SIGKILL)" in capsys.readouterr().err
 

@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 import collect
-from pp_recorder.parallel import ray_cluster as cluster
-from pp_recorder.parallel.processes import WorkerError
-from tests import crash
-from tests.pp_recorder.parallel.test_processes import HASTY, ROOT, _num_episodes, _wait_for
+from pp_recorder.parallel import ray_cluster
+from pp_recorder.parallel.processes import Worker, WorkerError
+from tests import ROOT, crash
+from tests.pp_recorder.parallel.test_processes import HASTY, _num_episodes, _wait_for
 
 MANY = ["--num-episodes", "24", "--keep", "all"]
 
@@ -51,50 +51,50 @@ def test_a_node_that_is_lost_changes_nothing(tmp_path, output):
     assert crash.differences(tmp_path / "alone", tmp_path / "set") == []
 
 
-class Tells:
-    """What its process was given."""
+class EnvironmentWorker(Worker):
+    """A worker that returns an environment variable of its process."""
 
     def run(self, index):
         return index, os.environ["WHO"]
 
-    def close(self):
-        """Nothing to do."""
 
-
-def says_who(number):
+def who_environment(number):
     return {"WHO": str(number)}
 
 
 @pytest.mark.parametrize(("gpus", "number"), [("1,0", 1), ("", None)])
-def test_a_process_is_told_which_gpu_is_its_own(monkeypatch, gpus, number):
+def test_a_process_gets_the_environment_of_its_gpu(monkeypatch, gpus, number):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)  # as Ray does
     monkeypatch.setenv("WHO", "nobody")
-    make = partial(cluster._call, says_who, Tells)
-    assert cluster._run(f"run on {gpus}", make, 7) == (7, str(number or os.getpid()))
+    factory = partial(ray_cluster._call_with_environment, who_environment, EnvironmentWorker)
+    result = ray_cluster._run_in_worker(f"run on {gpus}", factory, 7)
+    assert result == (7, str(number or os.getpid()))
 
 
 @pytest.mark.long
-def test_gpus_are_told_apart_on_a_cluster():
+def test_processes_get_different_gpus_on_a_cluster():
     ray = pytest.importorskip("ray", reason="'make test-ray' installs it")
     from ray.cluster_utils import Cluster
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2})
-    team = cluster.Cluster(nodes.address, gpu_share=1.0, environment=says_who)
+    cluster = ray_cluster.RayCluster(nodes.address, gpu_share=1.0, environment=who_environment)
     try:
-        assert team.ask(os.getenv, "WHO") in "01"
-        told = dict(value for _, value in team.run_all(Tells, range(6), lambda: False))
+        assert cluster.run_once(os.getenv, "WHO") in "01"
+        received = dict(
+            value for _, value in cluster.run_all(EnvironmentWorker, range(6), lambda: False)
+        )
     finally:
-        team.close()
+        cluster.close()
         nodes.shutdown()
-    assert sorted(told) == list(range(6))
-    assert set(told.values()) <= {"0", "1"}
+    assert sorted(received) == list(range(6))
+    assert set(received.values()) <= {"0", "1"}
     assert not ray.is_initialized()
 
 
 def test_an_address_where_nothing_answers(monkeypatch):
-    monkeypatch.setattr(cluster, "require_library", lambda: None)
+    monkeypatch.setattr(ray_cluster, "require_library", lambda: None)
     with pytest.raises(WorkerError, match="nothing answers at the Ray address 127.0.0.1:1"):
-        cluster.Cluster("127.0.0.1:1")
+        ray_cluster.RayCluster("127.0.0.1:1")
 
 
 @pytest.mark.parametrize(

@@ -17,23 +17,21 @@ import collect
 from pp_collect import replay
 from pp_env.sim import meshes
 from pp_recorder.checks import cli as inspect
-from pp_recorder.dataset import hub, merge, recovery
-from pp_recorder.dataset import writer as lerobot_writer
-from pp_recorder.storage import lease as claim
-from pp_recorder.storage import mirror
+from pp_recorder.dataset import hub, keys, merge
+from pp_recorder.storage import lease, mirror
 from pp_recorder.storage.lease import Lease
 from pp_recorder.storage.object_store import ObjectStore, StoreError
-from tests import crash
-from tests.pp_recorder.parallel.test_processes import ROOT, _wait_for
+from tests import ROOT, crash
+from tests.pp_recorder.parallel.test_processes import _wait_for
 
 QUICK = ["--steps-per-segment", "2", "--keep", "all", "--seed", "3"]
 STATE = [*QUICK, "--no-cameras", "--workers", "1"]
-INFO = "meta/info.json"
-PICTURES = [*QUICK, "--resolution", "32", "--preset", "fast", "--workers", "1"]
+INFO = keys.INFO_PATH
+IMAGES = [*QUICK, "--resolution", "32", "--preset", "fast", "--workers", "1"]
 
 
 class Bucket:
-    """A bucket as others see it."""
+    """A bucket, accessed by another client than the recorder's."""
 
     name = "data"
 
@@ -43,10 +41,10 @@ class Bucket:
         self._s3.create_bucket(Bucket=self.name)
 
     def contents(self, prefix):
-        """What is in it under a prefix, by name; not the empty objects that stand for folders."""
+        """Return the objects under a prefix, by name, without the empty ones for folders."""
         listed = self._s3.list_objects_v2(Bucket=self.name, Prefix=f"{prefix}/").get("Contents", [])
-        keys = [entry["Key"] for entry in listed if not entry["Key"].endswith("/")]
-        return {key.removeprefix(f"{prefix}/"): self.get(key) for key in keys}
+        paths = [entry["Key"] for entry in listed if not entry["Key"].endswith("/")]
+        return {path.removeprefix(f"{prefix}/"): self.get(path) for path in paths}
 
     def get(self, key):
         return self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
@@ -64,7 +62,7 @@ class Bucket:
         return folder
 
     def accept(self, requests):
-        """Answers as many requests and takes the credentials of all others for wrong."""
+        """Answer this number of requests, and reject the credentials of all others."""
         address = f"{self._endpoint}/moto-api/reset-auth"
         plain = {"Content-Type": "text/plain"}
         body = str(requests).encode()
@@ -73,7 +71,7 @@ class Bucket:
 
 @pytest.fixture(scope="module", autouse=True)
 def meshes_once():
-    """Most of the time of so short collections goes into simplifying the same meshes."""
+    """Simplify each mesh once, which takes most of the time of such short collections."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(meshes, "simplified", cache(meshes.simplified))
         yield
@@ -97,15 +95,15 @@ def bucket():
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Runs that take others for dead within two seconds, and give up at the first error."""
-    monkeypatch.setattr(claim, "_BEAT", 0.1)
-    monkeypatch.setattr(claim, "_LEASE", 1.5)
-    monkeypatch.setattr(mirror, "_PAUSES", ())
+    """Let leases expire within two seconds, and uploads fail at the first error."""
+    monkeypatch.setattr(lease, "_HEARTBEAT_INTERVAL", 0.1)
+    monkeypatch.setattr(lease, "_LEASE_DURATION", 1.5)
+    monkeypatch.setattr(mirror, "_RETRY_DELAYS", ())
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Three episodes without pictures, in a folder."""
+    """Record three episodes without images in a folder, and return its files."""
     root = tmp_path_factory.mktemp("sets") / "alone"
     assert collect.main([*STATE, "--num-episodes", "3", "--output", str(root)]) == 0
     return files(root)
@@ -128,26 +126,25 @@ def files(root):
 
 
 @pytest.fixture(scope="module")
-def pictures(bucket, tmp_path_factory):
-    """What is in the bucket after one machine has begun and another has ended; and in a folder."""
-    folder = tmp_path_factory.mktemp("pictures")
-    options = {"prefix": "pictures", "base": PICTURES}
+def images(bucket, tmp_path_factory):
+    """Return the files of a dataset begun and ended by two machines, and of one in a folder."""
+    folder = tmp_path_factory.mktemp("images")
+    options = {"prefix": "images", "base": IMAGES}
     assert run(staging=folder / "one", episodes=1, **options) == 0
     assert run(**options, staging=folder / "two", resume=True, workers=2) == 0
     assert not any(folder.iterdir())
-    assert collect.main([*PICTURES, "--num-episodes", "3", "--output", str(folder / "alone")]) == 0
-    return bucket.contents("pictures"), files(folder / "alone")
+    assert collect.main([*IMAGES, "--num-episodes", "3", "--output", str(folder / "alone")]) == 0
+    return bucket.contents("images"), files(folder / "alone")
 
 
-def test_a_store_holds_what_a_folder_would(pictures):
-    stored, alone = pictures
+def test_a_store_holds_the_same_files_as_a_folder(images):
+    stored, alone = images
     assert stored == alone
     assert sum(name.endswith(".mp4") for name in stored) == 6
 
 
 def test_chunks_are_joined_there_as_well(bucket, prefix, tmp_path, monkeypatch):
-    for module in (lerobot_writer, recovery):
-        monkeypatch.setattr(module, "CHUNK_SIZE", 3)
+    monkeypatch.setattr(keys, "CHUNK_SIZE", 3)
     assert run(prefix, tmp_path / "staging", episodes=5) == 0
     assert run(prefix, tmp_path / "staging", resume=True, episodes=7) == 0
     options = [*STATE, "--num-episodes", "7", "--output", str(tmp_path / "alone")]
@@ -156,7 +153,7 @@ def test_chunks_are_joined_there_as_well(bucket, prefix, tmp_path, monkeypatch):
     assert len(list((tmp_path / "alone").glob("data/*/*.parquet"))) == 3
 
 
-def test_it_is_a_valid_dataset_after_every_request(bucket, prefix, tmp_path, monkeypatch):
+def test_the_dataset_is_valid_after_every_request(bucket, prefix, tmp_path, monkeypatch):
     seen, one_by_one = [], threading.Lock()
 
     def observed(operation):
@@ -171,7 +168,7 @@ def test_it_is_a_valid_dataset_after_every_request(bucket, prefix, tmp_path, mon
 
     for name in ("write", "delete"):
         monkeypatch.setattr(ObjectStore, name, observed(getattr(ObjectStore, name)))
-    assert run(prefix, tmp_path / "staging", episodes=2, base=PICTURES) == 0
+    assert run(prefix, tmp_path / "staging", episodes=2, base=IMAGES) == 0
     assert sorted(set(seen)) == [0, 1, 2]
     assert seen == sorted(seen)
 
@@ -180,10 +177,10 @@ def test_it_is_a_valid_dataset_after_every_request(bucket, prefix, tmp_path, mon
     ("writes", "machine"),
     [(1, "other"), (5, "same"), (7, "other"), (17, "same")],
 )
-def test_dying_between_any_two_files_loses_nothing(
+def test_a_death_between_any_two_files_loses_nothing(
     bucket, prefix, tmp_path, monkeypatch, hasty, alone, writes, machine
 ):
-    """Four files begin a dataset, four make an episode, and two join those of all."""
+    """A dataset starts with four files, an episode takes four, and the final join two."""
     real, done = ObjectStore.write, []
 
     def dying(self, name, content):
@@ -195,7 +192,7 @@ def test_dying_between_any_two_files_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "write", dying)
-        patch.setattr(Lease, "release", lambda self: self._ended.set())
+        patch.setattr(Lease, "release", lambda self: self._released.set())
         with pytest.raises(SystemExit):
             run(prefix, tmp_path / "same")
     before = crash.finished(bucket.copy_to(tmp_path / "before", prefix))
@@ -205,7 +202,7 @@ def test_dying_between_any_two_files_loses_nothing(
     assert not (tmp_path / machine).exists()
 
 
-def test_a_killed_run_is_gone_on_with_elsewhere(bucket, prefix, tmp_path, hasty, capsys):
+def test_a_killed_run_is_resumed_on_another_machine(bucket, prefix, tmp_path, hasty, capsys):
     command = [
         sys.executable, "collect.py", *STATE, "--num-episodes", "5000", "--output",
         f"s3://data/{prefix}", "--staging", tmp_path / "staging",
@@ -215,14 +212,14 @@ def test_a_killed_run_is_gone_on_with_elsewhere(bucket, prefix, tmp_path, hasty,
         process.kill()
     kept = crash.finished(bucket.copy_to(tmp_path / "kept", prefix))
     assert kept >= 2
-    assert run(prefix, tmp_path / "elsewhere", resume=True, episodes=kept + 1) == 0
+    assert run(prefix, tmp_path / "other", resume=True, episodes=kept + 1) == 0
     assert f"is claimed by process {process.pid} on" in capsys.readouterr().err
     options = [*STATE, "--num-episodes", str(kept + 1), "--output", str(tmp_path / "alone")]
     assert collect.main(options) == 0
     assert bucket.contents(prefix) == files(tmp_path / "alone")
 
 
-def test_a_signal_ends_it_cleanly(bucket, prefix, tmp_path):
+def test_a_signal_ends_a_run_cleanly(bucket, prefix, tmp_path):
     command = [
         sys.executable, "collect.py", *STATE, "--num-episodes", "5000", "--output",
         f"s3://data/{prefix}", "--staging", tmp_path / "staging",
@@ -238,7 +235,9 @@ def test_a_signal_ends_it_cleanly(bucket, prefix, tmp_path):
     assert not any(name.startswith(".") for name in bucket.contents(prefix))
 
 
-def test_an_outage_is_waited_out(bucket, prefix, tmp_path, monkeypatch, alone, capsys):
+def test_an_upload_is_repeated_after_an_outage(
+    bucket, prefix, tmp_path, monkeypatch, alone, capsys
+):
     real, failures = ObjectStore.write, iter(range(2))
 
     def failing(self, name, content):
@@ -247,13 +246,13 @@ def test_an_outage_is_waited_out(bucket, prefix, tmp_path, monkeypatch, alone, c
         real(self, name, content)
 
     monkeypatch.setattr(ObjectStore, "write", failing)
-    monkeypatch.setattr(mirror, "_PAUSES", (0.0, 0.1))
+    monkeypatch.setattr(mirror, "_RETRY_DELAYS", (0.0, 0.1))
     assert run(prefix, tmp_path / "staging") == 0
     assert capsys.readouterr().err.count("out of reach; trying again in") == 2
     assert bucket.contents(prefix) == alone
 
 
-def test_what_cannot_be_uploaded_is_kept_and_uploaded_later(
+def test_a_failed_upload_is_kept_and_repeated_later(
     bucket, prefix, tmp_path, monkeypatch, hasty, alone, capsys
 ):
     """The credentials expire before the last file of the second episode."""
@@ -283,7 +282,7 @@ def test_what_cannot_be_uploaded_is_kept_and_uploaded_later(
     assert bucket.contents(prefix) == alone
 
 
-def test_what_was_not_uploaded_is_dropped_where_another_has_gone_on(
+def test_a_failed_upload_is_dropped_after_another_run(
     bucket, prefix, tmp_path, monkeypatch, hasty, alone, capsys
 ):
     real = ObjectStore.write
@@ -304,18 +303,18 @@ def test_what_was_not_uploaded_is_dropped_where_another_has_gone_on(
 
 
 class TestTwoRuns:
-    def test_the_second_one_is_refused(self, bucket, prefix, tmp_path, hasty, capsys):
+    def test_the_second_run_is_refused(self, bucket, prefix, tmp_path, hasty, capsys):
         store = ObjectStore(f"s3://data/{prefix}")
-        first = Lease(store, "first", print)
+        first = Lease(store, "first")
         try:
             assert run(prefix, tmp_path / "staging") == 1
-            first.require()
+            first.require_valid()
         finally:
             first.release()
         assert f"another run is writing into s3://data/{prefix} (process" in capsys.readouterr().err
         assert bucket.contents(prefix) == {}
 
-    def test_one_that_was_taken_for_dead_stops(
+    def test_a_run_with_an_expired_lease_stops(
         self, bucket, prefix, tmp_path, monkeypatch, alone, capsys
     ):
         real = ObjectStore.write
@@ -336,7 +335,7 @@ class TestTwoRuns:
 
 
 def refused(prefix, staging, *options):
-    """What is said by a run that is refused before it begins."""
+    """Run a collection that is refused before any work."""
     with pytest.raises(SystemExit) as stopped:
         run(prefix, staging, *options)
     assert stopped.value.code == 2
@@ -368,13 +367,13 @@ def test_another_configuration_is_refused_and_changes_nothing(bucket, prefix, tm
     assert bucket.contents(prefix) == before
 
 
-def test_damage_is_cut_back_to_the_longest_valid_prefix(bucket, pictures, prefix, tmp_path, capsys):
-    for name, content in pictures[0].items():
+def test_damage_is_cut_back_to_the_longest_valid_prefix(bucket, images, prefix, tmp_path, capsys):
+    for name, content in images[0].items():
         if name != "videos/observation.images.cam_high/chunk-000/file-001.mp4":
             bucket.put(f"{prefix}/{name}", content)
-    assert run(prefix, tmp_path / "staging", resume=True, base=PICTURES) == 0
+    assert run(prefix, tmp_path / "staging", resume=True, base=IMAGES) == 0
     assert "resume: dropped episodes 1 to 2, because" in capsys.readouterr().err
-    assert bucket.contents(prefix) == pictures[0]
+    assert bucket.contents(prefix) == images[0]
 
 
 def test_a_wrong_bucket_is_refused(bucket, tmp_path, capsys):
@@ -394,7 +393,7 @@ def test_wrong_credentials_are_refused(bucket, prefix, tmp_path, capsys):
     assert "check the address, the credentials, and that the store answers" in err
 
 
-def test_a_store_that_does_not_answer_is_noticed_within_seconds(tmp_path, monkeypatch, capsys):
+def test_a_store_that_does_not_answer_is_reported_within_seconds(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     begin = time.monotonic()
@@ -431,7 +430,7 @@ def test_bad_options_stop_before_any_work(options, message, capsys):
         (replay.replay_main, ["s3://data/set"]),
     ],
 )
-def test_commands_that_need_a_folder_say_so(command, words, capsys):
+def test_commands_that_need_a_folder_refuse_a_url(command, words, capsys):
     with pytest.raises(SystemExit) as stopped:
         command(words)
     assert stopped.value.code == 2
@@ -440,7 +439,7 @@ def test_commands_that_need_a_folder_say_so(command, words, capsys):
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
 def test_other_stores(scheme, tmp_path, alone):
-    """One that pyarrow knows, and one that only fsspec does."""
+    """One scheme of pyarrow, and one of fsspec alone."""
     url = f"{scheme}://{tmp_path}/set"
     options = [*STATE, "--output", url, "--staging", str(tmp_path / "staging")]
     assert collect.main([*options, "--num-episodes", "1"]) == 0

@@ -1,7 +1,7 @@
-"""The checks of a LeRobot v3.0 dataset: what is wrong with it, in which episode and frame.
+"""Checks of a LeRobot v3.0 dataset, which name the episode and frame of every problem.
 
-Each check looks at one thing, logs what it finds, and returns a note. A check that fails, or that
-cannot be carried out because something else is broken, does not keep the others from running.
+Each check covers one aspect, adds its findings to a `CheckResult` and returns a note. A check that
+fails, or that cannot be carried out because something else is broken, does not stop the others.
 """
 
 import time
@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from pp_recorder.checks.findings import Finding, Result, UnavailableError, first_line
+from pp_recorder.checks.findings import CheckResult, Finding, UnavailableError, first_line
 from pp_recorder.checks.metadata import check_episodes, check_info, check_leftovers, check_tasks
 from pp_recorder.checks.robot import (
     check_joint_limits,
@@ -22,24 +22,24 @@ from pp_recorder.checks.robot import (
 )
 from pp_recorder.checks.rows import check_data, check_rows, check_timestamps
 from pp_recorder.checks.stats import check_image_statistics, check_statistics
-from pp_recorder.checks.videos import check_pictures, check_video, check_video_order
+from pp_recorder.checks.videos import check_images, check_video, check_video_order
 from pp_recorder.checks.view import DatasetView, feature_names
 
 __all__ = [
+    "CheckResult",
     "DatasetView",
     "Finding",
-    "Result",
     "UnavailableError",
     "feature_names",
     "run_checks",
     "tracking_error",
 ]
 
-Check = Callable[[DatasetView, Result], str]
+Check = Callable[[DatasetView, CheckResult], str]
 
 
-def all_checks(evidence: DatasetView) -> list[tuple[str, Check]]:
-    """Name and function of every check, in the order in which they are reported."""
+def all_checks(view: DatasetView) -> list[tuple[str, Check]]:
+    """Return name and function of every check, in the order of the report."""
     checks: list[tuple[str, Check]] = [
         ("info", check_info),
         ("tasks", check_tasks),
@@ -50,11 +50,11 @@ def all_checks(evidence: DatasetView) -> list[tuple[str, Check]]:
         ("leftovers", check_leftovers),
         ("statistics", check_statistics),
     ]
-    for camera in evidence.cameras:
-        short = evidence.short(camera)
+    for camera in view.cameras:
+        short = view.short(camera)
         checks += [
             (f"video {short}", partial(check_video, camera=camera)),
-            (f"pictures {short}", partial(check_pictures, camera=camera)),
+            (f"pictures {short}", partial(check_images, camera=camera)),
             (f"image statistics {short}", partial(check_image_statistics, camera=camera)),
         ]
     return checks + [
@@ -67,19 +67,19 @@ def all_checks(evidence: DatasetView) -> list[tuple[str, Check]]:
     ]
 
 
-def run_checks(evidence: DatasetView) -> list[Result]:
-    """Runs every check, whatever becomes of the others."""
-    return [_run(name, check, evidence) for name, check in all_checks(evidence)]
+def run_checks(view: DatasetView) -> list[CheckResult]:
+    """Run every check, even if others fail."""
+    return [_run(name, check, view) for name, check in all_checks(view)]
 
 
-def _run(name: str, check: Check, evidence: DatasetView) -> Result:
-    result, begin = Result(name), time.perf_counter()
+def _run(name: str, check: Check, view: DatasetView) -> CheckResult:
+    result, begin = CheckResult(name), time.perf_counter()
     try:
         with np.errstate(all="ignore"):
-            result.note = check(evidence, result)
+            result.note = check(view, result)
     except UnavailableError as reason:
         result.skipped, result.note = True, str(reason)
-    except Exception as error:  # a dataset may be broken in ways that nobody has thought of
-        result.error(f"could not be checked: {type(error).__name__}: {first_line(error)}")
+    except Exception as error:  # a dataset may be broken in a way that no check expects
+        result.add_error(f"could not be checked: {type(error).__name__}: {first_line(error)}")
     result.seconds = time.perf_counter() - begin
     return result

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from typing_extensions import Doc
 
-from pp_recorder.checks import DatasetView, Finding, Result, run_checks
+from pp_recorder.checks import CheckResult, DatasetView, Finding, run_checks
 from pp_recorder.checks.html_report import render
 from pp_recorder.command_line import Folder, Options, parse
 from pp_recorder.dataset.reader import DatasetError
@@ -33,7 +33,7 @@ class InspectOptions(Options):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Returns:
         0 if the dataset is sound (perhaps with warnings), 1 if not, 2 if it is no dataset.
@@ -46,32 +46,32 @@ def main(argv: list[str] | None = None) -> int:
         example="pp-inspect datasets/demo --html report.html",
     )
     try:
-        evidence = DatasetView(options.dataset)
+        view = DatasetView(options.dataset)
     except DatasetError as error:
-        return _refuse(options, str(error))
-    results = run_checks(evidence)
+        return _report_no_dataset(options, str(error))
+    results = run_checks(view)
     out = sys.stderr if options.json == "-" else sys.stdout
-    print(to_text(evidence, results), file=out)
+    print(to_text(view, results), file=out)
     try:
         if options.json:
-            _write(options.json, json.dumps(to_json(evidence, results), indent=2) + "\n")
+            _write(options.json, json.dumps(to_json(view, results), indent=2) + "\n")
         if options.html:
-            _write(options.html, render(evidence, results))
+            _write(options.html, render(view, results))
     except OSError as error:
         print(f"error: the report cannot be written: {error}", file=sys.stderr)
         return 2
     return exit_status(results)
 
 
-def exit_status(results: list[Result]) -> int:
-    """0 if no check failed, else 1."""
+def exit_status(results: list[CheckResult]) -> int:
+    """Return 0 if no check failed, else 1."""
     return int(any(result.status == "FAIL" for result in results))
 
 
-def to_text(evidence: DatasetView, results: list[Result]) -> str:
-    """The table of checks and the findings, for a terminal."""
+def to_text(view: DatasetView, results: list[CheckResult]) -> str:
+    """Return the table of checks and the findings, for a terminal."""
     width = max(len(result.name) for result in results)
-    lines = [str(evidence.root), ""]
+    lines = [str(view.root), ""]
     lines += [f"{r.status}  {r.name:<{width}}  {_note(r)}" for r in results]
     for result in results:
         if result.findings:
@@ -82,8 +82,8 @@ def to_text(evidence: DatasetView, results: list[Result]) -> str:
     return "\n".join([*lines, "", verdict(results)])
 
 
-def verdict(results: list[Result]) -> str:
-    """One sentence on the whole dataset."""
+def verdict(results: list[CheckResult]) -> str:
+    """Return one sentence about the whole dataset."""
     errors, warnings = (
         sum(f.severity == kind for r in results for f in r.findings)
         for kind in ("error", "warning")
@@ -94,15 +94,15 @@ def verdict(results: list[Result]) -> str:
     return f"SOUND: {done} checks, {_number(warnings, 'warning')}"
 
 
-def to_json(evidence: DatasetView, results: list[Result]) -> dict[str, Any]:
-    """The report for machines."""
+def to_json(view: DatasetView, results: list[CheckResult]) -> dict[str, Any]:
+    """Return the report as a dictionary for `json.dump`."""
     return {
-        "dataset": str(evidence.root),
+        "dataset": str(view.root),
         "exit_status": exit_status(results),
         "verdict": verdict(results),
-        "total_episodes": evidence.num_episodes,
-        "total_frames": evidence.num_frames,
-        "fps": evidence.fps,
+        "total_episodes": view.num_episodes,
+        "total_frames": view.num_frames,
+        "fps": view.fps,
         "checks": [
             {
                 "name": r.name,
@@ -116,7 +116,7 @@ def to_json(evidence: DatasetView, results: list[Result]) -> dict[str, Any]:
     }
 
 
-def _note(result: Result) -> str:
+def _note(result: CheckResult) -> str:
     if result.status in ("PASS", "SKIP"):
         return result.note
     first = result.findings[0].message
@@ -127,7 +127,7 @@ def _number(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _refuse(options: InspectOptions, reason: str) -> int:
+def _report_no_dataset(options: InspectOptions, reason: str) -> int:
     print(f"error: {reason}", file=sys.stderr)
     if options.json:
         finding = Finding("dataset", "error", reason)

@@ -10,8 +10,8 @@ import av
 import numpy as np
 
 from pp_recorder.checks import (
+    CheckResult,
     DatasetView,
-    Result,
     UnavailableError,
     feature_names,
     tracking_error,
@@ -89,34 +89,34 @@ footer { padding: 40px 20px; }
 """
 
 
-def render(evidence: DatasetView, results: list[Result]) -> str:
+def render(view: DatasetView, results: list[CheckResult]) -> str:
     """The page.
 
     Args:
-        evidence: The dataset.
+        view: The dataset.
         results: Of its checks.
 
     Returns:
         HTML, complete in itself.
     """
-    name = evidence.root.resolve().name
+    name = view.root.resolve().name
     sections: list[tuple[str, Callable[[], str]]] = [
         ("Checks", lambda: _checks(results)),
         ("Findings", lambda: _findings(results)),
-        ("Pictures", lambda: _contact_sheet(evidence)),
-        ("Pick and place", lambda: _table_plane(evidence)),
-        ("Failures", lambda: _failures(evidence)),
-        ("Motion of one episode", lambda: _curves(evidence)),
-        ("Lengths of the episodes", lambda: _lengths(evidence)),
-        ("Statistics", lambda: _statistics(evidence)),
+        ("Pictures", lambda: _contact_sheet(view)),
+        ("Pick and place", lambda: _table_plane(view)),
+        ("Failures", lambda: _failures(view)),
+        ("Motion of one episode", lambda: _curves(view)),
+        ("Lengths of the episodes", lambda: _lengths(view)),
+        ("Statistics", lambda: _statistics(view)),
     ]
     body = "\n".join(_section(title, draw) for title, draw in sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(name)}: dataset report</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        f"{_header(evidence, results, name)}\n<main>\n{body}\n</main>\n"
-        f"<footer>Made by pp-inspect from {escape(str(evidence.root))}</footer>\n</body>\n</html>\n"
+        f"{_header(view, results, name)}\n<main>\n{body}\n</main>\n"
+        f"<footer>Made by pp-inspect from {escape(str(view.root))}</footer>\n</body>\n</html>\n"
     )
 
 
@@ -146,7 +146,7 @@ def _section(title: str, draw: Callable[[], str]) -> str:
     return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{title}</h2>\n{content}\n</section>'
 
 
-def _header(evidence: DatasetView, results: list[Result], name: str) -> str:
+def _header(view: DatasetView, results: list[CheckResult], name: str) -> str:
     failed = sum(r.status == "FAIL" for r in results)
     warned = sum(r.status == "WARN" for r in results)
     done = sum(r.status != "SKIP" for r in results)
@@ -154,8 +154,7 @@ def _header(evidence: DatasetView, results: list[Result], name: str) -> str:
     if warned:
         text += f", {warned} with warnings"
     totals = "".join(
-        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>"
-        for key, value in _totals(evidence)
+        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in _totals(view)
     )
     colour = _BAD if failed else _GOOD
     return (
@@ -165,21 +164,21 @@ def _header(evidence: DatasetView, results: list[Result], name: str) -> str:
     )
 
 
-def _totals(evidence: DatasetView) -> list[tuple[str, str]]:
-    seconds = evidence.num_frames / evidence.fps if evidence.fps else 0
-    files = [f for f in evidence.root.rglob("*") if f.is_file()]
+def _totals(view: DatasetView) -> list[tuple[str, str]]:
+    seconds = view.num_frames / view.fps if view.fps else 0
+    files = [f for f in view.root.rglob("*") if f.is_file()]
     size = sum({(s := f.stat()).st_ino: s.st_size for f in files}.values())  # hard links once
     totals = [
-        ("Episodes", f"{evidence.num_episodes:,}"),
-        ("Frames", f"{evidence.num_frames:,}"),
-        ("Duration", f"{seconds / 60:.1f} min at {evidence.fps:g} fps"),
-        ("Robot", str(evidence.info.get("robot_type") or "not stated")),
-        ("Cameras", ", ".join(map(evidence.short, evidence.cameras)) or "none"),
+        ("Episodes", f"{view.num_episodes:,}"),
+        ("Frames", f"{view.num_frames:,}"),
+        ("Duration", f"{seconds / 60:.1f} min at {view.fps:g} fps"),
+        ("Robot", str(view.info.get("robot_type") or "not stated")),
+        ("Cameras", ", ".join(map(view.short, view.cameras)) or "none"),
         ("Size", f"{size / 1e6:,.1f} MB"),
     ]
     try:
-        tasks = [str(task) for task in evidence.tasks]
-        success = [bool(x) for x in _episode_values(evidence, "episode/success")]
+        tasks = [str(task) for task in view.tasks]
+        success = [bool(x) for x in _episode_values(view, "episode/success")]
     except UnavailableError:
         return totals
     totals.append(("Tasks", "; ".join(tasks[:3]) + (" ..." if len(tasks) > 3 else "")))
@@ -187,8 +186,8 @@ def _totals(evidence: DatasetView) -> list[tuple[str, str]]:
     return [*totals, ("Success", f"{sum(success)} of {len(success)} ({share:.0%})")]
 
 
-def _episode_values(evidence: DatasetView, name: str) -> list[Any]:
-    values = [row.get(name) for row in evidence.episodes]
+def _episode_values(view: DatasetView, name: str) -> list[Any]:
+    values = [row.get(name) for row in view.episodes]
     if not values or any(value is None for value in values):
         raise UnavailableError(f"the episodes have no column {name}")
     return values
@@ -204,25 +203,28 @@ def _table(head: Sequence[str], rows: Sequence[str], caption: str, label: str = 
     )
 
 
-def _checks(results: list[Result]) -> str:
+def _checks(results: list[CheckResult]) -> str:
     rows = [
         f'<tr><td class="status {r.status}">{r.status}</td><th scope="row">{escape(r.name)}</th>'
         f"<td>{escape(_note(r))}</td></tr>"
         for r in results
     ]
     return _table(
-        ["Result", "Check", "Note"], rows, "SKIP: it does not apply or cannot be done.", "checks"
+        ["Result", "Check", "Note"],
+        rows,
+        "SKIP: it does not apply or cannot be done.",
+        "checks",
     )
 
 
-def _note(result: Result) -> str:
+def _note(result: CheckResult) -> str:
     if result.status in ("PASS", "SKIP"):
         return result.note
     count = len(result.findings)
     return f"{count} finding{'' if count == 1 else 's'}, below"
 
 
-def _findings(results: list[Result]) -> str:
+def _findings(results: list[CheckResult]) -> str:
     found = [f for r in results for f in r.findings]
     if not found:
         return "<p>None.</p>"
@@ -239,22 +241,22 @@ def _findings(results: list[Result]) -> str:
 # ---------------------------------------------------------------------------------------- pictures
 
 
-def _contact_sheet(evidence: DatasetView) -> str:
-    if not evidence.cameras:
+def _contact_sheet(view: DatasetView) -> str:
+    if not view.cameras:
         raise UnavailableError("there are no cameras")
-    episodes = "".join(_episode(evidence, e, frames) for e, frames in evidence.key_frames.items())
-    count = len(evidence.key_frames)
-    intro = f"{count} of {evidence.num_episodes} episodes, evenly chosen."
+    episodes = "".join(_episode(view, e, frames) for e, frames in view.key_frames.items())
+    count = len(view.key_frames)
+    intro = f"{count} of {view.num_episodes} episodes, evenly chosen."
     return f'<p class="dim">{intro}</p><div class="episodes">{episodes}</div>'
 
 
-def _episode(evidence: DatasetView, episode: int, frames: list[int]) -> str:
-    strips = "".join(_strip(evidence, camera, episode, frames) for camera in evidence.cameras)
-    return f"<article><h3>{_episode_title(evidence, episode)}</h3>{strips}</article>"
+def _episode(view: DatasetView, episode: int, frames: list[int]) -> str:
+    strips = "".join(_strip(view, camera, episode, frames) for camera in view.cameras)
+    return f"<article><h3>{_episode_title(view, episode)}</h3>{strips}</article>"
 
 
-def _episode_title(evidence: DatasetView, episode: int) -> str:
-    row = evidence.episodes[episode]
+def _episode_title(view: DatasetView, episode: int) -> str:
+    row = view.episodes[episode]
     text = f"Episode {episode}, {row.get('length')} frames"
     if row.get("episode/success") is None:
         return text
@@ -265,12 +267,12 @@ def _episode_title(evidence: DatasetView, episode: int) -> str:
     return f'{text}, <span class="FAIL">failure</span>: {reason} in {phase}'
 
 
-def _strip(evidence: DatasetView, camera: str, episode: int, frames: list[int]) -> str:
+def _strip(view: DatasetView, camera: str, episode: int, frames: list[int]) -> str:
     try:
-        pictures = evidence.scan(camera).episodes[episode].pictures
+        pictures = view.scan(camera).episodes[episode].key_images
     except (UnavailableError, KeyError):
         pictures = {}
-    short = escape(evidence.short(camera))
+    short = escape(view.short(camera))
     figures = []
     for label, frame in zip(_KEY_FRAMES, frames, strict=True):
         caption = f"{label} ({frame})"
@@ -380,31 +382,31 @@ def _ticks(low: float, high: float) -> list[float]:
     return [float(f"{k * step:.10g}") for k in range(first, last + 1)]
 
 
-def _points(evidence: DatasetView, name: str) -> np.ndarray:
+def _points(view: DatasetView, name: str) -> np.ndarray:
     """A column of points on the table, (episodes, 2), m."""
-    points = np.array(_episode_values(evidence, name), dtype=np.float64)
+    points = np.array(_episode_values(view, name), dtype=np.float64)
     if points.ndim != 2 or points.shape[1] < 2:
         raise UnavailableError(f"{name} does not hold points")
     return points[:, :2]
 
 
-def _outcomes(evidence: DatasetView) -> list[Any]:
+def _outcomes(view: DatasetView) -> list[Any]:
     try:
-        return [bool(value) for value in _episode_values(evidence, "episode/success")]
+        return [bool(value) for value in _episode_values(view, "episode/success")]
     except UnavailableError:
-        return [None] * len(evidence.episodes)
+        return [None] * len(view.episodes)
 
 
-def _table_plane(evidence: DatasetView) -> str:
-    parts = [f"<div><h3>Places</h3>{_places(evidence)}</div>"]
-    if None not in _outcomes(evidence):
-        parts.append(f"<div><h3>Success by region</h3>{_regions(evidence)}</div>")
+def _table_plane(view: DatasetView) -> str:
+    parts = [f"<div><h3>Places</h3>{_places(view)}</div>"]
+    if None not in _outcomes(view):
+        parts.append(f"<div><h3>Success by region</h3>{_regions(view)}</div>")
     return f'<div class="pair">{"".join(parts)}</div>'
 
 
-def _places(evidence: DatasetView) -> str:
-    pick, place = _points(evidence, "episode/pick"), _points(evidence, "episode/place")
-    outcomes = _outcomes(evidence)
+def _places(view: DatasetView) -> str:
+    pick, place = _points(view, "episode/pick"), _points(view, "episode/place")
+    outcomes = _outcomes(view)
     both = np.concatenate([pick, place])
     low, high = both.min(0), both.max(0)
     middle, half = (low + high) / 2, max((high - low).max() / 2 * 1.1, 0.02)
@@ -457,9 +459,9 @@ def _legend(entries: list[tuple[str, str]]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def _regions(evidence: DatasetView) -> str:
-    pick = _points(evidence, "episode/pick")
-    outcomes = np.array([bool(v) for v in _episode_values(evidence, "episode/success")])
+def _regions(view: DatasetView) -> str:
+    pick = _points(view, "episode/pick")
+    outcomes = np.array([bool(v) for v in _episode_values(view, "episode/success")])
     edges = [np.linspace(*_padded(pick[:, d].min(), pick[:, d].max()), 4) for d in range(2)]
     cells = [
         np.clip(np.searchsorted(edges[d], pick[:, d], side="right") - 1, 0, 2) for d in range(2)
@@ -486,10 +488,10 @@ def _region(outcomes: np.ndarray) -> str:
     )
 
 
-def _failures(evidence: DatasetView) -> str:
-    outcomes = _episode_values(evidence, "episode/success")
+def _failures(view: DatasetView) -> str:
+    outcomes = _episode_values(view, "episode/success")
     kinds: dict[tuple[str, str], list[int]] = {}
-    for i, (row, success) in enumerate(zip(evidence.episodes, outcomes, strict=True)):
+    for i, (row, success) in enumerate(zip(view.episodes, outcomes, strict=True)):
         if not success:
             reason = str(row.get("episode/failure_reason") or "not stated")
             kinds.setdefault((reason, str(row.get("episode/failure_phase") or "")), []).append(i)
@@ -506,11 +508,11 @@ def _failures(evidence: DatasetView) -> str:
     )
 
 
-def _curves(evidence: DatasetView) -> str:
+def _curves(view: DatasetView) -> str:
     episode = 0
-    begin, end = evidence.spans[episode]
-    pairs = _curve_pairs(evidence)
-    times = np.arange(end - begin) / (evidence.fps or 1)
+    begin, end = view.spans[episode]
+    pairs = _curve_pairs(view)
+    times = np.arange(end - begin) / (view.fps or 1)
     legend = _legend(
         [
             ("state", f'<path d="M1 7h32" stroke="{_STATE}" stroke-width="3"/>'),
@@ -525,13 +527,13 @@ def _curves(evidence: DatasetView) -> str:
         for name, s, a in pairs[:_MAX_CURVES]
     )
     more = f" The first {_MAX_CURVES} of {len(pairs)}." if len(pairs) > _MAX_CURVES else ""
-    intro = f"<p>Episode {episode}, {end - begin} frames.{_tracking_text(evidence)}{more}</p>"
+    intro = f"<p>Episode {episode}, {end - begin} frames.{_tracking_text(view)}{more}</p>"
     return f'{intro}{legend}<div class="charts">{charts}</div>'
 
 
-def _tracking_text(evidence: DatasetView) -> str:
+def _tracking_text(view: DatasetView) -> str:
     try:
-        error = tracking_error(evidence)
+        error = tracking_error(view)
     except UnavailableError:
         return ""
     known = error[np.isfinite(error)]
@@ -566,22 +568,22 @@ def _curve(
     return f"<div><h3>{escape(name)}</h3>{axes.draw(lines, title)}</div>"
 
 
-def _curve_pairs(evidence: DatasetView) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
+def _curve_pairs(view: DatasetView) -> list[tuple[str, np.ndarray | None, np.ndarray | None]]:
     """Label, state and action of what belongs together, each (frames,)."""
-    action, state = _optional(evidence, "action"), _optional(evidence, "observation.state")
+    action, state = _optional(view, "action"), _optional(view, "observation.state")
     if action is None and state is None:
         raise UnavailableError("there are neither states nor actions")
     if action is None or state is None:
         only = state if action is None else action
         key = "observation.state" if action is None else "action"
-        names = _labels(evidence, key, only.shape[1] if only is not None else 0)
+        names = _labels(view, key, only.shape[1] if only is not None else 0)
         values = [only[:, k] for k in range(len(names))] if only is not None else []
         return [
             (n, v if action is None else None, None if action is None else v)
             for n, v in zip(names, values, strict=True)
         ]
-    names = _labels(evidence, "action", action.shape[1])
-    partners = _labels(evidence, "observation.state", state.shape[1])
+    names = _labels(view, "action", action.shape[1])
+    partners = _labels(view, "observation.state", state.shape[1])
     same_width = action.shape[1] == state.shape[1]
     pairs = []
     for k, name in enumerate(names):
@@ -593,20 +595,20 @@ def _curve_pairs(evidence: DatasetView) -> list[tuple[str, np.ndarray | None, np
     return pairs
 
 
-def _optional(evidence: DatasetView, key: str) -> np.ndarray | None:
+def _optional(view: DatasetView, key: str) -> np.ndarray | None:
     try:
-        return evidence.column(key)
+        return view.column(key)
     except UnavailableError:
         return None
 
 
-def _labels(evidence: DatasetView, key: str, size: int) -> list[str]:
-    names = feature_names(evidence.features.get(key, {}))
+def _labels(view: DatasetView, key: str, size: int) -> list[str]:
+    names = feature_names(view.features.get(key, {}))
     return names if len(names) == size else [f"{key}[{k}]" for k in range(size)]
 
 
-def _lengths(evidence: DatasetView) -> str:
-    lengths = np.array(_episode_values(evidence, "length"), dtype=np.float64)
+def _lengths(view: DatasetView) -> str:
+    lengths = np.array(_episode_values(view, "length"), dtype=np.float64)
     low, high = lengths.min(), lengths.max()
     bins = 1 if high == low else int(min(20, max(5, np.sqrt(len(lengths)))))
     edges = np.linspace(*((low - 0.5, high + 0.5) if bins == 1 else (low, high)), bins + 1)
@@ -630,25 +632,25 @@ def _lengths(evidence: DatasetView) -> str:
     return f"<p>{text}</p>{axes.draw(''.join(bars), 'Histogram of the lengths. ' + text)}"
 
 
-def _statistics(evidence: DatasetView) -> str:
-    if not evidence.stats:
+def _statistics(view: DatasetView) -> str:
+    if not view.stats:
         raise UnavailableError("there is no meta/stats.json")
     rows = [
         row
-        for key in evidence.features
-        if isinstance(stored := evidence.stats.get(key), dict)
-        for row in _stat_rows(evidence, key, stored)
+        for key in view.features
+        if isinstance(stored := view.stats.get(key), dict)
+        for row in _stat_rows(view, key, stored)
     ]
     caption = "As stored in meta/stats.json; pictures in [0, 1]."
     table = _table(["Feature", "Name", "min", "max", "mean", "std"], rows, caption)
     return f'<div class="wide" role="region" aria-label="Statistics" tabindex="0">{table}</div>'
 
 
-def _stat_rows(evidence: DatasetView, key: str, stored: dict[str, Any]) -> list[str]:
+def _stat_rows(view: DatasetView, key: str, stored: dict[str, Any]) -> list[str]:
     columns = [np.ravel(stored.get(name, [])) for name in ("min", "max", "mean", "std")]
     size = min(column.size for column in columns)
-    is_picture = evidence.features[key]["dtype"] in ("video", "image")
-    names = ["red", "green", "blue"] if is_picture else _labels(evidence, key, size)
+    is_image = view.features[key]["dtype"] in ("video", "image")
+    names = ["red", "green", "blue"] if is_image else _labels(view, key, size)
     names = names if len(names) == size else [str(k) for k in range(size)]
     return [
         f'<tr><th scope="row">{escape(key)}</th><td>{escape("" if size == 1 else name)}</td>'

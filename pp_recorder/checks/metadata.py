@@ -1,4 +1,4 @@
-"""The format: `info.json`, the tables of tasks and of episodes, files that belong to nothing."""
+"""Checks of `info.json`, of the tables of tasks and episodes, and for leftover files."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pp_recorder.checks.findings import Result, UnavailableError, first_line
+from pp_recorder.checks.findings import CheckResult, UnavailableError, first_line
 from pp_recorder.checks.view import (
     DatasetView,
     count,
@@ -19,102 +19,111 @@ from pp_recorder.checks.view import (
     video_name,
     video_span,
 )
+from pp_recorder.dataset import keys
 from pp_recorder.dataset.schema import BOOKKEEPING
 
 LEFTOVER_HINT = "left by a killed run; resume or recording again cleans it"
 
 
-def check_info(evidence: DatasetView, log: Result) -> str:
-    """`info.json`: keys, types, declarations of features."""
-    info = evidence.info
+def check_info(view: DatasetView, result: CheckResult) -> str:
+    """Check keys, types and declarations of features in `info.json`."""
+    info = view.info
     counts = ("total_episodes", "total_frames", "total_tasks", "chunks_size")
     for key in counts:
         value = info.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            log.error(f"info.json: {key} is {value!r}, expected a count")
+            result.add_error(f"info.json: {key} is {value!r}, expected a count")
     if not is_number(info.get("fps")):
-        log.error(f"info.json: fps is {info.get('fps')!r}, expected a positive number")
+        result.add_error(f"info.json: fps is {info.get('fps')!r}, expected a positive number")
     elif not isinstance(info["fps"], int):
-        log.warning(f"info.json: fps is {info['fps']}, LeRobot declares a whole number")
+        result.add_warning(f"info.json: fps is {info['fps']}, LeRobot declares a whole number")
     for key in ("data_files_size_in_mb", "video_files_size_in_mb", "robot_type"):
         if key not in info:
-            log.warning(f"info.json lacks {key}, which LeRobot writes")
+            result.add_warning(f"info.json lacks {key}, which LeRobot writes")
     if not isinstance(info.get("data_path"), str):
-        log.error(f"info.json: data_path is {info.get('data_path')!r}, expected a pattern")
-    if evidence.cameras and not isinstance(info.get("video_path"), str):
-        log.error("info.json: there are cameras, but video_path is no pattern")
-    _check_features(info["features"], log)
-    _check_splits(info, log)
-    if evidence.num_episodes == 0:
-        log.warning("the dataset has no episode")
+        result.add_error(f"info.json: data_path is {info.get('data_path')!r}, expected a pattern")
+    if view.cameras and not isinstance(info.get("video_path"), str):
+        result.add_error("info.json: there are cameras, but video_path is no pattern")
+    _check_features(info["features"], result)
+    _check_splits(info, result)
+    if view.num_episodes == 0:
+        result.add_warning("the dataset has no episode")
     return (
-        f"{evidence.num_episodes} episodes, {evidence.num_frames} frames, {evidence.fps} fps, "
+        f"{view.num_episodes} episodes, {view.num_frames} frames, {view.fps} fps, "
         f"{len(info['features'])} features"
     )
 
 
-def _check_features(features: dict[str, Any], log: Result) -> None:
+def _check_features(features: dict[str, Any], result: CheckResult) -> None:
     for key, feature in features.items():
         if fault := feature_fault(key, feature):
-            log.error(f"info.json: {fault}")
+            result.add_error(f"info.json: {fault}")
             continue
         if "/" in key:
-            log.error(f"info.json: the feature name {key!r} contains '/'")
+            result.add_error(f"info.json: the feature name {key!r} contains '/'")
         names, shape = feature_names(feature), feature["shape"]
         if names and len(shape) == 1 and len(names) != shape[0]:
-            log.error(f"info.json: {key} has {len(names)} names for {shape[0]} numbers")
+            result.add_error(f"info.json: {key} has {len(names)} names for {shape[0]} numbers")
         elif len(shape) == 1 and len(set(names)) < len(names):
-            log.warning(f"info.json: {key} has a name twice")
+            result.add_warning(f"info.json: {key} has a name twice")
     for key, expected in BOOKKEEPING.items():
         feature = features.get(key)
         if feature is None:
-            log.error(f"info.json does not declare the feature {key}")
+            result.add_error(f"info.json does not declare the feature {key}")
         elif not feature_fault(key, feature) and (feature["dtype"], feature["shape"]) != (
             expected.dtype,
             [1],
         ):
             found = f"{feature['dtype']} {feature['shape']}"
-            log.error(f"info.json: {key} is declared as {found}, expected {expected.dtype} [1]")
+            result.add_error(
+                f"info.json: {key} is declared as {found}, expected {expected.dtype} [1]"
+            )
 
 
-def _check_splits(info: dict[str, Any], log: Result) -> None:
+def _check_splits(info: dict[str, Any], result: CheckResult) -> None:
     splits, total = info.get("splits"), info.get("total_episodes")
     if not isinstance(splits, dict) or not splits:
-        log.warning(f"info.json: splits is {splits!r}, expected names and ranges of episodes")
+        result.add_warning(
+            f"info.json: splits is {splits!r}, expected names and ranges of episodes"
+        )
         return
     for name, text in splits.items():
         found = re.fullmatch(r"(\d+):(\d+)", str(text))
         if not found or not int(found[1]) <= int(found[2]) <= count(total):
-            log.error(f"info.json: split {name} is {text!r}, expected a range within 0:{total}")
+            result.add_error(
+                f"info.json: split {name} is {text!r}, expected a range within 0:{total}"
+            )
 
 
-def check_tasks(evidence: DatasetView, log: Result) -> str:
-    """The table of tasks."""
-    path = evidence.root / "meta/tasks.parquet"
+def check_tasks(view: DatasetView, result: CheckResult) -> str:
+    """Check the table of tasks."""
+    path = view.root / keys.TASKS_PATH
     if not path.is_file():
-        log.error("meta/tasks.parquet is missing")
+        result.add_error("meta/tasks.parquet is missing")
         return ""
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
-        log.error(f"meta/tasks.parquet cannot be read: {first_line(error)}")
+        result.add_error(f"meta/tasks.parquet cannot be read: {first_line(error)}")
         return ""
-    if "task_index" not in table.column_names:
-        log.error(f"meta/tasks.parquet has the columns {table.column_names}, not task_index")
+    if keys.TASK_INDEX not in table.column_names:
+        result.add_error(f"meta/tasks.parquet has the columns {table.column_names}, not task_index")
         return ""
-    _check_task_index(table, log)
-    numbers, total = table.column("task_index").to_pylist(), evidence.info.get("total_tasks")
+    _check_task_index(table, result)
+    numbers, total = table.column(keys.TASK_INDEX).to_pylist(), view.info.get("total_tasks")
     if numbers != list(range(len(numbers))):
-        log.error(f"meta/tasks.parquet: task_index is {numbers[:5]}..., expected 0, 1, 2, ...")
+        result.add_error(
+            f"meta/tasks.parquet: task_index is {numbers[:5]}..., expected 0, 1, 2, ..."
+        )
     if isinstance(total, int) and len(numbers) > total:
-        log.warning(f"meta/tasks.parquet has {len(numbers)} tasks, info.json counts {total}")
+        result.add_warning(f"meta/tasks.parquet has {len(numbers)} tasks, info.json counts {total}")
     elif len(numbers) != total:
-        log.error(f"meta/tasks.parquet has {len(numbers)} tasks, info.json says {total}")
-    _check_legacy_tasks(evidence, log)
+        result.add_error(f"meta/tasks.parquet has {len(numbers)} tasks, info.json says {total}")
+    _check_legacy_tasks(view, result)
     return f"{len(numbers)} task(s)"
 
 
-def _check_task_index(table: pa.Table, log: Result) -> None:
+def _check_task_index(table: pa.Table, result: CheckResult) -> None:
     try:
         pandas = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
         index = [c for c in pandas.get("index_columns", []) if isinstance(c, str)]
@@ -122,118 +131,123 @@ def _check_task_index(table: pa.Table, log: Result) -> None:
         index = []
     kind = table.schema.field(index[0]).type if index and index[0] in table.column_names else None
     if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        log.error(
+        result.add_error(
             "meta/tasks.parquet: the task texts are no pandas index but a plain column; LeRobot "
             "looks tasks up by the index"
         )
 
 
-def _check_legacy_tasks(evidence: DatasetView, log: Result) -> None:
-    path = evidence.root / "meta/tasks.jsonl"
+def _check_legacy_tasks(view: DatasetView, result: CheckResult) -> None:
+    path = view.root / keys.TASKS_JSONL_PATH
     if not path.is_file():
         return
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        found = [(row["task_index"], row["task"]) for row in rows]
+        found = [(row[keys.TASK_INDEX], row["task"]) for row in rows]
     except (ValueError, LookupError, TypeError) as error:
-        log.error(f"meta/tasks.jsonl cannot be read: {first_line(error)}")
+        result.add_error(f"meta/tasks.jsonl cannot be read: {first_line(error)}")
         return
-    if found != list(enumerate(evidence.tasks)):
-        log.error(f"meta/tasks.jsonl says {found[:3]}, meta/tasks.parquet {evidence.tasks[:3]}")
+    if found != list(enumerate(view.tasks)):
+        result.add_error(f"meta/tasks.jsonl says {found[:3]}, meta/tasks.parquet {view.tasks[:3]}")
 
 
-def check_episodes(evidence: DatasetView, log: Result) -> str:
-    """The table of episodes."""
-    for error in evidence.episode_tables.errors if evidence.num_episodes else ():
-        log.error(error)
-    if evidence.num_episodes == 0:
+def check_episodes(view: DatasetView, result: CheckResult) -> str:
+    """Check the table of episodes."""
+    for error in view.episode_tables.errors if view.num_episodes else ():
+        result.add_error(error)
+    if view.num_episodes == 0:
         return "no episodes"
-    rows = evidence.episodes
-    if len(rows) < evidence.num_episodes:
-        expected = evidence.num_episodes
-        log.error(f"meta/episodes has {len(rows)} rows, info.json says {expected} episodes")
-    needed = ["episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index"]
-    needed += ["data/chunk_index", "data/file_index"]
-    missing = [name for name in needed if name not in evidence.episode_table.column_names]
+    rows = view.episodes
+    if len(rows) < view.num_episodes:
+        expected = view.num_episodes
+        result.add_error(f"meta/episodes has {len(rows)} rows, info.json says {expected} episodes")
+    needed = [keys.EPISODE_INDEX, keys.TASKS, keys.LENGTH, keys.FROM_INDEX, keys.TO_INDEX]
+    needed += [keys.DATA_CHUNK_INDEX, keys.DATA_FILE_INDEX]
+    missing = [name for name in needed if name not in view.episode_table.column_names]
     if missing:
-        log.error(f"meta/episodes lacks the columns {missing}")
+        result.add_error(f"meta/episodes lacks the columns {missing}")
         return ""
-    for name in ("meta/episodes/chunk_index", "meta/episodes/file_index"):
-        if name not in evidence.episode_table.column_names:
-            log.warning(f"meta/episodes lacks the column {name}, which LeRobot writes")
-    _check_episode_rows(evidence, log)
-    _check_data_files(evidence, log)
-    for camera in evidence.cameras:
-        _check_video_spans(evidence, camera, log)
-    lengths = [count(row["length"]) for row in rows]
+    for name in (keys.EPISODES_CHUNK_INDEX, keys.EPISODES_FILE_INDEX):
+        if name not in view.episode_table.column_names:
+            result.add_warning(f"meta/episodes lacks the column {name}, which LeRobot writes")
+    _check_episode_rows(view, result)
+    _check_data_files(view, result)
+    for camera in view.cameras:
+        _check_video_spans(view, camera, result)
+    lengths = [count(row[keys.LENGTH]) for row in rows]
     return f"{len(rows)} rows, lengths {min(lengths)} to {max(lengths)}"
 
 
-def _check_episode_rows(evidence: DatasetView, log: Result) -> None:
+def _check_episode_rows(view: DatasetView, result: CheckResult) -> None:
     at = 0
-    for i, row in enumerate(evidence.episodes):
-        length = count(row["length"])
-        if row["episode_index"] != i:
-            log.error(f"meta/episodes: row {i} holds episode {row['episode_index']}", i)
+    for i, row in enumerate(view.episodes):
+        length = count(row[keys.LENGTH])
+        if row[keys.EPISODE_INDEX] != i:
+            result.add_error(f"meta/episodes: row {i} holds episode {row[keys.EPISODE_INDEX]}", i)
         if not length:
-            log.error(f"episode {i} has length {row['length']}, expected at least 1", i)
-        if not row["tasks"]:
-            log.error(f"episode {i} has no task", i)
-        found = (row["dataset_from_index"], row["dataset_to_index"])
+            result.add_error(f"episode {i} has length {row[keys.LENGTH]}, expected at least 1", i)
+        if not row[keys.TASKS]:
+            result.add_error(f"episode {i} has no task", i)
+        found = (row[keys.FROM_INDEX], row[keys.TO_INDEX])
         if found != (at, at + length):
-            log.error(
+            result.add_error(
                 f"episode {i} has the rows {found[0]}..{found[1]}, expected {at}..{at + length} "
                 f"from the lengths",
                 i,
             )
         at += length
-    if at != evidence.num_frames:
-        log.error(
+    if at != view.num_frames:
+        result.add_error(
             f"the episodes' lengths add up to {at}, info.json says total_frames is "
-            f"{evidence.num_frames}"
+            f"{view.num_frames}"
         )
 
 
-def _check_data_files(evidence: DatasetView, log: Result) -> None:
-    """Each episode must be in the file that its row names."""
+def _check_data_files(view: DatasetView, result: CheckResult) -> None:
+    """Check that each episode is in the file that its row names."""
     begin, places = 0, {}
-    for name, rows in evidence.data.files:
+    for name, rows in view.data.files:
         places[name] = (begin, begin + rows)
         begin += rows
-    for i, row in enumerate(evidence.episodes):
-        where = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+    for i, row in enumerate(view.episodes):
+        where = {
+            "chunk_index": row[keys.DATA_CHUNK_INDEX],
+            "file_index": row[keys.DATA_FILE_INDEX],
+        }
         try:
-            name = file_name(evidence.info.get("data_path"), **where)
+            name = file_name(view.info.get("data_path"), **where)
         except UnavailableError as error:
-            log.error(f"episode {i}: {error} with {where}", i)
+            result.add_error(f"episode {i}: {error} with {where}", i)
             continue
-        if not (evidence.root / name).is_file():
-            log.error(f"episode {i}: its data file {name} is missing", i)
-        elif name in places and not evidence.data.errors:
+        if not (view.root / name).is_file():
+            result.add_error(f"episode {i}: its data file {name} is missing", i)
+        elif name in places and not view.data.errors:
             low, high = places[name]
-            first, end = row["dataset_from_index"], row["dataset_to_index"]
+            first, end = row[keys.FROM_INDEX], row[keys.TO_INDEX]
             if None not in (first, end) and not low <= first <= end <= high:
-                log.error(f"episode {i}: {name} has the rows {low}..{high}, not {first}..{end}", i)
+                result.add_error(
+                    f"episode {i}: {name} has the rows {low}..{high}, not {first}..{end}", i
+                )
 
 
-def _check_video_spans(evidence: DatasetView, camera: str, log: Result) -> None:
-    """Times must fit the lengths, and episodes in one file must not overlap."""
-    short, ends = evidence.short(camera), {}
-    for i, row in enumerate(evidence.episodes):
+def _check_video_spans(view: DatasetView, camera: str, result: CheckResult) -> None:
+    """Check that times fit the lengths, and that episodes in one file do not overlap."""
+    short, ends = view.short(camera), {}
+    for i, row in enumerate(view.episodes):
         try:
-            name, (begin, end) = video_name(evidence, camera, i), video_span(evidence, camera, i)
+            name, (begin, end) = video_name(view, camera, i), video_span(view, camera, i)
         except UnavailableError as error:
-            log.error(f"episode {i}, {short}: {error}", i)
+            result.add_error(f"episode {i}, {short}: {error}", i)
             continue
-        seconds = count(row["length"]) / (evidence.fps or 1)
-        if abs(end - begin - seconds) > 0.5 / (evidence.fps or 1):
-            log.error(
+        seconds = count(row[keys.LENGTH]) / (view.fps or 1)
+        if abs(end - begin - seconds) > 0.5 / (view.fps or 1):
+            result.add_error(
                 f"episode {i}, {short}: from_timestamp {begin:.4f} to to_timestamp {end:.4f} is "
-                f"{end - begin:.4f} s, expected {seconds:.4f} s for {row['length']} frames",
+                f"{end - begin:.4f} s, expected {seconds:.4f} s for {row[keys.LENGTH]} frames",
                 i,
             )
-        if begin < ends.get(name, 0.0) - 0.5 / (evidence.fps or 1):
-            log.error(
+        if begin < ends.get(name, 0.0) - 0.5 / (view.fps or 1):
+            result.add_error(
                 f"episode {i}, {short}: begins at {begin:.4f} s of {name}, where the episode "
                 f"before it lasts to {ends[name]:.4f} s",
                 i,
@@ -241,35 +255,37 @@ def _check_video_spans(evidence: DatasetView, camera: str, log: Result) -> None:
         ends[name] = end
 
 
-def check_leftovers(evidence: DatasetView, log: Result) -> str:
-    """Rows and files that no counted episode refers to."""
+def check_leftovers(view: DatasetView, result: CheckResult) -> str:
+    """Warn of rows and files that no counted episode refers to."""
     for kind, tables, counted in (
-        ("data", evidence.data, evidence.num_frames),
-        ("meta/episodes", evidence.episode_tables, evidence.num_episodes),
+        (keys.DATA_FOLDER, view.data, view.num_frames),
+        (keys.EPISODES_FOLDER, view.episode_tables, view.num_episodes),
     ):
         extra = (tables.table.num_rows if tables.table else 0) - counted
         if extra > 0:
-            log.warning(f"{kind} has {extra} rows beyond the counted {counted}: {LEFTOVER_HINT}")
-    known = _known_videos(evidence)
-    for path in sorted((evidence.root / "videos").rglob("*.mp4")):
-        name = path.relative_to(evidence.root).as_posix()
+            result.add_warning(
+                f"{kind} has {extra} rows beyond the counted {counted}: {LEFTOVER_HINT}"
+            )
+    known = _known_videos(view)
+    for path in sorted((view.root / keys.VIDEOS_FOLDER).rglob("*.mp4")):
+        name = path.relative_to(view.root).as_posix()
         if known is not None and name not in known:
-            log.warning(f"{name} belongs to no counted episode: {LEFTOVER_HINT}")
+            result.add_warning(f"{name} belongs to no counted episode: {LEFTOVER_HINT}")
     for pattern in (".unfinished", "*.new", "*.old", "meta/*.new", "meta/*.old"):
-        for path in sorted(evidence.root.glob(pattern)):
-            name = path.relative_to(evidence.root).as_posix()
-            log.warning(f"{name} is not part of the dataset: {LEFTOVER_HINT}")
-    return "none" if not log.findings else f"{len(log.findings)} kinds"
+        for path in sorted(view.root.glob(pattern)):
+            name = path.relative_to(view.root).as_posix()
+            result.add_warning(f"{name} is not part of the dataset: {LEFTOVER_HINT}")
+    return "none" if not result.findings else f"{len(result.findings)} kinds"
 
 
-def _known_videos(evidence: DatasetView) -> set[str] | None:
-    """The video files of the counted episodes, under both of their names."""
+def _known_videos(view: DatasetView) -> set[str] | None:
+    """Return the video files of the counted episodes, under both of their names."""
     known = set()
     try:
-        for camera in evidence.cameras:
-            for episode in range(len(evidence.episodes)):
-                name = video_name(evidence, camera, episode)
-                known |= {name, str(Path(name).with_name(f"episode_{episode:05d}.mp4"))}
+        for camera in view.cameras:
+            for episode in range(len(view.episodes)):
+                name = video_name(view, camera, episode)
+                known |= {name, str(Path(name).with_name(keys.VIDEO_ALIAS.format(episode=episode)))}
     except UnavailableError:
-        return None  # which files are counted is not known; another check says why
+        return None  # the counted files are unknown; another check says why
     return known

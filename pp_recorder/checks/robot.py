@@ -1,47 +1,51 @@
-"""The robot: its limits, how it follows its targets, whether it succeeded."""
+"""Checks of the robot: limits, tracking, saturation, success."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from pp_recorder.checks.findings import Result, UnavailableError, text_of
+from pp_recorder.checks.findings import CheckResult, UnavailableError, text_of
 from pp_recorder.checks.view import DatasetView, array, by_episode, feature_names
+from pp_recorder.dataset import keys
 
 LIMIT_TOLERANCE = 0.005  # rad; limits in simulators are slightly soft
 TRACKING_LIMIT = 0.1  # rad
 SATURATED = 0.5  # share of the frames
 
 
-def check_joint_limits(evidence: DatasetView, log: Result) -> str:
-    """Joint positions, and their targets, within the limits in `collection.json`."""
-    low, high = _limit(evidence, "joint_low"), _limit(evidence, "joint_high")
-    looked = []
-    for key, prefix in (("observation.state", "joint_pos_"), ("action", "action_joint_")):
+def check_joint_limits(view: DatasetView, result: CheckResult) -> str:
+    """Check joint positions and their targets against the limits in `collection.json`."""
+    low, high = _limit(view, "joint_low"), _limit(view, "joint_high")
+    checked = []
+    for key, prefix in ((keys.STATE, "joint_pos_"), (keys.ACTION, "action_joint_")):
         try:
-            values = evidence.named(key, prefix)
+            values = view.named(key, prefix)
         except UnavailableError:
             continue
         if values.shape[1] != low.size:
             raise UnavailableError(f"{low.size} limits do not fit {values.shape[1]} {prefix}*")
-        looked.append(prefix + "*")
+        checked.append(prefix + "*")
         beyond = np.maximum(low - values, values - high)
-        _report_beyond(evidence, log.error, prefix, values, beyond - LIMIT_TOLERANCE, (low, high))
-    if not looked:
+        _report_beyond(
+            view, result.add_error, prefix, values, beyond - LIMIT_TOLERANCE, (low, high)
+        )
+    if not checked:
         raise UnavailableError("no numbers are called joint_pos_* or action_joint_*")
-    return f"{', '.join(looked)} within the limits" if not log.findings else ", ".join(looked)
+    text = ", ".join(checked)
+    return text if result.findings else f"{text} within the limits"
 
 
 def _report_beyond(
-    evidence: DatasetView,
+    view: DatasetView,
     report: Callable[[str, int | None, int | None], None],
     prefix: str,
     values: np.ndarray,
     beyond: np.ndarray,
     limits: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    """One finding per episode, at its worst frame."""
-    for episode, frames in by_episode(evidence, np.flatnonzero((beyond > 0).any(axis=1))):
-        rows = evidence.spans[episode][0] + frames
+    """Report one finding per episode, at its worst frame."""
+    for episode, frames in by_episode(view, np.flatnonzero((beyond > 0).any(axis=1))):
+        rows = view.spans[episode][0] + frames
         worst, joint = np.unravel_index(beyond[rows].argmax(), beyond[rows].shape)
         low, high = limits[0][joint], limits[1][joint]
         report(
@@ -53,51 +57,51 @@ def _report_beyond(
         )
 
 
-def _limit(evidence: DatasetView, name: str) -> np.ndarray:
-    limits = evidence.collection.get("limits")
+def _limit(view: DatasetView, name: str) -> np.ndarray:
+    limits = view.collection.get("limits")
     value = array(limits.get(name)) if isinstance(limits, dict) and name in limits else None
     if value is None or value.ndim != 1:
         raise UnavailableError(f"collection.json has no limits of {name}")
     return value
 
 
-def check_joint_speed(evidence: DatasetView, log: Result) -> str:
-    """Joint velocities within the limits in `collection.json`."""
-    top = _limit(evidence, "joint_velocity")
-    speed = evidence.named("observation.state", "joint_vel_")
+def check_joint_speed(view: DatasetView, result: CheckResult) -> str:
+    """Check joint velocities against the limits in `collection.json`."""
+    top = _limit(view, "joint_velocity")
+    speed = view.named(keys.STATE, "joint_vel_")
     if speed.shape[1] != top.size:
         raise UnavailableError(f"{top.size} limits do not fit {speed.shape[1]} joint_vel_*")
-    _report_beyond(evidence, log.warning, "joint_vel_", speed, np.abs(speed) - top, (-top, top))
+    _report_beyond(view, result.add_warning, "joint_vel_", speed, np.abs(speed) - top, (-top, top))
     return f"at most {(np.abs(speed) / top).max():.0%} of the limit"
 
 
-def tracking_error(evidence: DatasetView) -> np.ndarray:
-    """|joint positions one step later - their targets| in rad, (frames, joints); NaN at ends.
+def tracking_error(view: DatasetView) -> np.ndarray:
+    """Return |joint positions one step later - targets| in rad, (frames, joints); NaN at ends.
 
     Raises:
-        UnavailableError: State or action have no such names.
+        UnavailableError: State or action have no joints, or not equally many.
     """
-    state = evidence.named("observation.state", "joint_pos_").astype(np.float64)
-    target = evidence.named("action", "action_joint_").astype(np.float64)
+    state = view.named(keys.STATE, "joint_pos_").astype(np.float64)
+    target = view.named(keys.ACTION, "action_joint_").astype(np.float64)
     if state.shape != target.shape:
         raise UnavailableError("there are not as many joints in the action as in the state")
     error = np.full(state.shape, np.nan)
     error[:-1] = np.abs(state[1:] - target[:-1])
-    error[[end - 1 for _, end in evidence.spans]] = np.nan
+    error[[end - 1 for _, end in view.spans]] = np.nan
     return error
 
 
-def check_tracking(evidence: DatasetView, log: Result) -> str:
-    """How well the arm follows its targets."""
-    error = tracking_error(evidence)
+def check_tracking(view: DatasetView, result: CheckResult) -> str:
+    """Check how closely the arm follows its targets."""
+    error = tracking_error(view)
     known = error[np.isfinite(error)]
     if not known.size:
         raise UnavailableError("no episode has two frames")
-    for i, (begin, end) in enumerate(evidence.spans):
+    for i, (begin, end) in enumerate(view.spans):
         part = np.nan_to_num(error[begin:end])
         frame, joint = np.unravel_index(part.argmax(), part.shape)
         if part[frame, joint] > TRACKING_LIMIT:
-            log.warning(
+            result.add_warning(
                 f"episode {i}, frame {frame}: joint {joint} is {part[frame, joint]:.3f} rad away "
                 f"from its target one step later, expected at most {TRACKING_LIMIT}",
                 i,
@@ -106,13 +110,13 @@ def check_tracking(evidence: DatasetView, log: Result) -> str:
     return f"max {known.max():.4f} rad, 99th percentile {np.percentile(known, 99):.4f} rad"
 
 
-def check_saturation(evidence: DatasetView, log: Result) -> str:
-    """How often the action is at a bound: of the joints if known, else its own extremes."""
-    action = evidence.column("action")
-    names = feature_names(evidence.features.get("action", {}))
+def check_saturation(view: DatasetView, result: CheckResult) -> str:
+    """Check how often the action is at a bound: the joints' if known, else its own extremes."""
+    action = view.column(keys.ACTION)
+    names = feature_names(view.features.get(keys.ACTION, {}))
     names = names if len(names) == action.shape[1] else [f"action[{k}]" for k in range(len(names))]
     names = names or [f"action[{k}]" for k in range(action.shape[1])]
-    low, high = _action_bounds(evidence, names, action)
+    low, high = _action_bounds(view, names, action)
     highest = 0.0
     for k, name in enumerate(names):
         if "gripper" in name or len(np.unique(action[:1000, k])) < 5:
@@ -122,17 +126,17 @@ def check_saturation(evidence: DatasetView, log: Result) -> str:
         highest = max(highest, share)
         if share > SATURATED:
             text = f"expected at most {SATURATED:.0%}"
-            log.warning(f"{name} is at a bound in {share:.0%} of the frames, {text}")
+            result.add_warning(f"{name} is at a bound in {share:.0%} of the frames, {text}")
     return f"at most {highest:.1%} of the frames"
 
 
 def _action_bounds(
-    evidence: DatasetView, names: list[str], action: np.ndarray
+    view: DatasetView, names: list[str], action: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     low, high = action.min(0).astype(np.float64), action.max(0).astype(np.float64)
     joints = [k for k, name in enumerate(names) if name.startswith("action_joint_")]
     try:
-        known = _limit(evidence, "joint_low"), _limit(evidence, "joint_high")
+        known = _limit(view, "joint_low"), _limit(view, "joint_high")
     except UnavailableError:
         return low, high
     if joints and len(joints) == known[0].size == known[1].size:
@@ -140,19 +144,19 @@ def _action_bounds(
     return low, high
 
 
-def check_success(evidence: DatasetView, log: Result) -> str:
-    """The success of an episode against the success of its last frame."""
-    labels = [row.get("episode/success") for row in evidence.episodes]
+def check_success(view: DatasetView, result: CheckResult) -> str:
+    """Check the success of an episode against the success of its last frame."""
+    labels = [row.get(keys.EPISODE_SUCCESS) for row in view.episodes]
     if missing := [i for i, label in enumerate(labels) if label is None]:
         if len(missing) < len(labels):
-            log.error(f"episode {missing[0]}: episode/success is empty", missing[0])
+            result.add_error(f"episode {missing[0]}: episode/success is empty", missing[0])
         raise UnavailableError("there is no episode/success")
-    if "next.success" not in evidence.features:
+    if keys.SUCCESS not in view.features:
         raise UnavailableError("there is no next.success")
-    frames = evidence.column("next.success")[:, 0].astype(bool)
-    for i, (_, end) in enumerate(evidence.spans):
+    frames = view.column(keys.SUCCESS)[:, 0].astype(bool)
+    for i, (_, end) in enumerate(view.spans):
         if bool(labels[i]) != bool(frames[end - 1]):
-            log.error(
+            result.add_error(
                 f"episode {i}: next.success of its last frame is {bool(frames[end - 1])}, "
                 f"expected {labels[i]} as in episode/success",
                 i,

@@ -1,15 +1,15 @@
-"""The statistics of numbers and of pictures, against recomputation."""
+"""Checks of the stored statistics of numbers and images against recomputed ones."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from pp_recorder.checks.findings import Result, UnavailableError
+from pp_recorder.checks.findings import CheckResult, UnavailableError
 from pp_recorder.checks.view import NOT_NUMBERS, DatasetView, array, is_depth
-from pp_recorder.dataset import stats
+from pp_recorder.dataset import keys, stats
 
-# lerobot's own delete, split and merge leave these features' statistics as they were before.
+# lerobot's own delete, split and merge do not update the statistics of these features.
 STALE_IN_LEROBOT = ("index", "episode_index", "task_index")
 IMAGE_MEAN_MARGIN = 0.02  # of [0, 1]; stored before compression, recomputed after it
 IMAGE_STD_MARGIN = 0.03
@@ -21,32 +21,32 @@ ZERO_STD_HINT = (
 )
 
 
-def check_statistics(evidence: DatasetView, log: Result) -> str:
-    """The statistics of numbers, of the dataset and of each episode, against recomputation."""
-    if evidence.num_episodes == 0:
+def check_statistics(view: DatasetView, result: CheckResult) -> str:
+    """Check the statistics of numbers, of the dataset and of each episode."""
+    if view.num_episodes == 0:
         return "no rows"
-    if not evidence.stats:
-        log.error("meta/stats.json is missing or cannot be read")
+    if not view.stats:
+        result.add_error("meta/stats.json is missing or cannot be read")
     checked = 0
-    for key, feature in evidence.features.items():
+    for key, feature in view.features.items():
         if feature["dtype"] in NOT_NUMBERS or len(feature["shape"]) != 1:
             continue
         try:
-            values = evidence.column(key).astype(np.float64)
+            values = view.column(key).astype(np.float64)
         except UnavailableError:
             continue
         checked += 1
         faults = []
-        if evidence.stats:
-            stored = evidence.stats.get(key)
+        if view.stats:
+            stored = view.stats.get(key)
             faults += [(None, f"meta/stats.json, {key}", f) for f in _stats_faults(stored, values)]
-        faults += _episode_stats_faults(evidence, key, values)
-        _report_stats(key, faults, log)
+        faults += _episode_stats_faults(view, key, values)
+        _report_stats(key, faults, result)
     return f"{checked} features recomputed"
 
 
-def _report_stats(key: str, faults: list[tuple[int | None, str, str]], log: Result) -> None:
-    """One finding for each place; one warning for a feature that lerobot leaves stale."""
+def _report_stats(key: str, faults: list[tuple[int | None, str, str]], result: CheckResult) -> None:
+    """Add one finding per place, or one warning for a feature that lerobot leaves stale."""
     by_place: dict[str, list[tuple[int | None, str]]] = {}
     for episode, place, fault in faults:
         by_place.setdefault(place, []).append((episode, fault))
@@ -55,41 +55,43 @@ def _report_stats(key: str, faults: list[tuple[int | None, str, str]], log: Resu
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         if key in STALE_IN_LEROBOT:
             more = f" ({len(by_place)} such); lerobot's own tools leave these statistics stale"
-            log.warning(f"{place}: {fault}{more}", episode)
+            result.add_warning(f"{place}: {fault}{more}", episode)
             return
-        log.error(f"{place}: {fault}{more}", episode)
+        result.add_error(f"{place}: {fault}{more}", episode)
 
 
 def _stats_faults(stored: Any, values: np.ndarray) -> Iterator[str]:
     if not isinstance(stored, dict):
         yield "there are no statistics"
         return
-    want = {
+    expected = {
         "min": values.min(0),
         "max": values.max(0),
         "mean": values.mean(0),
         "std": values.std(0),
     }
     scale = np.abs(values).max(0)
-    for name, numbers in want.items():
-        got = array(stored.get(name))
-        if got is None or got.size != numbers.size:
-            yield f"{name} has {0 if got is None else got.size} values, expected {numbers.size}"
-        elif (bad := _off(name, got.ravel(), numbers, scale)) is not None:
-            yield f"{name}[{bad}] is {got.ravel()[bad] + 0:.6g}, recomputed {numbers[bad]:.6g}"
+    for name, numbers in expected.items():
+        found = array(stored.get(name))
+        if found is None or found.size != numbers.size:
+            yield f"{name} has {0 if found is None else found.size} values, expected {numbers.size}"
+        elif (bad := _first_deviation(name, found.ravel(), numbers, scale)) is not None:
+            yield f"{name}[{bad}] is {found.ravel()[bad] + 0:.6g}, recomputed {numbers[bad]:.6g}"
     count = array(stored.get("count"))
     if count is None or count.size != 1 or count.ravel()[0] != len(values):
         yield f"count is {stored.get('count')}, expected [{len(values)}]"
     yield from _quantile_faults(stored, scale)
 
 
-def _off(name: str, got: np.ndarray, want: np.ndarray, scale: np.ndarray) -> int | None:
-    """The first number that is off.
+def _first_deviation(
+    name: str, found: np.ndarray, expected: np.ndarray, scale: np.ndarray
+) -> int | None:
+    """Return the index of the first number that deviates, or None.
 
-    lerobot sums squares in float32, hence the wider margin of std.
+    The margin of std is wider because lerobot sums squares in float32.
     """
     margin = (2e-3 if name == "std" else 1e-4) * scale + 1e-6
-    bad = np.flatnonzero(~(np.abs(got - want) <= margin) & np.isfinite(want))
+    bad = np.flatnonzero(~(np.abs(found - expected) <= margin) & np.isfinite(expected))
     return int(bad[0]) if bad.size else None
 
 
@@ -104,12 +106,12 @@ def _quantile_faults(stored: dict[str, Any], scale: np.ndarray | float) -> Itera
 
 
 def _episode_stats_faults(
-    evidence: DatasetView, key: str, values: np.ndarray
+    view: DatasetView, key: str, values: np.ndarray
 ) -> list[tuple[int | None, str, str]]:
-    """Episode, place and fault of the statistics in meta/episodes; there may be none of them."""
+    """Return episode, place and fault of statistics in meta/episodes, which may be absent."""
     try:
-        stored = _stored_columns(evidence, key)
-        spans = evidence.spans if stored else []
+        stored = _stored_columns(view, key)
+        spans = view.spans if stored else []
     except UnavailableError as error:
         return [(None, f"meta/episodes, {key}", str(error))]
     faults: list[tuple[int | None, str, str]] = []
@@ -120,52 +122,52 @@ def _episode_stats_faults(
     return faults
 
 
-def _stored_columns(evidence: DatasetView, key: str) -> dict[str, np.ndarray]:
-    """The columns stats/<key>/* of meta/episodes, each (episodes, size)."""
+def _stored_columns(view: DatasetView, key: str) -> dict[str, np.ndarray]:
+    """Return the columns stats/<key>/* of meta/episodes, each (episodes, size)."""
     names = ("min", "max", "mean", "std", "count", *stats.QUANTILES)
-    present = [n for n in names if f"stats/{key}/{n}" in evidence.episode_table.column_names]
+    present = [n for n in names if keys.stats_column(key, n) in view.episode_table.column_names]
     if present and (missing := sorted({"min", "max", "mean", "std", "count"} - set(present))):
         raise UnavailableError(f"there are no columns stats/{key}/ for {missing}")
-    return {n: evidence.episode_column(f"stats/{key}/{n}") for n in present}
+    return {n: view.episode_column(keys.stats_column(key, n)) for n in present}
 
 
-def check_image_statistics(evidence: DatasetView, log: Result, camera: str) -> str:
-    """The statistics of a camera against the decoded pictures."""
-    if evidence.num_episodes == 0:
+def check_image_statistics(view: DatasetView, result: CheckResult, camera: str) -> str:
+    """Check the statistics of a camera against its decoded images."""
+    if view.num_episodes == 0:
         return "no pictures"
-    if evidence.features[camera]["shape"][-1] != 3 or is_depth(evidence.features[camera]):
+    if view.features[camera]["shape"][-1] != 3 or is_depth(view.features[camera]):
         raise UnavailableError("it shows no colours")
     try:
-        columns = _stored_columns(evidence, camera)
+        columns = _stored_columns(view, camera)
     except UnavailableError as error:
-        log.error(f"meta/episodes: {error}")
+        result.add_error(f"meta/episodes: {error}")
         columns = {}
-    per_episode = {i: s.image_stats for i, s in evidence.scan(camera).episodes.items()}
+    per_episode = {i: s.image_stats for i, s in view.scan(camera).episodes.items()}
     zero_bug = "std" in columns and not columns["std"].any()
     total, worst = None, 0.0
-    # Every fourth pixel, from the corner on, lies up to 1.5 pixels off the middle of the picture.
-    margin = IMAGE_MEAN_MARGIN + 1.5 / min(evidence.features[camera]["shape"][:2])
-    for i, seen in sorted(per_episode.items()):
-        if seen is None:
+    # Every fourth pixel, from the corner on, lies up to 1.5 pixels off the middle of the image.
+    margin = IMAGE_MEAN_MARGIN + 1.5 / min(view.features[camera]["shape"][:2])
+    for i, decoded in sorted(per_episode.items()):
+        if decoded is None:
             continue
-        total = stats.fold(total, seen)
+        total = stats.fold(total, decoded)
         own = {name: column[i].reshape(-1, 1, 1) for name, column in columns.items()}
         if columns and not zero_bug:
-            for fault in _image_faults(own, seen, margin, not own["std"].any()):
-                log.error(f"meta/episodes, episode {i}: {fault}", i)
-            worst = max(worst, float(np.abs(own["mean"] - seen["mean"]).max()))
+            for fault in _image_faults(own, decoded, margin, not own["std"].any()):
+                result.add_error(f"meta/episodes, episode {i}: {fault}", i)
+            worst = max(worst, float(np.abs(own["mean"] - decoded["mean"]).max()))
     if zero_bug:
-        log.error(f"meta/episodes: std is 0 in every episode; {ZERO_STD_HINT}")
+        result.add_error(f"meta/episodes: std is 0 in every episode; {ZERO_STD_HINT}")
     if total is None:
         raise UnavailableError("no picture could be decoded")
-    complete = all(seen is not None for seen in per_episode.values())
-    for fault in _image_faults(evidence.stats.get(camera), total, margin, zero_bug, complete):
-        log.error(f"meta/stats.json: {fault}")
+    complete = all(decoded is not None for decoded in per_episode.values())
+    for fault in _image_faults(view.stats.get(camera), total, margin, zero_bug, complete):
+        result.add_error(f"meta/stats.json: {fault}")
     return f"largest difference of an episode's mean {worst:.4f}" if columns else "no episodes'"
 
 
 def _image_faults(
-    stored: Any, seen: stats.Stats, margin: float, zero_bug: bool, complete: bool = True
+    stored: Any, decoded: stats.Stats, margin: float, zero_bug: bool, complete: bool = True
 ) -> Iterator[str]:
     if not isinstance(stored, dict):
         yield "there are no statistics of the pictures"
@@ -186,28 +188,29 @@ def _image_faults(
     if count is None or count.size != 1 or not count.ravel()[0] > 0:
         yield f"count is {stored.get('count')}, expected the number of pictures"
     if complete:
-        yield from _image_values_faults(good, seen, margin, zero_bug)
+        yield from _image_values_faults(good, decoded, margin, zero_bug)
 
 
 def _image_values_faults(
-    stored: dict[str, np.ndarray], seen: stats.Stats, margin: float, zero_bug: bool
+    stored: dict[str, np.ndarray], decoded: stats.Stats, margin: float, zero_bug: bool
 ) -> Iterator[str]:
-    if np.abs(stored["mean"] - seen["mean"]).max() > margin:
-        yield f"mean is {_rgb(stored['mean'])}, decoded pictures give {_rgb(seen['mean'])}"
+    if np.abs(stored["mean"] - decoded["mean"]).max() > margin:
+        yield f"mean is {_rgb(stored['mean'])}, decoded pictures give {_rgb(decoded['mean'])}"
     zero = zero_bug or not stored["std"].any()
-    off = np.abs(stored["std"] - seen["std"]) > IMAGE_STD_MARGIN
+    off = np.abs(stored["std"] - decoded["std"]) > IMAGE_STD_MARGIN
     if not zero:  # lerobot 0.6 sums squares in float32, which adds up to some per cent of them
-        squares = seen["mean"] ** 2 + seen["std"] ** 2
-        off &= np.abs(stored["std"] ** 2 - seen["std"] ** 2) > IMAGE_SQUARES_MARGIN * squares
+        squares = decoded["mean"] ** 2 + decoded["std"] ** 2
+        off &= np.abs(stored["std"] ** 2 - decoded["std"] ** 2) > IMAGE_SQUARES_MARGIN * squares
     if off.any():
         hint = f"; {ZERO_STD_HINT}" if zero else ""
-        yield f"std is {_rgb(stored['std'])}, decoded pictures give {_rgb(seen['std'])}{hint}"
-    # The stored ones may come from fewer pixels, so they may miss what only a few pixels show.
-    wide = IMAGE_EXTREME_MARGIN
-    if (stored["min"] < seen["min"] - wide).any() or (stored["min"] > seen["q01"] + wide).any():
-        yield f"min is {_rgb(stored['min'])}, decoded pictures give {_rgb(seen['min'])}"
-    if (stored["max"] > seen["max"] + wide).any() or (stored["max"] < seen["q99"] - wide).any():
-        yield f"max is {_rgb(stored['max'])}, decoded pictures give {_rgb(seen['max'])}"
+        yield f"std is {_rgb(stored['std'])}, decoded pictures give {_rgb(decoded['std'])}{hint}"
+    # The stored values may come from fewer pixels, so they may miss extremes of a few pixels.
+    margin = IMAGE_EXTREME_MARGIN
+    low, high = stored["min"], stored["max"]
+    if (low < decoded["min"] - margin).any() or (low > decoded["q01"] + margin).any():
+        yield f"min is {_rgb(low)}, decoded pictures give {_rgb(decoded['min'])}"
+    if (high > decoded["max"] + margin).any() or (high < decoded["q99"] - margin).any():
+        yield f"max is {_rgb(high)}, decoded pictures give {_rgb(decoded['max'])}"
 
 
 def _rgb(value: np.ndarray) -> list[float]:

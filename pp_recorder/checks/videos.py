@@ -1,67 +1,68 @@
-"""The videos: their files, what they show, whether they were swapped."""
+"""Checks of the videos: files, images, swapped files."""
 
 import numpy as np
 
-from pp_recorder.checks.findings import Result, UnavailableError, text_of
+from pp_recorder.checks.findings import CheckResult, UnavailableError, text_of
 from pp_recorder.checks.video_scan import REPEAT_FRAMES, EpisodeScan, FileScan
 from pp_recorder.checks.view import DatasetView, count, is_depth, video_name
+from pp_recorder.dataset import keys
 
-# An episode is frozen if so large a share of its pictures repeats the one before and no block
-# changes by more than FROZEN_CHANGE, in 8-bit levels, but for short moments.
+# An episode is frozen if so large a share of its images repeats the one before and no block
+# changes by more than FROZEN_CHANGE, in 8-bit levels, except for short moments.
 FROZEN_SHARE, FROZEN_CHANGE = 0.9, 16.0
-MOVED = 0.1  # share of its range that a state covers, on average over its numbers, when it moves
+MOVED = 0.1  # the least share of its range that a moving state covers, averaged over its numbers
 SWAP_NOISE = 0.001  # of [0, 1]; smaller differences are the codec's
-SWAP_DIFFERENCE = 0.003  # the least that one of some swapped videos must differ by
+SWAP_DIFFERENCE = 0.003  # the least difference that one of the swapped videos must have
 SWAP_SHIFT = 0.05
 
 
-def check_video(evidence: DatasetView, log: Result, camera: str) -> str:
-    """The files of a camera: present, decodable, one frame per row, on the grid, as declared."""
-    scan = evidence.scan(camera)
+def check_video(view: DatasetView, result: CheckResult, camera: str) -> str:
+    """Check that a camera's files exist, can be decoded and fit the rows and the declaration."""
+    scan = view.scan(camera)
     for file in scan.files:
-        _check_video_file(evidence, camera, file, log)
+        _check_video_file(view, camera, file, result)
         if not file.error.startswith("is missing"):
             for i in file.episodes:
-                _check_video_episode(evidence, file, i, scan.episodes[i], log)
+                _check_video_episode(view, file, i, scan.episodes[i], result)
     sizes = sorted({f"{f.width} x {f.height}" for f in scan.files if f.width})
     frames = sum(f.frames for f in scan.files)
     return f"{frames} frames in {len(scan.files)} file(s), {', '.join(sizes)}"
 
 
-def _check_video_file(evidence: DatasetView, camera: str, file: FileScan, log: Result) -> None:
+def _check_video_file(view: DatasetView, camera: str, file: FileScan, result: CheckResult) -> None:
     where = _episodes_text(file.episodes)
     if file.error:
-        frames = sum(count(evidence.episodes[i].get("length")) for i in file.episodes)
+        frames = sum(count(view.episodes[i].get(keys.LENGTH)) for i in file.episodes)
         reached = f" after {file.frames} of {frames} frames" if file.frames else ""
-        log.error(f"{file.name} ({where}) {file.error}{reached}", file.episodes[0])
+        result.add_error(f"{file.name} ({where}) {file.error}{reached}", file.episodes[0])
     if not file.width:
         return
-    height, width = evidence.features[camera]["shape"][:2]
+    height, width = view.features[camera]["shape"][:2]
     if (file.width, file.height) != (width, height):
         found = f"{file.width} x {file.height}"
-        log.error(f"{file.name} ({where}) is {found}, expected {width} x {height} (w x h)")
-    if abs(file.fps - evidence.fps) > 0.005 * evidence.fps and file.frames > 1:
-        log.error(f"{file.name} ({where}) has {file.fps:g} fps, expected {evidence.fps:g}")
-    if file.strays:
-        log.error(
-            f"{file.name} ({where}): {len(file.strays)} frame(s) from {file.strays[0]:.4f} s on "
-            f"belong to no episode, expected none"
+        result.add_error(f"{file.name} ({where}) is {found}, expected {width} x {height} (w x h)")
+    if abs(file.fps - view.fps) > 0.005 * view.fps and file.frames > 1:
+        result.add_error(f"{file.name} ({where}) has {file.fps:g} fps, expected {view.fps:g}")
+    if file.unassigned_times:
+        result.add_error(
+            f"{file.name} ({where}): {len(file.unassigned_times)} frame(s) from "
+            f"{file.unassigned_times[0]:.4f} s on belong to no episode, expected none"
         )
 
 
 def _check_video_episode(
-    evidence: DatasetView, file: FileScan, i: int, scan: EpisodeScan, log: Result
+    view: DatasetView, file: FileScan, i: int, scan: EpisodeScan, result: CheckResult
 ) -> None:
-    length = count(evidence.episodes[i].get("length"))
+    length = count(view.episodes[i].get(keys.LENGTH))
     if scan.frames != length and not file.error:
-        log.error(f"{file.name}: episode {i} has {scan.frames} frames for {length} rows", i)
+        result.add_error(f"{file.name}: episode {i} has {scan.frames} frames for {length} rows", i)
     if scan.off_grid:
         frame, found, expected = scan.off_grid
         text = f"is at {found:.4f} s, expected {expected:.4f} s"
-        log.error(f"{file.name}: frame {frame} of episode {i} {text}", i, frame)
+        result.add_error(f"{file.name}: frame {frame} of episode {i} {text}", i, frame)
     if scan.damaged:
         text = f"{text_of(scan.damaged)} of episode {i} cannot be decoded without damage"
-        log.error(f"{file.name}: {text}", i, scan.damaged[0])
+        result.add_error(f"{file.name}: {text}", i, scan.damaged[0])
 
 
 def _episodes_text(episodes: list[int]) -> str:
@@ -70,52 +71,52 @@ def _episodes_text(episodes: list[int]) -> str:
     return f"episodes {min(episodes)}..{max(episodes)}"
 
 
-def check_pictures(evidence: DatasetView, log: Result, camera: str) -> str:
-    """What a camera shows: no black, flat or frozen pictures."""
-    scan = evidence.scan(camera)
-    if is_depth(evidence.features[camera]):
+def check_images(view: DatasetView, result: CheckResult, camera: str) -> str:
+    """Check that a camera shows no black, flat or frozen images."""
+    scan = view.scan(camera)
+    if is_depth(view.features[camera]):
         raise UnavailableError("it shows depth, not colours")
-    seen = 0
+    checked = 0
     for i, episode in sorted(scan.episodes.items()):
-        seen += episode.frames
+        checked += episode.frames
         for kind, frames in (("black", episode.black), ("one flat colour", episode.flat)):
             if frames:
                 text = f"episode {i}, {text_of(frames)}: the picture is {kind}"
-                log.error(text, i, frames[0])
+                result.add_error(text, i, frames[0])
         if not episode.black and not episode.flat and episode.frames > REPEAT_FRAMES:
-            _check_motion(evidence, i, episode, log)
-    if not seen:
+            _check_motion(view, i, episode, result)
+    if not checked:
         raise UnavailableError("no picture could be decoded")
-    return f"{seen} pictures looked at"
+    return f"{checked} pictures looked at"
 
 
-def _check_motion(evidence: DatasetView, i: int, scan: EpisodeScan, log: Result) -> None:
+def _check_motion(view: DatasetView, i: int, scan: EpisodeScan, result: CheckResult) -> None:
     if scan.repeated >= FROZEN_SHARE and scan.change <= FROZEN_CHANGE:
-        if _moves(evidence, i, 0, scan.frames):
-            log.error(
+        if _moves(view, i, 0, scan.frames):
+            result.add_error(
                 f"episode {i}: the picture is frozen, {scan.repeated:.0%} of its {scan.frames} "
                 f"frames repeat the one before while the state moves",
                 i,
             )
         return
     for begin, length in scan.runs:
-        if _moves(evidence, i, begin, length):
+        if _moves(view, i, begin, length):
             text = f"frames {begin}..{begin + length - 1} ({length} of them)"
-            log.warning(
+            result.add_warning(
                 f"episode {i}, {text}: the same picture is repeated while the state moves", i, begin
             )
 
 
-def _moves(evidence: DatasetView, episode: int, frame: int, length: int) -> bool:
-    """Whether the state moves during some frames; unknown counts as yes for whole episodes."""
+def _moves(view: DatasetView, episode: int, frame: int, length: int) -> bool:
+    """Return True if the state moves during some frames; if unknown, True for whole episodes."""
     try:
         try:
-            state = evidence.named("observation.state", "joint_pos_")
+            state = view.named(keys.STATE, "joint_pos_")
         except UnavailableError:
-            state = evidence.column("observation.state")
-        begin, end = evidence.spans[episode]
+            state = view.column(keys.STATE)
+        begin, end = view.spans[episode]
     except UnavailableError:
-        return frame == 0 and length == count(evidence.episodes[episode].get("length"))
+        return frame == 0 and length == count(view.episodes[episode].get(keys.LENGTH))
     rows = state[begin:end].astype(np.float64)
     spread = np.ptp(rows, axis=0)
     part = np.ptp(rows[frame : frame + length], axis=0)
@@ -123,28 +124,28 @@ def _moves(evidence: DatasetView, episode: int, frame: int, length: int) -> bool
     return bool(moving.any() and (part[moving] / spread[moving]).mean() > MOVED)
 
 
-def check_video_order(evidence: DatasetView, log: Result) -> str:
-    """Whether videos were swapped: each must fit its own stored statistics best."""
-    labels, stored, found = _fingerprints(evidence)
+def check_video_order(view: DatasetView, result: CheckResult) -> str:
+    """Check that no videos were swapped: each must fit its own stored statistics best."""
+    labels, stored, found = _video_statistics(view)
     if len(labels) < 2:
         raise UnavailableError("there are not two videos with statistics of their own")
     swapped = {**_swapped(stored, found), **_swapped(stored, found - _shift(labels, stored, found))}
     for k, match in sorted(swapped.items()):
         (camera, i), (other, j) = labels[k], labels[match]
-        name = video_name(evidence, camera, i)
-        log.error(
-            f"{name} (episode {i}, {evidence.short(camera)}) seems to be swapped: what should "
-            f"be in it is in the video of episode {j}, {evidence.short(other)}",
+        name = video_name(view, camera, i)
+        result.add_error(
+            f"{name} (episode {i}, {view.short(camera)}) seems to be swapped: what should "
+            f"be in it is in the video of episode {j}, {view.short(other)}",
             i,
         )
     return f"{len(labels)} videos compared with their statistics"
 
 
 def _swapped(stored: np.ndarray, found: np.ndarray) -> dict[int, int]:
-    """Video and the one that fits it, where they go round in a circle.
+    """Return each swapped video and the video that fits its statistics, if they form a cycle.
 
-    Only then is it a swap: a difference common to all videos, such as the codec's, never makes
-    each of them fit the next one's statistics all the way round.
+    Only a cycle is a swap: a difference common to all videos, such as the codec's, never makes
+    each of them fit the statistics of the next one all the way round.
     """
     own = np.abs(stored - found).max(axis=1)
     best = np.empty(len(own), dtype=int)
@@ -154,24 +155,24 @@ def _swapped(stored: np.ndarray, found: np.ndarray) -> dict[int, int]:
         best[k] = distance.argmin()
         nearest[k] = distance[best[k]]
     suspects = (own > SWAP_NOISE) & (nearest < 0.5 * own)
-    circles = [_circle(k, best, suspects) for k in range(len(own))]
-    return {c[0]: int(best[c[0]]) for c in circles if c and own[c].max() > SWAP_DIFFERENCE}
+    cycles = [_cycle(k, best, suspects) for k in range(len(own))]
+    return {c[0]: int(best[c[0]]) for c in cycles if c and own[c].max() > SWAP_DIFFERENCE}
 
 
 def _shift(labels: list[tuple[str, int]], stored: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """What is common to a camera's differences; swaps within the camera do not change it."""
+    """Return the mean difference of each camera, which swaps within the camera do not change."""
     cameras = np.array([camera for camera, _ in labels])
     shift = np.zeros_like(found)
     for camera in set(cameras):
         rows = cameras == camera
         mean = (found[rows] - stored[rows]).mean(axis=0)
-        if np.abs(mean).max() <= SWAP_SHIFT:  # more is no codec's doing
+        if np.abs(mean).max() <= SWAP_SHIFT:  # a codec does not cause more
             shift[rows] = mean
     return shift
 
 
-def _circle(start: int, best: np.ndarray, suspects: np.ndarray) -> list[int]:
-    """The suspects from `start` on, each the best match of the one before; [] if no circle."""
+def _cycle(start: int, best: np.ndarray, suspects: np.ndarray) -> list[int]:
+    """Return the suspects from `start` on, each the best match of the one before, if a cycle."""
     members, at = [], start
     while suspects[at] and at not in members:
         members.append(at)
@@ -179,13 +180,15 @@ def _circle(start: int, best: np.ndarray, suspects: np.ndarray) -> list[int]:
     return members if members and at == start else []
 
 
-def _fingerprints(evidence: DatasetView) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray]:
-    """Label, stored and recomputed statistics (n, k) of every video that has both."""
+def _video_statistics(view: DatasetView) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray]:
+    """Return label, stored and recomputed statistics (n, k) of every video that has both."""
     labels, stored, found = [], [], []
-    for camera in evidence.cameras:
+    for camera in view.cameras:
         try:
-            columns = {n: evidence.episode_column(f"stats/{camera}/{n}") for n in ("mean", "std")}
-            episodes = evidence.scan(camera).episodes
+            columns = {
+                n: view.episode_column(keys.stats_column(camera, n)) for n in ("mean", "std")
+            }
+            episodes = view.scan(camera).episodes
         except UnavailableError:
             continue
         if columns["mean"].shape[1] != 3:
@@ -195,8 +198,8 @@ def _fingerprints(evidence: DatasetView) -> tuple[list[tuple[str, int]], np.ndar
             if episode.image_stats is None:
                 continue
             own = [columns["mean"][i], columns["std"][i] * with_std]
-            seen = [episode.image_stats["mean"].ravel(), episode.image_stats["std"].ravel()]
+            recomputed = [episode.image_stats[n].ravel() for n in ("mean", "std")]
             labels.append((camera, i))
             stored.append(np.concatenate(own))
-            found.append(np.concatenate([seen[0], seen[1] * with_std]))
+            found.append(np.concatenate([recomputed[0], recomputed[1] * with_std]))
     return labels, np.array(stored), np.array(found)

@@ -1,4 +1,4 @@
-"""A dataset as the checks see it, read piece by piece."""
+"""A view of a dataset that reads it piece by piece, so that broken pieces hide nothing else."""
 
 import json
 import string
@@ -14,15 +14,8 @@ import pyarrow.parquet as pq
 
 from pp_recorder.checks.findings import UnavailableError, first_line
 from pp_recorder.checks.video_scan import CameraScan, scan_file
-from pp_recorder.dataset.reader import (
-    COLLECTION_PATH,
-    FORMAT_VERSION,
-    INFO_PATH,
-    STATS_PATH,
-    Dataset,
-    DatasetError,
-    to_array,
-)
+from pp_recorder.dataset import keys
+from pp_recorder.dataset.reader import Dataset, DatasetError, to_array
 
 NOT_NUMBERS = ("video", "image", "string", "language")
 
@@ -32,9 +25,9 @@ class Tables:
     """The parquet files of a folder.
 
     Attributes:
-        table: All rows of the readable ones, or None.
-        files: Name and number of rows of each readable one.
-        errors: What is wrong with the others.
+        table: All rows of the readable files, or None.
+        files: Name and number of rows of each readable file.
+        errors: The problems of the other files.
     """
 
     table: pa.Table | None
@@ -49,7 +42,7 @@ class DatasetView:
         root: The directory of the dataset.
 
     Raises:
-        DatasetError: There is no `info.json` from which anything could be read.
+        DatasetError: There is no usable `info.json`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -66,13 +59,13 @@ class DatasetView:
 
     @cached_property
     def data(self) -> Tables:
-        """The rows of all frames, also those beyond the counted ones."""
-        return _read_tables(self.root, "data")
+        """The rows of all frames, including those beyond the counted ones."""
+        return _read_tables(self.root, keys.DATA_FOLDER)
 
     @cached_property
     def episode_tables(self) -> Tables:
-        """The rows of all episodes, also those beyond the counted ones."""
-        return _read_tables(self.root, "meta/episodes")
+        """The rows of all episodes, including those beyond the counted ones."""
+        return _read_tables(self.root, keys.EPISODES_FOLDER)
 
     @cached_property
     def table(self) -> pa.Table:
@@ -91,13 +84,13 @@ class DatasetView:
     @cached_property
     def episodes(self) -> list[dict[str, Any]]:
         """The rows of the counted episodes, without statistics."""
-        names = [c for c in self.episode_table.column_names if not c.startswith("stats/")]
+        names = [c for c in self.episode_table.column_names if not c.startswith(keys.STATS_PREFIX)]
         return self.episode_table.select(names).to_pylist()
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
         """First row and row after the last of each counted episode, from their lengths."""
-        lengths = [count(row.get("length")) for row in self.episodes]
+        lengths = [count(row.get(keys.LENGTH)) for row in self.episodes]
         ends = np.cumsum(lengths, dtype=np.int64)
         if not lengths or min(lengths) < 1 or ends[-1] > self.table.num_rows:
             raise UnavailableError("the episodes' lengths do not fit the rows")
@@ -105,31 +98,31 @@ class DatasetView:
 
     @cached_property
     def collection(self) -> dict[str, Any]:
-        """What our recorder stored about how the dataset came about, or nothing."""
-        content = _read_json(self.root / COLLECTION_PATH)
+        """The provenance stored by our recorder; empty if there is none."""
+        content = _read_json(self.root / keys.COLLECTION_PATH)
         return content if isinstance(content, dict) else {}
 
     @cached_property
     def stats(self) -> dict[str, dict[str, Any]]:
-        """The contents of `stats.json`; empty where there is none."""
-        content = _read_json(self.root / STATS_PATH)
+        """The contents of `stats.json`; empty if there is none."""
+        content = _read_json(self.root / keys.STATS_PATH)
         return content if isinstance(content, dict) else {}
 
     @cached_property
     def tasks(self) -> list[str]:
         """The task strings by index."""
-        path = self.root / "meta/tasks.parquet"
+        path = self.root / keys.TASKS_PATH
         try:
             table = pq.ParquetFile(path).read()
         except (pa.ArrowInvalid, OSError) as error:
             raise UnavailableError("meta/tasks.parquet cannot be read") from error
-        name = next((n for n in table.column_names if n != "task_index"), None)
+        name = next((n for n in table.column_names if n != keys.TASK_INDEX), None)
         if name is None:
             raise UnavailableError("meta/tasks.parquet has no texts")
         return table.column(name).to_pylist()
 
     def column(self, key: str) -> np.ndarray:
-        """A column of the counted rows, (frames, size).
+        """Return a column of the counted rows, (frames, size).
 
         Raises:
             UnavailableError: There is none, or it does not hold numbers of one width.
@@ -139,7 +132,7 @@ class DatasetView:
         return self._columns[key]
 
     def episode_column(self, name: str) -> np.ndarray:
-        """A column of the counted episodes, (episodes, size).
+        """Return a column of the counted episodes, (episodes, size).
 
         Raises:
             UnavailableError: There is none, or it does not hold numbers of one width.
@@ -147,7 +140,11 @@ class DatasetView:
         return _numbers(self.episode_table, name)
 
     def named(self, key: str, prefix: str) -> np.ndarray:
-        """The columns of a feature whose names begin with `prefix`, (frames, size)."""
+        """Return the columns of a feature whose names begin with `prefix`, (frames, size).
+
+        Raises:
+            UnavailableError: No name begins with it.
+        """
         names = feature_names(self.features.get(key, {}))
         chosen = [k for k, name in enumerate(names) if name.startswith(prefix)]
         if not chosen:
@@ -155,12 +152,12 @@ class DatasetView:
         return self.column(key)[:, chosen]
 
     def short(self, camera: str) -> str:
-        """The last part of a camera's name, if that is unambiguous."""
+        """Return the last part of a camera's name if it is unambiguous, else the whole name."""
         tail = camera.rsplit(".", 1)[-1]
         return tail if sum(c.rsplit(".", 1)[-1] == tail for c in self.cameras) == 1 else camera
 
     def scan(self, camera: str) -> CameraScan:
-        """One pass over the videos of a camera; a second call costs nothing."""
+        """Scan the videos of a camera in one pass; a second call returns the same result."""
         if camera not in self._scans:
             self._scans[camera] = _scan_camera(self, camera)
         return self._scans[camera]
@@ -174,18 +171,18 @@ class DatasetView:
 
 
 def _read_info(root: Path) -> dict[str, Any]:
-    """`info.json`, if it can be worked with at all."""
+    """Return `info.json`, even an incomplete one if it declares features."""
     try:
         return Dataset(root).info
     except DatasetError as error:
         reason = str(error)
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-        reason = f"{root / INFO_PATH} cannot be read: {error}"
-    content = _read_json(root / INFO_PATH)
-    if not isinstance(content, dict) or content.get("codebase_version") != FORMAT_VERSION:
+        reason = f"{root / keys.INFO_PATH} cannot be read: {error}"
+    content = _read_json(root / keys.INFO_PATH)
+    if not isinstance(content, dict) or content.get("codebase_version") != keys.FORMAT_VERSION:
         raise DatasetError(reason)
     if not isinstance(content.get("features"), dict):
-        raise DatasetError(f"{root / INFO_PATH} declares no features")
+        raise DatasetError(f"{root / keys.INFO_PATH} declares no features")
     return content
 
 
@@ -247,7 +244,7 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
 
 
 def feature_fault(key: str, feature: Any) -> str:
-    """What is wrong with a feature's declaration, or ""."""
+    """Return the problem of a feature's declaration, or ""."""
     if not isinstance(feature, dict):
         return f"feature {key} is declared as {feature!r}, expected a dictionary"
     if missing := sorted({"dtype", "shape"} - set(feature)):
@@ -261,7 +258,7 @@ def feature_fault(key: str, feature: Any) -> str:
 
 
 def feature_names(feature: dict[str, Any]) -> list[str]:
-    """The names of a feature's numbers; empty where it has none."""
+    """Return the names of a feature's numbers; empty if it has none."""
     names = feature.get("names")
     if isinstance(names, dict):
         parts = [v if isinstance(v, list) else [v] for v in names.values()]
@@ -270,16 +267,16 @@ def feature_names(feature: dict[str, Any]) -> list[str]:
 
 
 def is_depth(feature: dict[str, Any]) -> bool:
-    """Whether a camera shows depth, not colours."""
+    """Return True if a camera shows depth, not colours."""
     details = feature.get("info") or {}
     return any(bool(details.get(k)) for k in ("video.is_depth_map", "is_depth_map"))
 
 
 def file_name(pattern: Any, **values: Any) -> str:
-    """A path pattern of `info.json`, filled in.
+    """Return a path from a pattern of `info.json`.
 
     Raises:
-        UnavailableError: The pattern or a value is of no use.
+        UnavailableError: The pattern cannot be filled in with the values.
     """
     try:
         return string.Formatter().vformat(pattern, (), values)
@@ -288,37 +285,37 @@ def file_name(pattern: Any, **values: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number above 0."""
+    """Return True if the value is a number above 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def count(value: Any) -> int:
-    """The value if it is a whole number above 0, else 0."""
+    """Return the value if it is a whole number above 0, else 0."""
     return value if isinstance(value, int) and value > 0 else 0
 
 
 def array(value: Any) -> np.ndarray | None:
-    """The value as numbers, or None if it holds something else."""
+    """Return the value as numbers, or None if it holds anything else."""
     try:
         return np.asarray(value, dtype=np.float64)
     except (ValueError, TypeError):
         return None
 
 
-def by_episode(evidence: DatasetView, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Row numbers as (episode, frames in it)."""
-    begins = np.array([begin for begin, _ in evidence.spans])
+def by_episode(view: DatasetView, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield row numbers as (episode, frames in it)."""
+    begins = np.array([begin for begin, _ in view.spans])
     owners = np.searchsorted(begins, rows, side="right") - 1
     for episode in np.unique(owners):
         yield int(episode), rows[owners == episode] - begins[episode]
 
 
-def _key_frames(evidence: DatasetView, episode: int) -> list[int]:
-    length = count(evidence.episodes[episode].get("length"))
+def _key_frames(view: DatasetView, episode: int) -> list[int]:
+    length = count(view.episodes[episode].get(keys.LENGTH))
     grasp, place = length // 3, 2 * length // 3
     try:
-        begin, end = evidence.spans[episode]
-        grip = evidence.named("action", "action_gripper")[begin:end, 0]
+        begin, end = view.spans[episode]
+        grip = view.named(keys.ACTION, "action_gripper")[begin:end, 0]
     except UnavailableError:
         grip = np.zeros(0)
     if grip.size and np.ptp(grip) > 0:
@@ -329,37 +326,39 @@ def _key_frames(evidence: DatasetView, episode: int) -> list[int]:
     return [0, grasp, place, max(length - 1, 0)]
 
 
-def _scan_camera(evidence: DatasetView, camera: str) -> CameraScan:
-    if not evidence.fps:
+def _scan_camera(view: DatasetView, camera: str) -> CameraScan:
+    if not view.fps:
         raise UnavailableError("fps is not known")
     by_file: dict[str, list[int]] = {}
-    for episode in range(len(evidence.episodes)):
-        by_file.setdefault(video_name(evidence, camera, episode), []).append(episode)
+    for episode in range(len(view.episodes)):
+        by_file.setdefault(video_name(view, camera, episode), []).append(episode)
     scan = CameraScan([], {})
     for name, members in by_file.items():
-        spans = {e: video_span(evidence, camera, e) for e in members}
+        spans = {e: video_span(view, camera, e) for e in members}
         spans = dict(sorted(spans.items(), key=lambda item: item[1][0]))
-        file, episodes = scan_file(evidence.root, name, spans, evidence.fps, evidence.key_frames)
+        file, episodes = scan_file(view.root, name, spans, view.fps, view.key_frames)
         scan.files.append(file)
         scan.episodes.update(episodes)
     return scan
 
 
-def video_name(evidence: DatasetView, camera: str, episode: int) -> str:
-    """The file that holds an episode's pictures, below the dataset's directory."""
-    row = evidence.episodes[episode]
-    where = {key: row.get(f"videos/{camera}/{key}") for key in ("chunk_index", "file_index")}
-    return file_name(evidence.info.get("video_path"), video_key=camera, **where)
+def video_name(view: DatasetView, camera: str, episode: int) -> str:
+    """Return the path of an episode's video, relative to the dataset's directory."""
+    row = view.episodes[episode]
+    where = {key: row.get(keys.video_column(camera, key)) for key in ("chunk_index", "file_index")}
+    return file_name(view.info.get("video_path"), video_key=camera, **where)
 
 
-def video_span(evidence: DatasetView, camera: str, episode: int) -> tuple[float, float]:
-    """Begin and end in s of an episode in its video file.
+def video_span(view: DatasetView, camera: str, episode: int) -> tuple[float, float]:
+    """Return begin and end in s of an episode in its video file.
 
     Raises:
-        UnavailableError: The table of episodes has none.
+        UnavailableError: The table of episodes has no such times.
     """
-    row = evidence.episodes[episode]
-    begin, end = (row.get(f"videos/{camera}/{side}_timestamp") for side in ("from", "to"))
+    row = view.episodes[episode]
+    begin, end = (
+        row.get(keys.video_column(camera, f"{side}_timestamp")) for side in ("from", "to")
+    )
     if begin is None or end is None:
         raise UnavailableError(f"episode {episode} has no times for {camera}")
     return float(begin), float(end)

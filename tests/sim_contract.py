@@ -1,4 +1,4 @@
-"""What every simulator must do. A test module subclasses this and provides `simulator`."""
+"""Tests that every simulator must pass. A test module subclasses `SimulatorContract`."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ class SimulatorContract:
         np.testing.assert_allclose(state.joint_pos, target, atol=self.tracking_tolerance)
         np.testing.assert_allclose(state.gripper_pos, 0.01, atol=1e-3)
 
-    def test_pictures(self, simulator):
+    def test_images(self, simulator):
         config = PickPlaceConfig()
         simulator.reset(start())
         for camera in config.cameras:

@@ -1,10 +1,10 @@
-"""Has Newton load, simulate and draw the USD scene: a check of the stage without Isaac Sim.
+"""Check the USD scene without Isaac Sim: load, simulate and render it with Newton.
 
 Usage: python -m tests.usd_check OUTPUT_DIR      (make check-usd)
 
-OUTPUT_DIR gets the scene with a stand-in for Isaac's Panda, a picture from each camera and
-results.json. Exits with 1 if a check fails. Newton's physics underneath is MuJoCo: what PhysX makes
-of the same stage is not seen here.
+OUTPUT_DIR gets the scene with a substitute for Isaac's Panda, an image from each camera and
+results.json. Exits with 1 if a check fails. Newton's physics here is MuJoCo's: this says nothing
+about PhysX on the same stage.
 """
 
 import json
@@ -41,12 +41,12 @@ DEFAULT_FRICTION = 0.123  # unlike any of the scene's: shows whether a friction 
 
 @dataclass
 class Report:
-    """Named checks and what was found."""
+    """The results of named checks."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def equal(self, name: str, found: Any, expected: Any) -> None:
-        """Both must be the same; of two lists, in whatever order."""
+        """Check that both are equal; two lists in any order."""
         if isinstance(expected, list):
             found, expected = sorted(found), sorted(expected)
             note = f"{len(found)} as meant"
@@ -56,13 +56,13 @@ class Report:
         self._add(name, found == expected, note if found == expected else f"odd: {odd}")
 
     def close(self, name: str, found: Any, expected: Any, tolerance: float, unit: str) -> None:
-        """No number may be further from the expected one than the tolerance."""
+        """Check that every number is within the tolerance of the expected one."""
         worst = float(np.abs(np.asarray(found) - np.asarray(expected)).max())
         note = f"off by {worst:.2g} {unit}, allowed {tolerance:g}".replace(" ,", ",")
         self._add(name, worst <= tolerance, note)
 
     def above(self, name: str, found: float, least: float) -> None:
-        """The number must be at least so large."""
+        """Check that the number is at least `least`."""
         self._add(name, found >= least, f"{found:.3g}, at least {least:g}")
 
     def _add(self, name: str, passed: bool, note: str) -> None:
@@ -71,7 +71,7 @@ class Report:
 
 
 class World:
-    """A stage as Newton reads and simulates it."""
+    """A simulation of a stage by Newton."""
 
     def __init__(self, stage: Usd.Stage, config: PickPlaceConfig) -> None:
         builder = newton.ModelBuilder()
@@ -104,7 +104,7 @@ class World:
         self._object = int(self.model.joint_q_start.numpy()[np.flatnonzero(loose)[0]])
 
     def start(self, arm: np.ndarray, finger: float, obj: Pose | None = None) -> None:
-        """Puts everything at rest, the object where it lies if no pose is given."""
+        """Set everything at rest, the object at `obj` or else where the stage has it."""
         joint_q = self.model.joint_q.numpy()
         joint_q[self._coordinates] = [*arm, finger, finger]
         if obj is not None:
@@ -114,7 +114,7 @@ class World:
         newton.eval_fk(self.model, self.state.joint_q, self.state.joint_qd, self.state)
 
     def simulate(self, seconds: float, arm: np.ndarray, finger: float) -> None:
-        """Lets time pass with these joint targets."""
+        """Simulate so many seconds with these joint targets."""
         targets = self.control.joint_target_q.numpy()
         targets[self._coordinates] = [*arm, finger, finger]
         self.control.joint_target_q.assign(targets)
@@ -124,46 +124,46 @@ class World:
             self.state, self._next = self._next, self.state
 
     def joint_pos(self) -> np.ndarray:
-        """Positions of the nine joints, (9,) rad and m."""
+        """Return the positions of the nine joints, (9,) rad and m."""
         return self.state.joint_q.numpy()[self._coordinates]
 
     def pose(self, path: str) -> Pose:
-        """Frame of a body, world."""
+        """Return the frame of a body, world."""
         return _pose(self.state.body_q.numpy()[self.bodies[path]])
 
     def speed(self, path: str) -> float:
-        """Of a body's centre, m/s."""
+        """Return the speed of a body's centre, m/s."""
         return float(np.linalg.norm(self.state.body_qd.numpy()[self.bodies[path], :3]))
 
     def held(self) -> Pose:
-        """Frame of the object in the hand."""
+        """Return the frame of the object in the hand."""
         hand, obj = self.pose(usd_stage.HAND), self.pose(usd_stage.OBJECT)
         offset = rotation.unrotate(hand.quat_wxyz, obj.position - hand.position)
         return Pose(offset, rotation.multiply(rotation.inverse(hand.quat_wxyz), obj.quat_wxyz))
 
 
 def hand_pose(arm: np.ndarray) -> Pose:
-    """Frame of `panda_hand` by forward kinematics."""
+    """Return the frame of `panda_hand` by forward kinematics."""
     position, orientation = kinematics.forward(arm)
     return Pose(position, rotation.from_matrix(orientation))
 
 
 def raised() -> np.ndarray:
-    """The arm with the hand `LIFT` above where it is at HOME, (7,) rad."""
+    """Return joint positions with the hand `LIFT` above its place at HOME, (7,) rad."""
     position, orientation = kinematics.forward(HOME)
     arms = inverse_kinematics.inverse(position + np.array([0.0, 0.0, LIFT]), orientation, HOME[6])
     return arms[np.nanargmin(np.abs(arms - HOME).max(-1))]
 
 
 def gripped(arm: np.ndarray) -> Pose:
-    """Frame of the object that the hand holds at `GRIP`."""
+    """Return the frame of the object that the hand holds at `GRIP`."""
     hand = hand_pose(arm)
     position = hand.position + rotation.rotate(hand.quat_wxyz, GRIP.position)
     return Pose(position, rotation.multiply(hand.quat_wxyz, GRIP.quat_wxyz))
 
 
 def write_scene(path: Path, config: PickPlaceConfig) -> Usd.Stage:
-    """The scene as a file, with the stand-in for the robot beside it."""
+    """Write the scene as a file, with the substitute for the robot's file beside it."""
     stage = Usd.Stage.CreateNew(str(path))
     usd_stage.build(stage, config, "./panda.usdc")
     stage.GetRootLayer().Save()
@@ -171,9 +171,9 @@ def write_scene(path: Path, config: PickPlaceConfig) -> Usd.Stage:
 
 
 def write_held_scene(path: Path, config: PickPlaceConfig) -> Usd.Stage:
-    """The same with the object in the hand and the grasp joint enabled.
+    """Write the scene with the object in the hand and the grasp joint enabled.
 
-    A file has the arm at zero joint angles, so that is where the hand holds it.
+    A file has the arm at zero joint angles, so the hand holds the object there.
     """
     stage, arm = write_scene(path, config), np.zeros(7)
     obj = gripped(arm)
@@ -186,7 +186,7 @@ def write_held_scene(path: Path, config: PickPlaceConfig) -> Usd.Stage:
 
 
 def check_bodies(report: Report, world: World, config: PickPlaceConfig) -> None:
-    """The twelve bodies with the masses that we meant."""
+    """Check the twelve bodies and their masses."""
     paths = [f"{usd_stage.ROBOT}/{link.name}" for link in LINKS]
     report.equal("bodies", list(world.bodies), [*paths, usd_stage.OBJECT])
     order, model = [world.bodies[path] for path in paths], world.model
@@ -204,7 +204,7 @@ def check_bodies(report: Report, world: World, config: PickPlaceConfig) -> None:
 
 
 def check_joints(report: Report, world: World) -> None:
-    """The joints with limits and servos in Newton's units: radians, metres, newtons."""
+    """Check the joints with limits and servos in Newton's units: radians, metres, newtons."""
     model, servo = world.model, ServoConfig()
     chain = [panda.BASE.name, *(link.name for link in panda.ARM)]
     names = ["root_joint", f"{chain[-1]}/panda_hand_joint"]
@@ -231,7 +231,7 @@ def check_joints(report: Report, world: World) -> None:
 
 
 def check_colliders(report: Report, world: World, config: PickPlaceConfig) -> None:
-    """What can be touched: where it is, how large and how slippery."""
+    """Check the colliders: position, size and friction."""
     model, obj = world.model, config.object
     collides = model.shape_flags.numpy() & int(newton.ShapeFlags.COLLIDE_SHAPES) != 0
     place, half = model.shape_transform.numpy()[:, :3], model.shape_scale.numpy()
@@ -257,7 +257,7 @@ def check_colliders(report: Report, world: World, config: PickPlaceConfig) -> No
 
 
 def check_rest(report: Report, world: World, config: PickPlaceConfig) -> None:
-    """The arm holds HOME against gravity and the object rests; a disabled joint ties nothing."""
+    """Check that the arm holds HOME against gravity and the object, not attached, rests."""
     gravity = world.model.gravity.numpy().reshape(-1, 3)
     report.close("gravity", gravity, [[0.0, 0.0, -9.81]], 1e-5, "m/s^2")
     world.start(HOME, panda.FINGER_OPEN)
@@ -275,7 +275,7 @@ def check_rest(report: Report, world: World, config: PickPlaceConfig) -> None:
 
 
 def check_held(report: Report, world: World, config: PickPlaceConfig) -> None:
-    """The enabled joint ties the object to the hand, where it was."""
+    """Check that the enabled joint holds the object at its pose in the hand."""
     joint, model = world.joints[usd_stage.GRASP_JOINT], world.model
     ends = (int(model.joint_parent.numpy()[joint]), int(model.joint_child.numpy()[joint]))
     bodies = (world.bodies[usd_stage.HAND], world.bodies[usd_stage.OBJECT])
@@ -307,8 +307,8 @@ def check_held(report: Report, world: World, config: PickPlaceConfig) -> None:
 def check_camera(
     report: Report, world: World, config: PickPlaceConfig, camera: CameraConfig, path: Path
 ) -> None:
-    """Draws with the stage's camera and finds the table where the configuration has it."""
-    color, depth, shape = draw(world, camera, config.render.size[0])
+    """Render with the stage's camera and check that the table is at its configured place."""
+    color, depth, shape = render(world, camera, config.render.size[0])
     Image.fromarray(color).save(path)
     parent = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
     if camera.parent != "world":
@@ -330,10 +330,10 @@ def check_camera(
     report.close(f"{name}: table's edges", found, corners, 5e-3, "m")
 
 
-def draw(
+def render(
     world: World, camera: CameraConfig, resolution: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colours (h, w, 3), depths along the view (h, w), m, and shapes (h, w) that a camera sees."""
+    """Render colours (h, w, 3), depths along the view (h, w), m, and shape indices (h, w)."""
     prim = world.stage.GetPrimAtPath(usd_stage.camera_path(camera))
     matrix = UsdGeom.XformCache().GetLocalTransformation(prim)[0]
     turn = matrix.ExtractRotationQuat()
@@ -379,7 +379,7 @@ def _xyzw(quat_wxyz: np.ndarray) -> np.ndarray:
 
 
 def _pose(numbers: np.ndarray) -> Pose:
-    """Of Newton's seven numbers, in which w comes last."""
+    """Return the pose of Newton's seven numbers, in which w comes last."""
     return Pose(numbers[:3].astype(float), np.roll(numbers[3:], 1).astype(float))
 
 
@@ -388,7 +388,7 @@ def _angle(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def main() -> int:
-    """Runs the checks; returns the exit status."""
+    """Run the checks and return the exit status."""
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
@@ -411,7 +411,7 @@ def main() -> int:
     held = World(write_held_scene(folder / "held.usda", config), config)
     check_held(report, held, config)
     for camera in config.cameras:
-        color, *_ = draw(held, camera, config.render.size[0])
+        color, *_ = render(held, camera, config.render.size[0])
         Image.fromarray(color).save(folder / f"held_{camera.name}.png")
     failed = sum(not row["passed"] for row in report.rows)
     versions = {"newton": newton.__version__, "mujoco": mujoco.__version__}

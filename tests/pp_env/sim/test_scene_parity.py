@@ -1,4 +1,4 @@
-"""MuJoCo and Isaac Sim show the same scene: both descriptions, compared with each other."""
+"""MuJoCo and Isaac Sim have the same scene: both descriptions are compared."""
 
 import mujoco
 import numpy as np
@@ -59,7 +59,7 @@ def test_object(usd_scene, model):
 
 @pytest.fixture(scope="module")
 def pools(robot_file):
-    """The scene with all objects of the pool, as both simulators have it, without asset files."""
+    """Return the scene with the whole object pool for both simulators, without asset files."""
     stage = Usd.Stage.CreateInMemory()
     config = PickPlaceConfig(objects=YCB_OBJECTS)
     usd_stage.build(stage, config, robot_file)
@@ -124,7 +124,7 @@ def test_limits_and_gains(model):
 
 
 def test_a_variation_means_the_same(usd_scene):
-    """The table's colour; and the cameras, which see what MuJoCo's see."""
+    """Both have the same table colour and camera views."""
     model, variation = build_model(CONFIG), EVERYTHING
     SceneVariation(model, CONFIG).apply(variation, model.body("object").id)
     usd_stage.set_variation(usd_scene, CONFIG, variation)
@@ -134,7 +134,7 @@ def test_a_variation_means_the_same(usd_scene):
 
 
 def test_cameras_see_what_mujocos_cameras_see(usd_scene, model):
-    """The same 1,000 points at 20 postures of the arm, within a pixel."""
+    """Project the same 1,000 points at 20 postures of the arm, to within a pixel."""
     rng, data = np.random.default_rng(0), mujoco.MjData(model)
     arm = [model.joint(name).qposadr[0] for name in panda.ARM_JOINTS]
     points = rng.uniform([0.0, -0.7, 0.0], [1.0, 0.7, 0.8], (1000, 3))
@@ -157,7 +157,7 @@ def test_cameras_see_what_mujocos_cameras_see(usd_scene, model):
 
 
 def usd_pixels(usd_scene, camera, points):
-    """Columns and rows (n, 2), through USD's own camera; NaN behind it."""
+    """Return columns and rows (n, 2), through USD's own camera; NaN behind it."""
     prim = UsdGeom.Camera(usd_scene.GetPrimAtPath(usd_stage.camera_path(camera)))
     frustum = prim.GetCamera().frustum
     matrix = np.array(frustum.ComputeViewMatrix() * frustum.ComputeProjectionMatrix()).T

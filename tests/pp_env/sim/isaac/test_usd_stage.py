@@ -22,13 +22,13 @@ def attribute(stage, path, name):
 
 
 def world_matrix(stage, path):
-    """(4, 4), for column vectors."""
+    """Return (4, 4), for column vectors."""
     matrix = UsdGeom.XformCache().GetLocalToWorldTransform(stage.GetPrimAtPath(path))
     return np.array(matrix).T
 
 
 def box_of(stage, path):
-    """Centre and size, m, world."""
+    """Return centre and size, m, world."""
     boxes = UsdGeom.BBoxCache(Usd.TimeCode.Default(), [UsdGeom.Tokens.default_])
     extent = boxes.ComputeWorldBound(stage.GetPrimAtPath(path)).ComputeAlignedRange()
     return np.array(extent.GetMidpoint()), np.array(extent.GetSize())
@@ -208,7 +208,7 @@ CAN = ObjectConfig(name="can", size=(0.066, 0.066, 0.101), mass=0.349, asset="ca
 
 
 def write_can(path, scale, physics, obj=None):
-    """A can whose origin is not its centre, as assets come."""
+    """Write a can whose origin is not its centre, as in real assets."""
     stage = Usd.Stage.CreateNew(str(path))
     root = UsdGeom.Xform.Define(stage, "/can")
     stage.SetDefaultPrim(root.GetPrim())
@@ -300,7 +300,7 @@ def test_a_stage_in_centimetres_is_refused(robot_file):
 
 
 def looks(stage):
-    """What a variation may change: intensities, positions, colours, cameras."""
+    """Return what a variation may change: intensities, positions, colours, cameras."""
     lights = [f"{usd_stage.LIGHTS}/{name}" for name in ("dome", "key", "work")]
     found = [attribute(stage, path, "inputs:intensity") for path in lights]
     found += [*rgb_of(stage, usd_stage.TABLE), *world_matrix(stage, lights[2]).ravel()]

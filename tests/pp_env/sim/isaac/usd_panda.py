@@ -1,9 +1,9 @@
-"""A Panda in USD that stands in for Isaac Sim's own file, which cannot be shipped.
+"""Write a Panda in USD, in place of Isaac Sim's own file, which cannot be shipped.
 
 Prims and joints have the names and the places of Isaac's `franka.usd`: the links lie beside each
 other below the root, at zero joint angles, and each joint lies below its parent link. Numbers come
-from `pp_env.panda`, servo gains from `pp_env.config`. Collider shapes
-have purpose "guide": they are there to be touched, not to be seen.
+from `pp_env.panda`, servo gains from `pp_env.config`. Collider shapes have purpose "guide", so they
+are not rendered.
 """
 
 import math
@@ -26,11 +26,11 @@ _GREY = (0.8, 0.8, 0.8)
 
 
 def write_panda(path: Path, visual_detail: float = 0.0) -> None:
-    """Writes the Panda as a USD file whose default prim is `panda`.
+    """Write the Panda as a USD file whose default prim is `panda`.
 
     Args:
         path: A file that does not exist yet, .usda or .usdc.
-        visual_detail: Share of the visual meshes' triangles that is kept; 0 leaves them out.
+        visual_detail: Share of the visual meshes' triangles to keep; 0 omits the meshes.
     """
     stage = Usd.Stage.CreateNew(str(path))
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
@@ -53,9 +53,9 @@ def write_panda(path: Path, visual_detail: float = 0.0) -> None:
 
 
 def problems(path: Path) -> list[str]:
-    """What USD's own validators find wrong with a file and all that it refers to.
+    """Return the findings of USD's own validators for a file and all that it refers to.
 
-    `usd-core` ships them with all that they need from 26.3 on.
+    They work from `usd-core` 26.3 on.
     """
     from pxr import UsdValidation
 
@@ -65,7 +65,7 @@ def problems(path: Path) -> list[str]:
 
 
 def _tree() -> Iterator[tuple[Link, Link]]:
-    """Parent and child of every joint between two links, the arm's seven first."""
+    """Yield parent and child of every joint between two links, the arm's seven first."""
     chain = (panda.BASE, *panda.ARM, panda.HAND)
     yield from zip(chain, chain[1:], strict=False)
     for finger in FINGERS:
@@ -73,7 +73,7 @@ def _tree() -> Iterator[tuple[Link, Link]]:
 
 
 def _pose(link: Link) -> Gf.Matrix4d:
-    """The link in its parent at zero joint angle; like all of Gf's matrices, for row vectors."""
+    """Return the link's pose in its parent at zero joint angle, for row vectors as all of Gf."""
     return Gf.Matrix4d(Gf.Rotation(Gf.Quatd(*link.quat_wxyz)), Gf.Vec3d(*link.position))
 
 
@@ -102,7 +102,7 @@ def _add_link(stage: Usd.Stage, link: Link, world: Gf.Matrix4d, visual_detail: f
 
 
 def _add_mass(prim: Usd.Prim, link: Link) -> None:
-    """USD keeps an inertia as its principal moments and the axes they belong to."""
+    """Add the mass; USD stores an inertia as its principal moments and axes."""
     xx, yy, zz, xy, xz, yz = link.inertia
     moments, axes = np.linalg.eigh([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
     axes[:, 2] *= np.linalg.det(axes)  # a rotation, not a reflection
@@ -152,7 +152,7 @@ def _place(joint: UsdPhysics.Joint, link: Link) -> None:
 def _add_drive(
     joint: UsdPhysics.Joint, kind: str, gains: tuple[float, float], force: float
 ) -> None:
-    """A position servo with gains (stiffness, damping), per degree where it is angular."""
+    """Add a position servo with gains (stiffness, damping), per degree if it is angular."""
     drive = UsdPhysics.DriveAPI.Apply(joint.GetPrim(), kind)
     drive.CreateTypeAttr(UsdPhysics.Tokens.force)
     drive.CreateStiffnessAttr(gains[0])

@@ -50,7 +50,7 @@ def simulator():
 
 
 def model_of(simulator):
-    """Every array of the model that a variation could have touched, and the headlight."""
+    """Return every array of the model that a variation could change, and the headlight."""
     model = simulator._model
     arrays = {}
     for name in dir(model):
@@ -63,7 +63,7 @@ def model_of(simulator):
 
 
 def episode(simulator, initial, steps=10):
-    """States and a picture of each camera, as one list of arrays."""
+    """Return the states and an image of each camera, as one list of arrays."""
     state, found = simulator.reset(initial), []
     for k in range(steps):
         found += [state.joint_pos, state.joint_vel, *state.object, state.object_vel]
@@ -129,11 +129,11 @@ def test_each_visible_range_is_seen(simulator, variation):
 
 
 def test_the_pattern_of_the_object_is_seen(simulator):
-    pictures = []
+    images = []
     for name in TEXTURES:
         simulator.reset(varied(Variation(object_texture=name), pick=(0.34, 0.06)))
-        pictures.append(simulator.render("cam_wrist").tobytes())
-    assert len(set(pictures)) == len(TEXTURES)
+        images.append(simulator.render("cam_wrist").tobytes())
+    assert len(set(images)) == len(TEXTURES)
 
 
 def test_a_camera_turns_about_its_own_axes(simulator):
@@ -168,7 +168,7 @@ def test_the_workspace_stays_in_view_however_the_high_camera_is_shifted(preset):
 
 
 @pytest.mark.parametrize("preset", ["light", "full"])
-def test_pictures_show_marker_and_object_and_are_well_lit(preset):
+def test_images_show_marker_and_object_and_are_well_lit(preset):
     config = dataclasses.replace(SMALL, randomization=RANDOMIZATION_PRESETS[preset])
     env = PickPlaceEnv(config=config)
     simulator = env._simulator
@@ -176,9 +176,9 @@ def test_pictures_show_marker_and_object_and_are_well_lit(preset):
     for seed in range(12):
         env.reset(seed=seed, options={"pick": (0.6, 0.2), "place": (0.6, -0.2)})
         whole = simulator.render("cam_high").astype(int)
-        for picture in (whole, simulator.render("cam_wrist")):
-            assert (picture == 255).mean() < 0.001
-            assert 25 < picture.mean() < 180
+        for image in (whole, simulator.render("cam_wrist")):
+            assert (image == 255).mean() < 0.001
+            assert 25 < image.mean() < 180
         for hide, at_least in ((data.mocap_pos[0], 40), (data.joint("object_free").qpos, 5)):
             place = hide[2]
             hide[2] = -5.0

@@ -30,7 +30,7 @@ class TestMujoco(SimulatorContract):
 
 
 class Relative(EpisodeSink):
-    """A sink: where the held object is in the hand's frame, while it is held."""
+    """A sink that records the held object's position in the hand's frame."""
 
     def __init__(self, env):
         self.env, self.offsets, self.turns, self.jump = env, [], [], 0.0
@@ -126,7 +126,7 @@ def test_masses_and_sizes_are_those_of_the_configuration(env):
 POOL = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=2, render=RenderConfig(resolution=128))
 
 
-def test_candidates_that_are_put_away_touch_nothing_and_stay_there():
+def test_parked_objects_touch_nothing_and_stay_there():
     env = PickPlaceEnv(config=POOL)
     for seed in range(4):
         _, info = env.reset(seed=seed)
@@ -159,7 +159,7 @@ def test_the_target_is_the_one_that_is_observed_and_held():
 
 
 def write_mesh(folder, obj, turn=0.4, texture=False):
-    """A box as the YCB set has its scans: lying on another side, turned and beside its origin."""
+    """Write a box like a scan of the YCB set: on another side, turned and off its origin."""
     path = folder / obj.name / "google_16k" / "textured.obj"
     path.parent.mkdir(parents=True)
     half = np.array([obj.size[2], obj.size[0], obj.size[1]]) / 2
@@ -227,7 +227,7 @@ def is_marker_blue(r, g, b):
 
 
 @pytest.mark.parametrize("preset", sorted(RENDER_PRESETS))
-def test_pictures_are_sharp_and_well_lit(preset):
+def test_images_are_sharp_and_well_lit(preset):
     config = PickPlaceConfig(render=RenderConfig(resolution=256, preset=preset))
     simulator = MujocoSimulator(config)
     simulator.reset(start(pick=(0.6, 0.2), place=(0.6, -0.2)))
@@ -259,7 +259,7 @@ def test_the_object_is_between_the_fingertips_in_the_wrist_camera(env):
     assert 60 < rows.mean() < 110
 
 
-def test_pictures_repeat(env):
+def test_images_repeat(env):
     env.reset(seed=3)
     first = env._simulator.render("cam_high")
     env.reset(seed=4)
@@ -306,19 +306,19 @@ def test_it_renders_even_if_mujoco_was_imported_first():
     assert done.stdout.strip() == "(512, 512, 3)"
 
 
-def test_a_picture_depends_on_its_state_alone():
+def test_an_image_depends_on_its_state_alone():
     """The shadow map is shared by both cameras, but never by two states."""
-    drawn_after_another, fresh = MujocoSimulator(SMALL), MujocoSimulator(SMALL)
-    drawn_after_another.reset(start(pick=(0.5, 0.2)))
+    rendered_after_another, fresh = MujocoSimulator(SMALL), MujocoSimulator(SMALL)
+    rendered_after_another.reset(start(pick=(0.5, 0.2)))
     for camera in ("cam_high", "cam_wrist"):
-        drawn_after_another.render(camera)
-    states = [s.reset(start(pick=(0.6, -0.1))) for s in (drawn_after_another, fresh)]
+        rendered_after_another.render(camera)
+    states = [s.reset(start(pick=(0.6, -0.1))) for s in (rendered_after_another, fresh)]
     np.testing.assert_array_equal(*[state.object.position for state in states])
-    wrist = [s.render("cam_wrist") for s in (drawn_after_another, fresh)]
+    wrist = [s.render("cam_wrist") for s in (rendered_after_another, fresh)]
     np.testing.assert_array_equal(*wrist)
-    high = [s.render("cam_high") for s in (drawn_after_another, fresh)]
+    high = [s.render("cam_high") for s in (rendered_after_another, fresh)]
     np.testing.assert_array_equal(*high)
-    drawn_after_another.close()
+    rendered_after_another.close()
     fresh.close()
 
 

@@ -267,7 +267,7 @@ def test_images_repeat(env):
     np.testing.assert_array_equal(env._simulator.render("cam_high"), first)
 
 
-def test_a_forgotten_environment_leaves_other_pictures_alone():
+def test_a_forgotten_environment_leaves_other_images_alone():
     ours, forgotten = MujocoSimulator(SMALL), MujocoSimulator(SMALL)
     ours.reset(start())
     before = ours.render("cam_high")

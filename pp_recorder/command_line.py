@@ -195,7 +195,12 @@ Pixels = Annotated[int | tuple[int, int], text(parse_pixels, "PIXELS")]
 def _without_checks(cls: type[Options]) -> type:
     """Return a twin of the class that takes any values, so that one place reports what is wrong."""
     hints = get_type_hints(cls, include_extras=True)
-    twins = [(f.name, hints[f.name], field(default=_default(f))) for f in fields(cls)]
+    twins = []
+    for option in fields(cls):
+        hint = hints[option.name]
+        if option.default is None:  # the help text says what happens then
+            hint = Annotated[hint, tyro.conf.arg(help_behavior_hint="")]
+        twins.append((option.name, hint, field(default=_default(option))))
     return make_dataclass(cls.__name__, twins, kw_only=True, frozen=True)
 
 

@@ -24,7 +24,7 @@ CONFIGURATIONS = {
     "workers-1": ["--resolution", "128", "--workers", "1", "--num-episodes", "4"],
     "workers-2": ["--resolution", "128", "--workers", "2", "--num-episodes", "4"],
     "640x480": ["--resolution", "640x480", "--num-episodes", "1"],
-    "success": ["--no-cameras", "--keep", "success", "--grasp", "friction", "--noise-rad", "0.3"],
+    "success": ["--no-cameras", "--keep", "success", "--grasp", "friction", "--noise-rad", "0.2"],
     "wandering": ["--resolution", "128", "--wander-rad", "0.05"],
     "friction": ["--resolution", "128", "--grasp", "friction", "--keep", "all"],
 }
@@ -37,13 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="OUT")
     parser.add_argument("--collect", type=Path, default=ROOT / "collect.py")
+    parser.add_argument("--only", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
     parser.add_argument("--compare", action="store_true", help="compare two folders, file by file")
     args = parser.parse_args(argv)
     if args.compare:
         return compare(*args.folders)
     (out,) = args.folders
-    for name, options in CONFIGURATIONS.items():
-        collect(args.collect.resolve(), out.resolve() / name, options)
+    for name in args.only:
+        collect(args.collect.resolve(), out.resolve() / name, CONFIGURATIONS[name])
         print(f"{digest(files(out / name))}  {name}", flush=True)
     return 0
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 from typing_extensions import Doc
 
-from pp_recorder.command_line import Folder, OptionError, Options, parse
+from pp_recorder.command_line import Folder, Options, parse
 from pp_recorder.dataset import keys, stats
 from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
@@ -145,7 +145,7 @@ class MergeOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sources:
-            raise OptionError("sources", "must name at least one dataset")
+            raise ValueError("give at least one dataset to join, got none")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Measures a policy: closed-loop episodes on fixed seeds, and what they came to.
+"""Measure a policy in closed-loop episodes on fixed seeds.
 
 Console script: pp-evaluate.
 """
@@ -48,7 +48,7 @@ _PROG = "pp-evaluate"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns 0, or 1 below --min-success, or 2 if it cannot evaluate."""
+    """Run the command line; return 0, 1 below --min-success, or 2 if it cannot evaluate."""
     options = parse(
         EvaluateOptions,
         argv,
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: EvaluateOptions) -> int:
-    """Evaluates and reports; returns the exit status."""
+    """Evaluate and report; return the exit status."""
     begin = time.perf_counter()
     attempts = run_episodes(options)
     scores = score([attempt.row for attempt in attempts], make_grid())
@@ -101,7 +101,7 @@ def run(options: EvaluateOptions) -> int:
 
 
 def run_episodes(options: EvaluateOptions) -> list[Attempt]:
-    """Runs the episodes behind a progress bar."""
+    """Run the episodes and show a progress bar."""
     successes = 0
     with tqdm(total=options.num_episodes, unit="episode", disable=None) as bar:
 
@@ -123,7 +123,7 @@ def run_episodes(options: EvaluateOptions) -> list[Attempt]:
 
 
 def make_runner(options: EvaluateOptions) -> Runner:
-    """The environment with the policy in it."""
+    """Return the policy in its environment."""
     env = make_env(options, options.obs_type or "state")
     try:
         policy = make_policy(options.policy, env)
@@ -134,7 +134,7 @@ def make_runner(options: EvaluateOptions) -> Runner:
 
 
 def make_env(options: EvaluateOptions, obs_type: str) -> gym.Env:
-    """The environment, whose episodes end with success; the loop counts the steps."""
+    """Return an environment whose episodes end with success; the loop counts the steps."""
     return gym.make(
         pp_env.ENV_ID,
         max_episode_steps=sys.maxsize,
@@ -147,7 +147,7 @@ def make_env(options: EvaluateOptions, obs_type: str) -> gym.Env:
 
 
 def make_policy(name: str, env: gym.Env) -> Policy:
-    """The policy that --policy names.
+    """Return the policy that --policy names.
 
     Raises:
         EvaluationError: There is none, or it cannot be made.
@@ -166,7 +166,7 @@ def make_policy(name: str, env: gym.Env) -> Policy:
 
 
 def load_policy(name: str, env: gym.Env) -> Policy:
-    """What the callable in "module:callable" makes of the environment.
+    """Return what the callable in "module:callable" makes of the environment.
 
     Raises:
         EvaluationError: There is no such module or callable, or it makes no policy.
@@ -202,7 +202,7 @@ def load_policy(name: str, env: gym.Env) -> Policy:
 
 
 def as_policy(made: Any, name: str) -> Policy:
-    """A policy as it is, a function as one.
+    """Return a policy as it is, and a function as a policy.
 
     Raises:
         EvaluationError: It is neither.
@@ -219,7 +219,7 @@ def as_policy(made: Any, name: str) -> Policy:
 
 
 def judge(infos: Sequence[dict[str, Any]]) -> TaskOutcome:
-    """What the task says of an episode."""
+    """Return how an episode ended, from its infos, that of the first state included."""
     start, end = infos[0], infos[-1]
     return TaskOutcome(
         distance=end["distance"],
@@ -234,13 +234,13 @@ def judge(infos: Sequence[dict[str, Any]]) -> TaskOutcome:
 
 
 def make_grid() -> Grid:
-    """The area from which picks and places are drawn."""
+    """Return the area from which picks and places are sampled."""
     task = PickPlaceConfig().task
     return Grid(task.x_range, task.y_range)
 
 
 def write_videos(options: EvaluateOptions, folder: Path, attempts: list[Attempt]) -> list[Path]:
-    """Plays chosen episodes again, with their seeds and actions, and draws them."""
+    """Replay chosen episodes with their seeds and actions, and render them to videos."""
     wanted = [
         a for a in attempts if a.actions and (options.videos_of == "all" or not a.row.success)
     ]
@@ -263,7 +263,7 @@ def write_videos(options: EvaluateOptions, folder: Path, attempts: list[Attempt]
 
 
 def report(options: EvaluateOptions, scores: EvalMetrics, seconds: float) -> str:
-    """The table for the terminal."""
+    """Return the table for the terminal."""
     return "\n".join(
         [
             f"policy     {options.policy}",
@@ -278,7 +278,7 @@ def report(options: EvaluateOptions, scores: EvalMetrics, seconds: float) -> str
 def to_json(
     options: EvaluateOptions, scores: EvalMetrics, attempts: list[Attempt]
 ) -> dict[str, Any]:
-    """The report for machines; it depends on nothing but the options, versions and machine."""
+    """Return the report for machines; it depends on the options, versions and machine alone."""
     return {
         **{name: getattr(options, name) for name in _POLICY_OPTIONS},
         **describe_environment(),
@@ -316,14 +316,14 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
 
 
 def fitting_obs_type(checkpoint: Checkpoint) -> str:
-    """The kind of observation that a checkpoint's inputs ask for."""
+    """Return the kind of observation that a checkpoint's inputs need."""
     if checkpoint.image_sizes:
         return "pixels_agent_pos"
     return "environment_state_agent_pos" if ENVIRONMENT_STATE in checkpoint.inputs else "state"
 
 
 def require_writable(options: EvaluateOptions) -> None:
-    """Sees to it that the report and the videos have a place.
+    """Check that the report and the videos can be written, and make their folders.
 
     Raises:
         OSError: They cannot have it.

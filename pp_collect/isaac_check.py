@@ -1,7 +1,7 @@
 """A self-test of the Isaac Sim backend, for whoever has the hardware.
 
 Runs every question that could not be answered without Isaac Sim, prints a table, and writes it as
-JSON beside pictures to look at. Example:
+JSON beside images to look at. Example:
 
     ./python.sh -m pp_collect.isaac_check --output isaac_check
 """
@@ -40,12 +40,12 @@ HOME = np.array(HOME_JOINT_POS)
 _EPISODES = 10  # of the expert, without a crash
 _MEMORY_EPISODES = 20
 _PERIODS = 30  # control periods of a short episode
-_SHARE_CLIPPED = 0.02  # of a picture's pixels may be white or black
+_SHARE_CLIPPED = 0.02  # of an image's pixels may be white or black
 
 
 @dataclass
-class Result:
-    """One line of the table.
+class Answer:
+    """A line of the table: a question and its answer.
 
     Attributes:
         question: What was asked.
@@ -60,13 +60,13 @@ class Result:
     needed: str = ""
 
 
-class Check:
-    """The questions, in the order in which they are asked.
+class SelfTest:
+    """The checks, in the order in which they run.
 
     Args:
         sim: The simulator.
         env: The environment around it.
-        output: Folder for pictures.
+        output: Folder for images.
         assets_root: Where Isaac Sim's assets are; None is its own setting.
     """
 
@@ -79,164 +79,164 @@ class Check:
         self._output = output
         self._assets_root = assets_root
 
-    def run(self) -> list[Result]:
-        """Asks everything; a question that raises is a failure, and the next one is asked."""
+    def run(self) -> list[Answer]:
+        """Run every check; one that raises has failed, and the next one runs."""
         results = []
-        for ask in (
-            self.versions, self.what_was_measured, self.gains, self.hand_follows_kinematics,
+        for check in (
+            self.versions, self.startup_measurements, self.gains, self.hand_follows_kinematics,
             self.arm_reaches_its_targets, self.object_rests, self.reset_repeats,
             self.attachments, self.fingers_stop_at_the_object, self.held_object_stays,
-            self.pictures_are_exposed, self.wrist_camera_follows, self.pictures_after_reset,
+            self.images_are_exposed, self.wrist_camera_follows, self.images_after_reset,
             self.expert_succeeds, self.ycb_files, self.throughput, self.memory,
         ):  # fmt: skip
             try:
-                result = ask()
+                result = check()
             except Exception as error:
                 traceback.print_exc()
-                result = Result(ask.__name__.replace("_", " "), False, f"{error}", "no error")
+                result = Answer(check.__name__.replace("_", " "), False, f"{error}", "no error")
             results.append(result)
             print(_line(result), flush=True)
         return results
 
-    def versions(self) -> Result:
-        """Isaac Sim and numpy: the latter must be Kit's own."""
+    def versions(self) -> Answer:
+        """Report the versions of Isaac Sim and numpy, which must be Kit's own."""
         found = f"Isaac Sim {isaac_app.version()[2]}, numpy {np.__version__}"
-        return Result("versions", None, found, "numpy 1.26 in 4.5")
+        return Answer("versions", None, found, "numpy 1.26 in 4.5")
 
-    def what_was_measured(self) -> Result:
-        """What the simulator has found out when it started."""
+    def startup_measurements(self) -> Answer:
+        """Report what the simulator measured when it started."""
         found = {k: v for k, v in self._sim.description.items() if k != "gains"}
-        return Result("measured at start", found["renders_per_frame"] <= 4, json.dumps(found))
+        return Answer("measured at start", found["renders_per_frame"] <= 4, json.dumps(found))
 
-    def gains(self) -> Result:
-        """Whether the servos have the gains that were set."""
+    def gains(self) -> Answer:
+        """Check that the servos have the gains that were set."""
         gains = self._sim.description["gains"]
         stiffness, damping = self._sim.read_gains()
         equal = np.allclose(stiffness, gains["stiffness"], rtol=1e-3) and np.allclose(
             damping, gains["damping"], rtol=1e-3
         )
         asset = f"asset's own: {gains['stiffness_of_asset']}, {gains['damping_of_asset']}"
-        return Result("gains are those that were set", equal, asset)
+        return Answer("gains are those that were set", equal, asset)
 
-    def hand_follows_kinematics(self) -> Result:
-        """Whether physics puts `panda_hand` where the published kinematics do."""
+    def hand_follows_kinematics(self) -> Answer:
+        """Check that physics puts `panda_hand` where the published kinematics do."""
         self._start()
         worst = 0.0
         for target in (HOME, HOME + 0.2, HOME - [0.3, 0.1, 0.2, 0, 0.3, 0, 0.4]):
             state = self._steps(Command(target, panda.FINGER_OPEN), _PERIODS)
             position = kinematics.forward(state.joint_pos)[0]
             worst = max(worst, float(np.linalg.norm(state.eef.position - position)))
-        return Result("panda_hand is where kinematics say", worst < 1e-3, _mm(worst), "< 1 mm")
+        return Answer("panda_hand is where kinematics say", worst < 1e-3, _mm(worst), "< 1 mm")
 
-    def arm_reaches_its_targets(self) -> Result:
-        """How far the arm is from a target after standing for a second."""
+    def arm_reaches_its_targets(self) -> Answer:
+        """Measure how far the arm is from a target after standing for a second."""
         self._start()
         target = HOME + np.array([0.3, -0.1, 0.2, 0.2, -0.2, 0.1, 0.2])
         state = self._steps(Command(target, 0.01), _PERIODS)
         error = float(np.abs(state.joint_pos - target).max())
-        return Result("arm reaches its targets", error < 0.01, f"{error:.4f} rad", "< 0.01 rad")
+        return Answer("arm reaches its targets", error < 0.01, f"{error:.4f} rad", "< 0.01 rad")
 
-    def object_rests(self) -> Result:
-        """Whether the object lies still on the table: contact offsets are a guess."""
+    def object_rests(self) -> Answer:
+        """Check that the object lies still on the table: contact offsets are a guess."""
         initial = self._start()
         state = self._steps(Command(HOME, panda.FINGER_OPEN), 2 * _PERIODS)
         drift = float(np.linalg.norm(state.object.position - initial.object.position))
         speed = float(np.linalg.norm(state.object_vel))
         found = f"moved {_mm(drift)}, {speed:.4f} m/s"
-        return Result("object rests", drift < 1e-3 and speed < 0.01, found, "< 1 mm, < 0.01 m/s")
+        return Answer("object rests", drift < 1e-3 and speed < 0.01, found, "< 1 mm, < 0.01 m/s")
 
-    def reset_repeats(self) -> Result:
-        """Whether the same start and commands give the same states, whatever went before."""
+    def reset_repeats(self) -> Answer:
+        """Check that the same start and commands give the same states, whatever went before."""
         first = self._short_episode()
         self._start(pick=(0.6, -0.2))
         self._steps(Command(HOME - 0.2, 0.02), 5)
         difference = float(np.abs(self._short_episode() - first).max())
-        return Result("reset repeats", difference == 0.0, f"{difference:.2e}", "0")
+        return Answer("reset repeats", difference == 0.0, f"{difference:.2e}", "0")
 
-    def attachments(self) -> Result:
-        """Which ways of holding the object work, with the joints readable before and after."""
+    def attachments(self) -> Answer:
+        """Try each way of holding the object, with the joints readable before and after."""
         chosen = self._sim.description["attachment"]
         found = self._sim.working_attachments()
-        return Result("ways to hold the object", chosen in found, f"{found} of {ATTACHMENTS}")
+        return Answer("ways to hold the object", chosen in found, f"{found} of {ATTACHMENTS}")
 
-    def fingers_stop_at_the_object(self) -> Result:
-        """Where the fingers stop when the expert closes them on the object."""
+    def fingers_stop_at_the_object(self) -> Answer:
+        """Measure where the fingers stop when the expert closes them on the object."""
         fingers, half = self._lift()[0]["gripper_pos"], self._config.object.size[1] / 2
         ok = bool((abs(fingers - half) < 3e-3).all())
         found = f"{np.round(fingers, 4).tolist()} m"
-        return Result("fingers stop at the object", ok, found, f"{half} m")
+        return Answer("fingers stop at the object", ok, found, f"{half} m")
 
-    def held_object_stays(self) -> Result:
-        """How far a held object moves in the hand from the grasp to the end of the carrying."""
+    def held_object_stays(self) -> Answer:
+        """Measure how far a held object moves in the hand while it is carried."""
         (_, begin), (_, end) = self._lift(), self._lift("MOVE_TO_PLACE")
         drift = float(np.linalg.norm(end - begin))
-        return Result("held object stays in the hand", drift < 2e-3, _mm(drift), "< 2 mm")
+        return Answer("held object stays in the hand", drift < 2e-3, _mm(drift), "< 2 mm")
 
-    def pictures_are_exposed(self) -> Result:
-        """Whether pictures are neither black nor white; they are kept to be looked at."""
+    def images_are_exposed(self) -> Answer:
+        """Check that images are neither black nor white, and keep them to be looked at."""
         self._start()
         found, ok = [], True
-        for name, picture in self._pictures("start").items():
-            white, black = float((picture >= 254).mean()), float((picture <= 1).mean())
-            ok = ok and picture.std() > 5 and white < _SHARE_CLIPPED and black < _SHARE_CLIPPED
-            found.append(f"{name}: mean {picture.mean():.0f}, white {white:.1%}, black {black:.1%}")
-        return Result("pictures are exposed", bool(ok), "; ".join(found), "see usd_lights")
+        for name, image in self._images("start").items():
+            white, black = float((image >= 254).mean()), float((image <= 1).mean())
+            ok = ok and image.std() > 5 and white < _SHARE_CLIPPED and black < _SHARE_CLIPPED
+            found.append(f"{name}: mean {image.mean():.0f}, white {white:.1%}, black {black:.1%}")
+        return Answer("images are exposed", bool(ok), "; ".join(found), "see usd_lights")
 
-    def wrist_camera_follows(self) -> Result:
-        """Whether the wrist camera moves with the hand."""
+    def wrist_camera_follows(self) -> Answer:
+        """Check that the wrist camera moves with the hand."""
         self._start(pick=(0.42, 0.0))
-        before = self._pictures("home")["cam_wrist"].astype(float)
+        before = self._images("home")["cam_wrist"].astype(float)
         self._steps(Command(HOME + [0.5, 0, 0, 0, 0, 0, 0], panda.FINGER_OPEN), _PERIODS)
-        after = self._pictures("turned")["cam_wrist"].astype(float)
+        after = self._images("turned")["cam_wrist"].astype(float)
         changed = float((np.abs(after - before).max(axis=2) > 30).mean())
-        return Result("wrist camera follows the hand", changed > 0.01, f"{changed:.1%} changed")
+        return Answer("wrist camera follows the hand", changed > 0.01, f"{changed:.1%} changed")
 
-    def pictures_after_reset(self) -> Result:
-        """Whether the first picture of an episode shows anything of the one before."""
+    def images_after_reset(self) -> Answer:
+        """Check that the first image of an episode shows nothing of the one before."""
         self._start(pick=(0.5, -0.2))
-        fresh = self._pictures("fresh")["cam_high"].astype(float)
+        fresh = self._images("fresh")["cam_high"].astype(float)
         self._start(pick=(0.6, 0.2))
-        self._pictures("other")
+        self._images("other")
         self._start(pick=(0.5, -0.2))
-        again = self._pictures("again")["cam_high"].astype(float)
+        again = self._images("again")["cam_high"].astype(float)
         differing = float((np.abs(again - fresh).max(axis=2) > 40).mean())
-        return Result("no ghost after a reset", differing < 0.005, f"{differing:.2%}", "< 0.5 %")
+        return Answer("no ghost after a reset", differing < 0.005, f"{differing:.2%}", "< 0.5 %")
 
-    def expert_succeeds(self) -> Result:
-        """Whether the expert's episodes run without a crash, and succeed."""
+    def expert_succeeds(self) -> Answer:
+        """Check that the expert's episodes run without a crash, and succeed."""
         successes = 0
         for seed in range(_EPISODES):
             last = self._expert_steps(seed)[-1]
             successes += last.success
         found = f"{successes} of {_EPISODES}"
-        return Result("expert succeeds", successes == _EPISODES, found, f"{_EPISODES}")
+        return Answer("expert succeeds", successes == _EPISODES, found, f"{_EPISODES}")
 
-    def ycb_files(self) -> Result:
-        """Which of the YCB objects exist with physics, for whoever uses them."""
+    def ycb_files(self) -> Answer:
+        """List the YCB objects whose files exist with physics."""
         native = import_module("isaacsim.storage.native")
         found = []
         for folder in ("Axis_Aligned", "Axis_Aligned_Physics"):
             url = isaac_app.asset_url(self._assets_root, f"/Isaac/Props/YCB/{folder}")
             names = [o.name for o in YCB_OBJECTS if _is_file(native, f"{url}/{o.name}.usd")]
             found.append(f"{folder}: {names}")
-        return Result("YCB files", None, "; ".join(found))
+        return Answer("YCB files", None, "; ".join(found))
 
-    def throughput(self) -> Result:
-        """Control periods per second, without and with both pictures."""
+    def throughput(self) -> Answer:
+        """Measure control periods per second, without and with both images."""
         self._start()
         rates = []
-        for draw in (False, True):
+        for render in (False, True):
             begin = time.perf_counter()
             for _ in range(_PERIODS):
                 self._sim.step(Command(HOME, panda.FINGER_OPEN))
-                if draw:
+                if render:
                     for camera in self._config.cameras:
                         self._sim.render(camera.name)
             rates.append(_PERIODS / (time.perf_counter() - begin))
-        return Result("steps/s without and with pictures", None, f"{rates[0]:.0f}, {rates[1]:.1f}")
+        return Answer("steps/s without and with images", None, f"{rates[0]:.0f}, {rates[1]:.1f}")
 
-    def memory(self) -> Result:
-        """Memory and GPU memory over episodes: growth is what `--restart-every` is for."""
+    def memory(self) -> Answer:
+        """Measure memory and GPU memory over episodes; `--restart-every` is for growth."""
         used = []
         for k in range(_MEMORY_EPISODES):
             self._start(pick=(0.45 + 0.01 * (k % 10), 0.1))
@@ -246,7 +246,7 @@ class Check:
             used.append(((resident_memory() or 0) // 10**6, _gpu_mb()))
         growth = used[-1][0] - used[_MEMORY_EPISODES // 2 - 1][0]
         found = f"{used[0]} to {used[-1]} MB (process, GPU)"
-        return Result(f"memory over {len(used)} episodes", growth < 200, found, "< 200 MB more")
+        return Answer(f"memory over {len(used)} episodes", growth < 200, found, "< 200 MB more")
 
     def _start(self, pick: tuple[float, float] = (0.5, 0.1)) -> InitialState:
         begin = task.EpisodeStart(np.array(pick), np.array([0.45, 0.0]), np.array([0.8, 0.2, 0.2]))
@@ -265,7 +265,7 @@ class Check:
         return np.concatenate([state.joint_pos, state.joint_vel, state.object.position])
 
     def _lift(self, phase: str = "LIFT") -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The last observation of a phase of the expert, and the object in the hand's frame, m."""
+        """Return the last observation of a phase, and the object in the hand's frame, m."""
         last = [step for step in self._expert_steps(seed=0) if step.phase == phase][-1]
         if not last.info["is_grasped"]:
             raise isaac_app.IsaacSimError(f"the expert does not hold the object at {phase}")
@@ -277,10 +277,10 @@ class Check:
         expert = PickPlaceExpert()
         return list(iterate_episode(self._env, expert, [], seed, seed, expert.num_steps))
 
-    def _pictures(self, label: str) -> dict[str, np.ndarray]:
+    def _images(self, label: str) -> dict[str, np.ndarray]:
         found = {c.name: self._sim.render(c.name) for c in self._config.cameras}
-        for name, picture in found.items():
-            (self._output / f"{label}_{name}.jpg").write_bytes(jpeg(picture))
+        for name, image in found.items():
+            (self._output / f"{label}_{name}.jpg").write_bytes(jpeg(image))
         return found
 
 
@@ -319,7 +319,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: CheckOptions) -> int:
-    """Starts Isaac Sim, asks everything and reports; returns the exit status."""
+    """Start Isaac Sim, run every check and report; return the exit status."""
     options.output.mkdir(parents=True, exist_ok=True)
     config = PickPlaceConfig(
         timing=default_timing("isaacsim"), render=RenderConfig(resolution=options.resolution)
@@ -330,7 +330,7 @@ def run(options: CheckOptions) -> int:
     print(f"started in {time.perf_counter() - begin:.0f} s")
     env = PickPlaceEnv(simulator=lambda _: sim, config=config, terminate_on_success=False)
     try:
-        results = Check(sim, env, options.output, root).run()
+        results = SelfTest(sim, env, options.output, root).run()
         report = {"simulator": sim.description, "results": [vars(r) for r in results]}
     finally:
         env.close()
@@ -340,14 +340,14 @@ def run(options: CheckOptions) -> int:
     return 1 if failed else 0
 
 
-def _line(result: Result) -> str:
+def _line(result: Answer) -> str:
     mark = {True: "pass", False: "FAIL", None: "info"}[result.passed]
     needed = f"   (needed: {result.needed})" if result.needed else ""
     return f"{mark}  {result.question:38} {result.found}{needed}"
 
 
 def _is_file(native: Any, url: str) -> bool:
-    """Isaac's own test raises where there is no such file."""
+    """Return whether a file exists; Isaac's own test raises where there is none."""
     try:
         return bool(native.is_file(url))
     except Exception:
@@ -359,7 +359,7 @@ def _mm(metres: float) -> str:
 
 
 def _gpu_mb() -> int:
-    """Memory in use on the first GPU; 0 if the driver does not tell."""
+    """Return the memory in use on the first GPU in MB; 0 if the driver does not tell."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

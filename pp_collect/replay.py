@@ -1,4 +1,4 @@
-"""Proves recorded episodes: plays their actions again, or makes them anew from their seeds.
+"""Prove recorded episodes: replay their actions, or reproduce them from their seeds.
 
 Console scripts: pp-replay and pp-reproduce.
 """

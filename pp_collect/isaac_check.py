@@ -31,8 +31,8 @@ from pp_env.sim import default_timing, shutdown_app
 from pp_env.sim.api import Command, InitialState, SimState
 from pp_env.sim.isaac import app as isaac_app
 from pp_env.sim.isaac.simulator import ATTACHMENTS, IsaacSimulator
-from pp_recorder.checks.html_report import jpeg
 from pp_recorder.command_line import Options, parse
+from pp_recorder.dataset.video import encode_jpeg
 from pp_recorder.rollout import Step, iterate_episode
 from pp_recorder.status import resident_memory
 
@@ -280,7 +280,7 @@ class SelfTest:
     def _images(self, label: str) -> dict[str, np.ndarray]:
         found = {c.name: self._sim.render(c.name) for c in self._config.cameras}
         for name, image in found.items():
-            (self._output / f"{label}_{name}.jpg").write_bytes(jpeg(image))
+            (self._output / f"{label}_{name}.jpg").write_bytes(encode_jpeg(image))
         return found
 
 

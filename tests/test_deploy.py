@@ -15,6 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import pp_env
 from pp_bridge.options import BridgeOptions
@@ -376,3 +377,66 @@ def test_systemd_knows_every_key_of_the_unit(tmp_path, misspelt):
     done = subprocess.run(command, capture_output=True, text=True)
     complaints = [line for line in done.stderr.splitlines() if unit.name in line]
     assert bool(complaints) == misspelt, complaints
+
+
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+README_COMMANDS = ["make collect", "make test"]
+
+
+def workflow_jobs() -> dict[str, Any]:
+    return yaml.safe_load(WORKFLOW.read_text())["jobs"]
+
+
+def commands(job: dict[str, Any]) -> list[str]:
+    """Return the lines that a job of the workflow runs."""
+    return [line for step in job["steps"] for line in step.get("run", "").splitlines()]
+
+
+def test_the_workflow_runs_the_commands_of_the_readme_on_every_supported_python():
+    job = workflow_jobs()["test"]
+    section = (ROOT / "README.md").read_text().split("## Two commands")[1].split("```")[1]
+    readme = [line.split("#")[0].strip() for line in section.strip().splitlines()]
+    assert readme == README_COMMANDS
+    assert [line for line in commands(job) if line.startswith("make")] == readme
+    versions = job["strategy"]["matrix"]["python-version"]
+    assert all(isinstance(version, str) for version in versions), "3.10 is not 3.1"
+    supported = SpecifierSet(read_setup()["options"]["python_requires"])
+    minors = [f"3.{minor}" for minor in range(30)]
+    assert versions == [minor for minor in minors if minor in supported]
+
+
+def test_the_workflow_lints_on_the_oldest_python():
+    job = workflow_jobs()["lint"]
+    assert [line for line in commands(job) if line.startswith("make")] == ["make lint"]
+    (setup,) = [step for step in job["steps"] if "setup-python" in step.get("uses", "")]
+    assert f">={setup['with']['python-version']}" in read_setup()["options"]["python_requires"]
+
+
+def test_the_workflow_installs_the_packages_of_the_bootstrap():
+    mesa = runpy.run_path(str(DEPLOY / "bootstrap.py"))["_MESA"]
+    for job in workflow_jobs().values():
+        (install,) = [line for line in commands(job) if "apt-get install" in line]
+        assert install.split("--no-install-recommends ")[1].split() == mesa
+
+
+@pytest.mark.parametrize("form", ["bug_report", "feature_request"])
+def test_an_issue_form_has_fields_with_names_of_their_own(form):
+    content = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{form}.yml").read_text())
+    assert {"name", "description", "body"} <= content.keys()
+    names = [field["id"] for field in content["body"]]
+    assert len(names) == len(set(names))
+    assert all(field["attributes"]["label"] for field in content["body"])
+
+
+def test_the_bug_report_asks_for_versions_by_a_command_that_works():
+    text = (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug_report.yml").read_text()
+    command = re.search(r'`\.venv/bin/python -c "(.*)"`', text)[1]
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"'franka-pick-place': '{pp_env.__version__}'" in done.stdout
+
+
+def test_the_citation_names_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == pp_env.__version__
+    assert citation["license"] == read_setup()["metadata"]["license"]

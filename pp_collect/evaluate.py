@@ -30,13 +30,13 @@ from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint, LeRobotPolicy
-from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, score
+from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, compute_metrics
 from pp_recorder.evaluation.runner import (
-    Attempt,
+    EvaluatedEpisode,
     EvaluationError,
     FunctionPolicy,
+    PolicyRunner,
     RandomPolicy,
-    Runner,
     TaskOutcome,
     evaluate,
 )
@@ -79,20 +79,20 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: EvaluateOptions) -> int:
     """Evaluate and report; return the exit status."""
     begin = time.perf_counter()
-    attempts = run_episodes(options)
-    scores = score([attempt.row for attempt in attempts], make_grid())
+    episodes = run_episodes(options)
+    metrics = compute_metrics([episode.result for episode in episodes], make_grid())
     seconds = time.perf_counter() - begin
     if options.json is not None:
         options.json.write_text(
-            json.dumps(to_json(options, scores, attempts), indent=2, default=str) + "\n"
+            json.dumps(to_json(options, metrics, episodes), indent=2, default=str) + "\n"
         )
-    print(report(options, scores, seconds))
+    print(report(options, metrics, seconds))
     if options.videos is not None:
-        for path in write_videos(options, options.videos, attempts):
+        for path in write_videos(options, options.videos, episodes):
             print(f"video      {path}")
-    if options.min_success is not None and scores.success_rate < options.min_success:
+    if options.min_success is not None and metrics.success_rate < options.min_success:
         print(
-            f"the success rate of {scores.success_rate:.1%} is below --min-success "
+            f"the success rate of {metrics.success_rate:.1%} is below --min-success "
             f"{options.min_success:.1%}",
             file=sys.stderr,
         )
@@ -100,20 +100,19 @@ def run(options: EvaluateOptions) -> int:
     return 0
 
 
-def run_episodes(options: EvaluateOptions) -> list[Attempt]:
+def run_episodes(options: EvaluateOptions) -> list[EvaluatedEpisode]:
     """Run the episodes and show a progress bar."""
     successes = 0
     with tqdm(total=options.num_episodes, unit="episode", disable=None) as bar:
 
-        def progress(row: EpisodeResult) -> None:
+        def progress(result: EpisodeResult) -> None:
             nonlocal successes
-            successes += row.success
+            successes += result.success
             bar.update()
             bar.set_postfix(success=f"{successes}/{bar.n}")
 
-        make = partial(make_runner, options)
         return evaluate(
-            make,
+            partial(make_runner, options),
             options.num_episodes,
             options.seed,
             options.workers,
@@ -122,7 +121,7 @@ def run_episodes(options: EvaluateOptions) -> list[Attempt]:
         )
 
 
-def make_runner(options: EvaluateOptions) -> Runner:
+def make_runner(options: EvaluateOptions) -> PolicyRunner:
     """Return the policy in its environment."""
     env = make_env(options, options.obs_type or "state")
     try:
@@ -130,7 +129,9 @@ def make_runner(options: EvaluateOptions) -> Runner:
     except BaseException:
         env.close()
         raise
-    return Runner(env, policy, judge, options.seed, options.max_steps, reset_options(options))
+    return PolicyRunner(
+        env, policy, task_outcome, options.seed, options.max_steps, reset_options(options)
+    )
 
 
 def make_env(options: EvaluateOptions, obs_type: str) -> gym.Env:
@@ -218,13 +219,13 @@ def as_policy(made: Any, name: str) -> Policy:
     )
 
 
-def judge(infos: Sequence[dict[str, Any]]) -> TaskOutcome:
+def task_outcome(infos: Sequence[dict[str, Any]]) -> TaskOutcome:
     """Return how an episode ended, from its infos, that of the first state included."""
     start, end = infos[0], infos[-1]
     return TaskOutcome(
         distance=end["distance"],
         reason=", ".join(end["unmet_conditions"]),
-        phase=failure_stage(infos),
+        failure_stage=failure_stage(infos),
         target=start["object"],
         points={
             "pick": tuple(start["object_pos"][:2].tolist()),
@@ -239,51 +240,55 @@ def make_grid() -> Grid:
     return Grid(task.x_range, task.y_range)
 
 
-def write_videos(options: EvaluateOptions, folder: Path, attempts: list[Attempt]) -> list[Path]:
+def write_videos(
+    options: EvaluateOptions, folder: Path, episodes: list[EvaluatedEpisode]
+) -> list[Path]:
     """Replay chosen episodes with their seeds and actions, and render them to videos."""
     wanted = [
-        a for a in attempts if a.actions and (options.videos_of == "all" or not a.row.success)
+        e for e in episodes if e.actions and (options.videos_of == "all" or not e.result.success)
     ]
     wanted = wanted[: options.max_videos] if options.videos_of != "none" else []
     if not wanted:
         return []
     env, paths = make_env(options, "pixels_agent_pos"), []
     try:
-        for attempt in wanted:
-            row = attempt.row
-            outcome = "success" if row.success else "failure"
-            paths.append(folder / f"episode_{row.index:05d}_{outcome}.mp4")
-            again = ReplayPolicy(attempt.actions)
+        for episode in wanted:
+            result = episode.result
+            outcome = "success" if result.success else "failure"
+            paths.append(folder / f"episode_{result.index:05d}_{outcome}.mp4")
+            again = ReplayPolicy(episode.actions)
             sink = SideBySide(paths[-1], options.fps)
-            steps = len(attempt.actions)
-            run_episode(env, again, [sink], row.seed, row.index, steps, reset_options(options))
+            steps = len(episode.actions)
+            run_episode(
+                env, again, [sink], result.seed, result.index, steps, reset_options(options)
+            )
     finally:
         env.close()
     return paths
 
 
-def report(options: EvaluateOptions, scores: EvalMetrics, seconds: float) -> str:
+def report(options: EvaluateOptions, metrics: EvalMetrics, seconds: float) -> str:
     """Return the table for the terminal."""
     return "\n".join(
         [
             f"policy     {options.policy}",
-            f"episodes   {scores.episodes} with seed {options.seed}, at most {options.max_steps} "
+            f"episodes   {metrics.episodes} with seed {options.seed}, at most {options.max_steps} "
             f"steps of 1/{options.fps} s, {options.simulator}, {options.grasp}; "
             f"took {seconds:.1f} s",
-            scores.to_text(),
+            metrics.to_text(),
         ]
     )
 
 
 def to_json(
-    options: EvaluateOptions, scores: EvalMetrics, attempts: list[Attempt]
+    options: EvaluateOptions, metrics: EvalMetrics, episodes: list[EvaluatedEpisode]
 ) -> dict[str, Any]:
     """Return the report for machines; it depends on the options, versions and machine alone."""
     return {
         **{name: getattr(options, name) for name in _POLICY_OPTIONS},
         **describe_environment(),
-        "scores": scores.to_json(),
-        "episodes": [vars(attempt.row) for attempt in attempts],
+        "scores": metrics.to_json(),
+        "episodes": [vars(episode.result) for episode in episodes],
     }
 
 

@@ -1,1 +1,1 @@
-"""Run a policy for many episodes and measure it."""
+"""Evaluation of a policy over many episodes."""

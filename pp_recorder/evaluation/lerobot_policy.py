@@ -1,4 +1,4 @@
-"""A policy that LeRobot has trained, from its checkpoint folder. Needs lerobot when it is made."""
+"""A policy trained by LeRobot, loaded from its checkpoint; only loading needs lerobot."""
 
 import json
 import sys
@@ -33,11 +33,11 @@ class Checkpoint:
     """A checkpoint on disk; reading it does not need lerobot.
 
     Args:
-        folder: With config.json, model.safetensors and the two processors, or a folder that
-            `lerobot-train` has written these into.
+        folder: A folder with config.json, model.safetensors and the two processors, or the output
+            folder of `lerobot-train`.
 
     Raises:
-        CheckpointError: It is none.
+        CheckpointError: The folder is no checkpoint, or an incomplete one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,11 +66,11 @@ class Checkpoint:
 
     @property
     def image_sizes(self) -> set[tuple[int, ...]]:
-        """The different (height, width) of its pictures."""
+        """The different (height, width) of its images."""
         return {shape[-2:] for key, shape in self.inputs.items() if len(shape) == 3}
 
     def require_fitting(self, observation_space: gym.Space, action_space: gym.Space) -> None:
-        """Checks that an environment gives the inputs and takes the output.
+        """Check that an environment gives the inputs and takes the output.
 
         Raises:
             CheckpointError: It does not; the message lists the features of both.
@@ -91,13 +91,13 @@ class Checkpoint:
 
 
 class LeRobotPolicy:
-    """A `Policy` around a checkpoint: processors, action chunks and all.
+    """A `Policy` from a checkpoint, with its processors and action chunks.
 
     On the CPU it computes in one thread, so that its actions depend neither on the number of cores
-    nor on how many processes share them.
+    nor on the number of processes that share them.
 
     Args:
-        checkpoint: What to load. A policy that takes language is told `info["task"]`.
+        checkpoint: The checkpoint to load. A policy that takes language gets `info["task"]`.
 
     Raises:
         ImportError: lerobot is not installed.
@@ -107,10 +107,10 @@ class LeRobotPolicy:
         torch, factory, config_class = _import_lerobot()
         torch.set_num_threads(1)
         folder = str(checkpoint.folder)
-        with redirect_stdout(sys.stderr):  # it announces what it loads
+        with redirect_stdout(sys.stderr):  # lerobot prints what it loads
             config = config_class.from_pretrained(folder)
             if hasattr(config, "pretrained_backbone_weights"):
-                # They are in the checkpoint; lerobot would download them only to replace them.
+                # The checkpoint contains them; lerobot would download them only to replace them.
                 config.pretrained_backbone_weights = None
             policy_class = factory.get_policy_class(config.type)
             self._policy = policy_class.from_pretrained(folder, config=config)
@@ -125,7 +125,7 @@ class LeRobotPolicy:
         self._task = ""
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
-        """Forgets the last episode, and seeds torch from the episode's generator."""
+        """Forget the last episode, and seed torch from the episode's generator."""
         self._task = str(info.get("task", ""))
         self._torch.manual_seed(int(rng.integers(2**63)))
         self._policy.reset()
@@ -133,7 +133,7 @@ class LeRobotPolicy:
         self._postprocess.reset()
 
     def act(self, observation: Any) -> np.ndarray:
-        """The next action of the policy's chunk."""
+        """Return the next action of the policy's chunk."""
         batch: dict[str, Any] = {
             key: self._torch.from_numpy(value) for key, value in to_lerobot(observation).items()
         }
@@ -144,16 +144,16 @@ class LeRobotPolicy:
 
 
 def to_lerobot(observation: Any) -> dict[str, np.ndarray]:
-    """An observation as LeRobot's policies take it, as a batch of one.
+    """Return an observation for LeRobot's policies, as a batch of one.
 
-    Pictures (H, W, 3) uint8 become (1, 3, H, W) float32 in [0, 1], vectors (1, n) float32.
+    Images (H, W, 3) uint8 become (1, 3, H, W) float32 in [0, 1], vectors (1, n) float32.
     """
     named = _named(observation, lambda value: value)
     return {key: _batch_of_one(np.asarray(value)) for key, value in named.items()}
 
 
 def _features(space: gym.Space) -> Shapes:
-    """Names and shapes of what LeRobot makes of a space's observations, pictures channels first."""
+    """Return names and shapes of a space's observations in LeRobot, images channels first."""
 
     def shape(box: gym.Space) -> tuple[int, ...]:
         size = box.shape or ()
@@ -163,7 +163,7 @@ def _features(space: gym.Space) -> Shapes:
 
 
 def _named(observation: Any, convert: Any) -> dict[str, Any]:
-    """Parts of an observation, or of its space, by LeRobot's names."""
+    """Return the parts of an observation, or of its space, by LeRobot's names."""
     if not isinstance(observation, (Mapping, gym.spaces.Dict)):
         return {STATE: convert(observation)}
     named = {}
@@ -215,7 +215,7 @@ def _shapes(config: dict[str, Any], name: str) -> Shapes:
     features = config.get(name)
     if not isinstance(features, dict) or not features:
         raise CheckpointError(f"the checkpoint's config.json has no {name}; is it a policy's?")
-    # An empty camera stands for a picture that the policy may do without.
+    # An empty camera stands for an image that the policy does not need.
     return {
         key: tuple(feature["shape"])
         for key, feature in features.items()

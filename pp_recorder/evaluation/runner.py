@@ -1,4 +1,4 @@
-"""Runs any policy for many episodes on fixed seeds; what it does wrong is a failed episode."""
+"""Evaluation of any policy on fixed seeds; an error of the policy is a failed episode."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from pp_recorder.evaluation.metrics import EpisodeResult
 from pp_recorder.parallel.processes import Died, run_all
 from pp_recorder.rollout import Policy, episode_seed, run_episode
 
-_FIRST = 3  # a policy that does something wrong in each of so many is not tried further
+_GIVE_UP_AFTER = 3  # episodes; the evaluation ends if each of the first ones has an error
 _LONGEST_REASON = 120
 
 
@@ -22,108 +22,109 @@ class EvaluationError(RuntimeError):
 
 
 class PolicyError(Exception):
-    """A policy raised, or its action is none; the message is the same for the same mistake."""
+    """A policy raised or gave an invalid action; the same error has the same message."""
 
 
 class TaskOutcome(NamedTuple):
-    """What the task says of an episode; see `EpisodeResult`."""
+    """The outcome of an episode as the task defines it; see `EpisodeResult`."""
 
     distance: float | None
     reason: str
-    phase: str
+    failure_stage: str
     target: str
     points: dict[str, tuple[float, float]]
 
 
-Judge = Callable[[Sequence[dict[str, Any]]], TaskOutcome]
+TaskOutcomeFunction = Callable[[Sequence[dict[str, Any]]], TaskOutcome]
 
 
 @dataclass(frozen=True)
-class Attempt:
+class EvaluatedEpisode:
     """An episode of an evaluation.
 
     Attributes:
-        row: What is reported.
-        actions: What the environment applied, one per step; enough to see the episode again.
+        result: For the report.
+        actions: The actions that the environment applied, one per step; they allow a replay.
     """
 
-    row: EpisodeResult
+    result: EpisodeResult
     actions: list[np.ndarray]
 
 
-class Runner:
-    """A `Worker`: a policy in an environment.
+class PolicyRunner:
+    """A `Worker` that runs a policy in an environment.
 
     Args:
         env: The environment; closed by `close`.
-        policy: Chooses the actions.
-        judge: Gives the task's verdict on an episode from its `info`s, the first state's included.
-        seed: Episode k depends on this, k and the configuration alone.
-        max_steps: An episode ends after so many.
-        options: For every `env.reset`.
+        policy: The policy to evaluate.
+        task_outcome: Function from an episode's `info`s, including that of the first state, to its
+            outcome.
+        seed: Episode k depends on this seed, k and the configuration alone.
+        max_steps: The largest number of steps of an episode.
+        options: Options of every `env.reset`.
     """
 
     def __init__(
         self,
         env: gym.Env,
         policy: Policy,
-        judge: Judge,
+        task_outcome: TaskOutcomeFunction,
         seed: int,
         max_steps: int,
         options: dict[str, Any] | None = None,
     ) -> None:
-        self._env = _Watched(env)
-        self._policy = _Checked(policy, env.action_space)
-        self._judge = judge
+        self._env = _EpisodeRecorder(env)
+        self._policy = _CheckedPolicy(policy, env.action_space)
+        self._task_outcome = task_outcome
         self._seed = seed
         self._max_steps = max_steps
         self._options = options
         self._period = 1.0 / env.metadata["render_fps"]
 
-    def run(self, index: int) -> Attempt:
-        """Runs an episode."""
+    def run(self, index: int) -> EvaluatedEpisode:
+        """Run one episode; an error of the policy makes it a failure."""
         seed, success, reason, error = episode_seed(self._seed, index), False, "", ""
         try:
             episode = run_episode(
                 self._env, self._policy, [], seed, index, self._max_steps, self._options
             )
             success = episode.success
-        except PolicyError as mistake:
-            reason, error = str(mistake), _explain(mistake)
+        except PolicyError as policy_error:
+            reason, error = str(policy_error), _traceback(policy_error)
         infos, actions = self._env.infos, self._env.actions
-        verdict = self._judge(infos)
-        row = EpisodeResult(
+        outcome = self._task_outcome(infos)
+        result = EpisodeResult(
             index=index,
             seed=seed,
             success=success,
             steps=len(actions),
             seconds=len(actions) * self._period,
-            distance=verdict.distance,
-            reason="" if success else reason or verdict.reason,
-            phase="" if success else verdict.phase,
-            target=verdict.target,
-            points=verdict.points,
+            distance=outcome.distance,
+            reason="" if success else reason or outcome.reason,
+            failure_stage="" if success else outcome.failure_stage,
+            target=outcome.target,
+            points=outcome.points,
             error=error,
         )
-        return Attempt(row, actions)
+        return EvaluatedEpisode(result, actions)
 
     def close(self) -> None:
-        """Closes the environment."""
+        """Close the environment."""
         self._env.close()
 
 
 class RandomPolicy:
-    """A `Policy` that draws its actions from the action space."""
+    """A `Policy` that samples its actions from the action space."""
 
     def __init__(self, space: gym.Space) -> None:
         self._space = space
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
-        """Seeds the space from the episode's generator."""
+        """Seed the space from the episode's generator."""
         self._space.seed(int(rng.integers(2**31)))
 
     def act(self, observation: Any) -> Any:
-        """A random action."""
+        """Return a random action."""
         return self._space.sample()
 
 
@@ -134,56 +135,59 @@ class FunctionPolicy(Policy):
         self._function = function
 
     def act(self, observation: Any) -> Any:
-        """The function's value."""
+        """Return the function's value."""
         return self._function(observation)
 
 
 def evaluate(
-    make: Callable[[], Runner],
+    worker_factory: Callable[[], PolicyRunner],
     num_episodes: int,
     seed: int,
     processes: int,
     progress: Callable[[EpisodeResult], None],
     environment: Callable[[int], dict[str, str]] = lambda number: {},
-) -> list[Attempt]:
-    """Runs episodes 0..num_episodes-1; their results do not depend on the number of processes.
+) -> list[EvaluatedEpisode]:
+    """Run episodes 0..num_episodes-1; their results do not depend on the number of processes.
 
     Args:
-        make: Makes a runner; with several processes it is called in each, so it must be picklable.
+        worker_factory: Function that makes a runner; with several processes it is called in each,
+            so it must be picklable.
         num_episodes: At least 1.
-        seed: What the runners have as theirs.
-        processes: How many at once; 1 runs here.
-        progress: Is told of every episode when it has ended.
-        environment: Variables for the process of that number, where there are several.
+        seed: The seed of the runners.
+        processes: Number of processes at once; 1 runs the episodes in this process.
+        progress: Function called with the result of every episode.
+        environment: Function from a process's number to its environment variables.
 
     Returns:
-        The attempts by number. An episode that has killed two processes is a failed one.
+        The episodes by number. An episode that has killed two processes is a failure.
 
     Raises:
-        EvaluationError: The policy did something wrong in each of the first three episodes.
-        Exception: What `make` raises, or the environment.
+        EvaluationError: The policy had an error in each of the first three episodes.
+        Exception: Any other error of the environment or of `worker_factory`.
     """
-    attempts: list[Attempt] = []
-    results = run_all(make, range(num_episodes), processes, environment=environment)
+    episodes: list[EvaluatedEpisode] = []
+    results = run_all(worker_factory, range(num_episodes), processes, environment=environment)
     with closing(results):
         for index, result in results:
-            attempts.append(_dead(index, seed, result) if isinstance(result, Died) else result)
-            progress(attempts[-1].row)
-            if len(attempts) == _FIRST < num_episodes:
-                _require_one_without_error(attempts)
-    return attempts
+            if isinstance(result, Died):
+                result = _episode_of_dead_process(index, seed, result)
+            episodes.append(result)
+            progress(result.result)
+            if len(episodes) == _GIVE_UP_AFTER < num_episodes:
+                _require_one_without_error(episodes)
+    return episodes
 
 
-def _dead(index: int, seed: int, died: Died) -> Attempt:
+def _episode_of_dead_process(index: int, seed: int, died: Died) -> EvaluatedEpisode:
     reason = f"its process died twice ({died.cause})"
-    row = EpisodeResult(
+    result = EpisodeResult(
         index, episode_seed(seed, index), False, 0, 0.0, None, reason, "unknown", "", {}, reason
     )
-    return Attempt(row, [])
+    return EvaluatedEpisode(result, [])
 
 
-def _require_one_without_error(attempts: list[Attempt]) -> None:
-    errors = [attempt.row.error for attempt in attempts]
+def _require_one_without_error(episodes: list[EvaluatedEpisode]) -> None:
+    errors = [episode.result.error for episode in episodes]
     if all(errors):
         raise EvaluationError(
             f"the policy did something wrong in each of the first {len(errors)} episodes, so the "
@@ -191,8 +195,8 @@ def _require_one_without_error(attempts: list[Attempt]) -> None:
         )
 
 
-class _Watched(gym.Wrapper):
-    """Writes down an episode's `info`s and applied actions, which outlive a policy's error."""
+class _EpisodeRecorder(gym.Wrapper):
+    """A recorder of an episode's `info`s and applied actions, which remain after an error."""
 
     infos: list[dict[str, Any]]
     actions: list[np.ndarray]
@@ -210,8 +214,8 @@ class _Watched(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-class _Checked:
-    """A `Policy` that raises nothing but `PolicyError`, and gives only actions of the space."""
+class _CheckedPolicy:
+    """A `Policy` that raises only `PolicyError`, and gives only actions of the space."""
 
     def __init__(self, policy: Policy, space: gym.Space) -> None:
         self._policy = policy
@@ -230,12 +234,16 @@ class _Checked:
                 action = np.asarray(action)
         except (Exception, SystemExit) as error:
             raise PolicyError(f"act raised {_first_line(error)}") from error
-        _require_in(self._space, action)
+        _require_action_in(self._space, action)
         return action
 
 
-def _require_in(space: gym.Space, action: Any) -> None:
-    """Checks an action; a Box's bounds are the environment's affair, which may clip."""
+def _require_action_in(space: gym.Space, action: Any) -> None:
+    """Check an action, except for a Box's bounds, to which the environment may clip it.
+
+    Raises:
+        PolicyError: It is not of the space.
+    """
     if not isinstance(space, gym.spaces.Box):
         if not space.contains(action):
             raise PolicyError(f"the action must be in {space}, got a {type(action).__name__}")
@@ -249,12 +257,13 @@ def _require_in(space: gym.Space, action: Any) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return class and message of an error in one line of limited length."""
     text = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
-def _explain(mistake: PolicyError) -> str:
-    """The policy's own traceback, or the mistake where it raised nothing."""
-    if mistake.__cause__ is None:
-        return str(mistake)
-    return "".join(traceback.format_exception(mistake.__cause__))
+def _traceback(error: PolicyError) -> str:
+    """Return the policy's own traceback, or the message if the policy raised nothing."""
+    if error.__cause__ is None:
+        return str(error)
+    return "".join(traceback.format_exception(error.__cause__))

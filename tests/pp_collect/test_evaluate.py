@@ -13,8 +13,8 @@ from pp_collect import evaluate as pp_evaluate
 from pp_collect.evaluate import resolve_options
 from pp_collect.options import EvaluateOptions
 from pp_recorder.evaluation.lerobot_policy import Checkpoint, CheckpointError, to_lerobot
-from pp_recorder.evaluation.metrics import EpisodeResult, Grid, score, wilson_interval
-from pp_recorder.evaluation.runner import FunctionPolicy, RandomPolicy, Runner, TaskOutcome
+from pp_recorder.evaluation.metrics import EpisodeResult, Grid, compute_metrics, wilson_interval
+from pp_recorder.evaluation.runner import FunctionPolicy, PolicyRunner, RandomPolicy, TaskOutcome
 from pp_recorder.parallel.processes import WorkerError, run_all
 from tests import ROOT
 
@@ -30,13 +30,15 @@ def result(tmp_path, policy, *options):
     return status, json.loads(path.read_text())
 
 
-def row(index=0, success=True, steps=100, distance=0.001, reason="", phase="", point=(0.5, 0.0)):
+def episode(
+    index=0, success=True, steps=100, distance=0.001, reason="", stage="", point=(0.5, 0.0)
+):
     return EpisodeResult(
-        index, 7, success, steps, steps / 30, distance, reason, phase, "cube", {"pick": point}, ""
+        index, 7, success, steps, steps / 30, distance, reason, stage, "cube", {"pick": point}, ""
     )  # fmt: skip
 
 
-# What episodes come to
+# Metrics of episodes
 
 
 @pytest.mark.parametrize(
@@ -59,30 +61,35 @@ def test_wilson_intervals_at_the_ends_have_a_closed_form(trials):
     assert wilson_interval(trials, trials) == (pytest.approx(trials / (trials + z2)), 1.0)
 
 
-def test_scores_fold_times_over_successes_and_distances_over_all():
-    rows = [row(steps=90), row(steps=120), row(steps=150), row(steps=400, success=False)]
-    rows = [row(k, r.success, r.steps, distance=k / 10) for k, r in enumerate(rows)]
-    scores = score(rows, Grid((0, 1), (0, 1)))
-    assert (scores.successes, scores.success_rate) == (3, 0.75)
-    assert (scores.steps_mean, scores.steps_median) == (120, 120)
-    assert scores.seconds_mean == pytest.approx(4.0)
-    assert scores.distance_median == pytest.approx(0.15)
-    assert scores.distance_p90 == pytest.approx(0.27)
-
-
-def test_failures_are_counted_by_reason_phase_and_region():
-    rows = [
-        row(point=(0.31, 0.29)),
-        row(success=False, reason="dropped", phase="carry", point=(0.31, 0.29)),
-        row(success=False, reason="dropped", phase="carry", point=(0.69, -0.29)),
-        row(success=False, reason="missed", phase="grasp", point=(0.9, -0.9)),
+def test_metrics_take_times_from_successes_and_distances_from_all():
+    episodes = [
+        episode(steps=90),
+        episode(steps=120),
+        episode(steps=150),
+        episode(steps=400, success=False),
     ]
-    scores = score(rows, Grid((0.3, 0.7), (-0.3, 0.3)))
-    assert list(scores.failures_by_reason.items()) == [("dropped", 2), ("missed", 1)]
-    assert scores.failures_by_phase == {"carry": 2, "grasp": 1}
-    assert scores.regions["pick"].episodes == [[0, 0, 2], [0, 0, 0], [2, 0, 0]]
-    assert scores.regions["pick"].successes == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
-    lines = scores.to_text().splitlines()
+    episodes = [episode(k, r.success, r.steps, distance=k / 10) for k, r in enumerate(episodes)]
+    metrics = compute_metrics(episodes, Grid((0, 1), (0, 1)))
+    assert (metrics.successes, metrics.success_rate) == (3, 0.75)
+    assert (metrics.steps_mean, metrics.steps_median) == (120, 120)
+    assert metrics.seconds_mean == pytest.approx(4.0)
+    assert metrics.distance_median == pytest.approx(0.15)
+    assert metrics.distance_p90 == pytest.approx(0.27)
+
+
+def test_failures_are_counted_by_reason_stage_and_region():
+    episodes = [
+        episode(point=(0.31, 0.29)),
+        episode(success=False, reason="dropped", stage="carry", point=(0.31, 0.29)),
+        episode(success=False, reason="dropped", stage="carry", point=(0.69, -0.29)),
+        episode(success=False, reason="missed", stage="grasp", point=(0.9, -0.9)),
+    ]
+    metrics = compute_metrics(episodes, Grid((0.3, 0.7), (-0.3, 0.3)))
+    assert list(metrics.failures_by_reason.items()) == [("dropped", 2), ("missed", 1)]
+    assert metrics.failures_by_stage == {"carry": 2, "grasp": 1}
+    assert metrics.regions["pick"].episodes == [[0, 0, 2], [0, 0, 0], [2, 0, 0]]
+    assert metrics.regions["pick"].successes == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    lines = metrics.to_text().splitlines()
     table = lines[lines.index("successes by pick (far rows first, left to the left)") + 1 :]
     assert [line.split() for line in table] == [
         ["-", "-", "0/2"],
@@ -92,11 +99,11 @@ def test_failures_are_counted_by_reason_phase_and_region():
 
 
 def test_without_a_success_there_is_no_time():
-    scores = score([row(success=False, distance=None)], Grid((0, 1), (0, 1)))
-    assert scores.steps_mean is None
-    assert scores.distance_p90 is None
-    assert "time" not in scores.to_text()
-    json.dumps(scores.to_json(), allow_nan=False)
+    metrics = compute_metrics([episode(success=False, distance=None)], Grid((0, 1), (0, 1)))
+    assert metrics.steps_mean is None
+    assert metrics.distance_p90 is None
+    assert "time" not in metrics.to_text()
+    json.dumps(metrics.to_json(), allow_nan=False)
 
 
 def test_the_stage_of_a_failure():
@@ -114,15 +121,15 @@ def test_the_stage_of_a_failure():
 
 
 def test_any_environment_will_do():
-    def judge(infos):
+    def task_outcome(infos):
         return TaskOutcome(None, "fell", "balance", "", {})
 
     env = gym.make("CartPole-v1")
-    runner = Runner(env, RandomPolicy(env.action_space), judge, seed=3, max_steps=1000)
+    runner = PolicyRunner(env, RandomPolicy(env.action_space), task_outcome, seed=3, max_steps=1000)
     first, again = runner.run(4), runner.run(4)
-    assert first.row == again.row
-    assert first.row.reason == "fell"
-    assert first.row.seconds == pytest.approx(first.row.steps / 50)
+    assert first.result == again.result
+    assert first.result.reason == "fell"
+    assert first.result.seconds == pytest.approx(first.result.steps / 50)
     assert first.actions == again.actions
     runner.close()
 
@@ -130,8 +137,8 @@ def test_any_environment_will_do():
 def test_an_action_outside_a_discrete_space_is_a_mistake():
     env = gym.make("CartPole-v1")
     policy = FunctionPolicy(lambda observation: 5)
-    runner = Runner(env, policy, lambda infos: TaskOutcome(None, "", "", "", {}), 3, 10)
-    assert runner.run(0).row.reason == "the action must be in Discrete(2), got a int"
+    runner = PolicyRunner(env, policy, lambda infos: TaskOutcome(None, "", "", "", {}), 3, 10)
+    assert runner.run(0).result.reason == "the action must be in Discrete(2), got a int"
     runner.close()
 
 
@@ -156,7 +163,7 @@ def test_random_actions_fail(tmp_path, capsys):
     status, report = result(tmp_path, "random", *options, "--min-success", 0.5)
     assert status == 1
     assert "below --min-success 50.0%" in capsys.readouterr().err
-    assert report["scores"]["failures_by_phase"] == {"grasp": 2}
+    assert report["scores"]["failures_by_stage"] == {"grasp": 2}
     assert [r["steps"] for r in report["episodes"]] == [40, 40]
     assert result(tmp_path, "random", *options)[1] == report
 
@@ -226,7 +233,7 @@ def test_a_mistake_halfway_spoils_only_its_episode(tmp_path):
     assert status == 0
     assert {(r["success"], r["steps"]) for r in report["episodes"] if r["error"]} == {(False, 100)}
     assert {r["success"] for r in report["episodes"] if not r["error"]} == {True}
-    assert report["scores"]["failures_by_phase"] == {"carry": report["scores"]["errors"]}
+    assert report["scores"]["failures_by_stage"] == {"carry": report["scores"]["errors"]}
 
 
 def test_a_policy_that_only_does_wrong_is_given_up(capsys):

@@ -86,7 +86,7 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
                 compare = ComparisonSink(dataset, k, row, tolerance(provenance))
                 policy = ReplayPolicy(dataset.rows(k)[keys.ACTION])
                 sinks = [compare, writer] if writer else [compare]
-                _run_again(env, policy, sinks, entry, entry["length"])
+                _run_again(env, policy, sinks, entry, entry[keys.LENGTH])
                 results.append(compare.result)
             if writer:
                 writer.close()

@@ -10,7 +10,7 @@ from pp_recorder.checks.view import NOT_NUMBERS, DatasetView, array, is_depth
 from pp_recorder.dataset import keys, stats
 
 # lerobot's own delete, split and merge do not update the statistics of these features.
-STALE_IN_LEROBOT = ("index", "episode_index", "task_index")
+STALE_IN_LEROBOT = (keys.INDEX, keys.EPISODE_INDEX, keys.TASK_INDEX)
 IMAGE_MEAN_MARGIN = 0.02  # of [0, 1]; stored before compression, recomputed after it
 IMAGE_STD_MARGIN = 0.03
 IMAGE_SQUARES_MARGIN = 0.03  # share of the mean square

@@ -10,11 +10,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from pp_recorder.dataset import keys
+
 Shapes = dict[str, tuple[int, ...]]
 
-STATE, ENVIRONMENT_STATE = "observation.state", "observation.environment_state"
-IMAGE, IMAGES = "observation.image", "observation.images."
-ACTION = "action"
+STATE, ACTION, IMAGES = keys.STATE, keys.ACTION, keys.IMAGE_PREFIX
+ENVIRONMENT_STATE, IMAGE = "observation.environment_state", "observation.image"
 
 _FILES = (
     "config.json",

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from functools import cache
 
 import boto3
@@ -43,8 +44,11 @@ class Bucket:
     def contents(self, prefix):
         """Return the objects under a prefix, by name, without the empty ones for folders."""
         listed = self._s3.list_objects_v2(Bucket=self.name, Prefix=f"{prefix}/").get("Contents", [])
-        paths = [entry["Key"] for entry in listed if not entry["Key"].endswith("/")]
-        return {path.removeprefix(f"{prefix}/"): self.get(path) for path in paths}
+        found = {}
+        for path in [entry["Key"] for entry in listed if not entry["Key"].endswith("/")]:
+            with suppress(self._s3.exceptions.NoSuchKey):  # deleted by a run since it was listed
+                found[path.removeprefix(f"{prefix}/")] = self.get(path)
+        return found
 
     def get(self, key):
         return self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()

@@ -1,0 +1,32 @@
+import logging
+
+import pytest
+
+from pp_recorder.sinks import ProgressBar, setup_logging
+
+
+@pytest.fixture
+def recorder_log(monkeypatch):
+    """Give the recorder's logger no handlers, and restore its own afterwards."""
+    log = logging.getLogger("pp_recorder")
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "propagate", True)
+    return log
+
+
+def test_messages_stand_alone_on_stderr(recorder_log, capsys):
+    setup_logging()
+    setup_logging()
+    logging.getLogger("pp_recorder.parallel.processes").warning("a process died")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "a process died\n"
+
+
+def test_messages_are_lines_above_the_progress_bar(recorder_log, capsys):
+    setup_logging()
+    progress = ProgressBar(num_episodes=2, frames_per_episode=10)
+    recorder_log.warning("a process died")
+    progress.close()
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert "a process died" in lines

@@ -20,7 +20,7 @@ _DOCS = Path(__file__).parent.parent / "docs"
 _PLOT = _DOCS / "images" / "performance.png"
 
 
-class EpisodeResult(NamedTuple):
+class TableRow(NamedTuple):
     """A line of a table: a figure of each column, where it has one.
 
     Attributes:
@@ -45,37 +45,37 @@ class EpisodeResult(NamedTuple):
 
 
 _SPEED_ROWS = (
-    EpisodeResult("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
-    EpisodeResult("success", ("success",), "{:.1%}"),
-    EpisodeResult("attempts", ("attempts",), "{:,}"),
-    EpisodeResult("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
-    EpisodeResult("MB per episode", ("mb_per_episode",), "{:.1f}"),
-    EpisodeResult("peak memory per process, MB", ("peak_memory_mb",), "{:.0f}"),
-    EpisodeResult("images per second", ("images_per_s",), "{:.1f}"),
-    EpisodeResult("images per CPU s", ("images_per_cpu_s",), "{:.1f}"),
-    EpisodeResult("simulated s per CPU s", ("sim_s_per_cpu_s",), "{:,.1f}"),
+    TableRow("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
+    TableRow("success", ("success",), "{:.1%}"),
+    TableRow("attempts", ("attempts",), "{:,}"),
+    TableRow("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
+    TableRow("MB per episode", ("mb_per_episode",), "{:.1f}"),
+    TableRow("peak memory per process, MB", ("peak_memory_mb",), "{:.0f}"),
+    TableRow("images per second", ("images_per_s",), "{:.1f}"),
+    TableRow("images per CPU s", ("images_per_cpu_s",), "{:.1f}"),
+    TableRow("simulated s per CPU s", ("sim_s_per_cpu_s",), "{:,.1f}"),
 )
 _SCALING_ROWS = (
-    EpisodeResult("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
-    EpisodeResult("efficiency", ("efficiency",), "{:.0%}"),
-    EpisodeResult("the same with start-up", ("with_start_up_per_h",), "{:,.0f}"),
-    EpisodeResult("start-up, s", ("start_up_s",), "{:.1f}"),
-    EpisodeResult("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
-    EpisodeResult("success", ("success",), "{:.1%}"),
-    EpisodeResult("episodes", ("episodes",), "{:,}"),
+    TableRow("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
+    TableRow("efficiency", ("efficiency",), "{:.0%}"),
+    TableRow("the same with start-up", ("with_start_up_per_h",), "{:,.0f}"),
+    TableRow("start-up, s", ("start_up_s",), "{:.1f}"),
+    TableRow("CPU s per episode", ("cpu_s_per_episode",), "{:.2f}"),
+    TableRow("success", ("success",), "{:.1%}"),
+    TableRow("episodes", ("episodes",), "{:,}"),
 )
 _PEER_ROWS = (
-    EpisodeResult("images per CPU s", ("pictures", "images_per_cpu_s"), "{:.1f}"),
-    EpisodeResult("ours is faster", ("pictures", "ratio"), "{:.1f} times"),
-    EpisodeResult("simulated s per CPU s, state only", ("state", "sim_s_per_cpu_s"), "{:.1f}"),
-    EpisodeResult("ours is faster", ("state", "ratio"), "{:.1f} times"),
-    EpisodeResult("control period, s", ("state", "period_s"), "{:.3f}"),
-    EpisodeResult("reset, state only, CPU s", ("state", "reset_cpu_s"), "{:.4f}"),
-    EpisodeResult("reset with pictures, CPU s", ("pictures", "reset_cpu_s"), "{:.4f}"),
-    EpisodeResult("import and make, state only, CPU s", ("state", "make_cpu_s"), "{:.1f}"),
-    EpisodeResult("import and make with pictures, CPU s", ("pictures", "make_cpu_s"), "{:.1f}"),
-    EpisodeResult("peak memory, state only, MB", ("state", "peak_memory_mb"), "{:.0f}"),
-    EpisodeResult("peak memory with pictures, MB", ("pictures", "peak_memory_mb"), "{:.0f}"),
+    TableRow("images per CPU s", ("pictures", "images_per_cpu_s"), "{:.1f}"),
+    TableRow("ours is faster", ("pictures", "ratio"), "{:.1f} times"),
+    TableRow("simulated s per CPU s, state only", ("state", "sim_s_per_cpu_s"), "{:.1f}"),
+    TableRow("ours is faster", ("state", "ratio"), "{:.1f} times"),
+    TableRow("control period, s", ("state", "period_s"), "{:.3f}"),
+    TableRow("reset, state only, CPU s", ("state", "reset_cpu_s"), "{:.4f}"),
+    TableRow("reset with pictures, CPU s", ("pictures", "reset_cpu_s"), "{:.4f}"),
+    TableRow("import and make, state only, CPU s", ("state", "make_cpu_s"), "{:.1f}"),
+    TableRow("import and make with pictures, CPU s", ("pictures", "make_cpu_s"), "{:.1f}"),
+    TableRow("peak memory, state only, MB", ("state", "peak_memory_mb"), "{:.0f}"),
+    TableRow("peak memory with pictures, MB", ("pictures", "peak_memory_mb"), "{:.0f}"),
 )
 
 
@@ -101,7 +101,7 @@ def scaling(results: Results) -> str:
 def breakdown(results: Results) -> str:
     """Where a recorded step's time goes, by preset."""
     columns = results["ms_per_step"]
-    rows = [EpisodeResult(label, (label,), "{:.1f}") for label in next(iter(columns.values()))]
+    rows = [TableRow(label, (label,), "{:.1f}") for label in next(iter(columns.values()))]
     return _table(["ms per step", *columns], [row.cells(columns.values()) for row in rows])
 
 

@@ -2,7 +2,7 @@ import av
 import numpy as np
 import pytest
 
-from pp_recorder.dataset.video import CODECS, VideoEncoder
+from pp_recorder.dataset.video import CODECS, JpegEncoder, VideoEncoder, encode_jpeg
 
 
 def moving_square(count, size=64):
@@ -64,3 +64,24 @@ def test_cancel_leaves_nothing(tmp_path):
         encoder.add(image)
     encoder.cancel()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_jpeg_shows_the_image_with_even_sides():
+    image = moving_square(1, size=65)[0]
+    codec = av.CodecContext.create("mjpeg", "r")
+    (frame,) = codec.decode(av.Packet(encode_jpeg(image)))
+    decoded = frame.to_ndarray(format="rgb24")
+    assert decoded.shape == (64, 64, 3)
+    assert np.abs(decoded.astype(int) - image[:64, :64]).mean() < 6
+
+
+def test_a_lower_quality_gives_a_smaller_jpeg():
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    assert len(encode_jpeg(noise, coarsest_quantizer=12)) < 0.8 * len(encode_jpeg(noise))
+
+
+def test_a_jpeg_encoder_is_used_again():
+    encoder = JpegEncoder()
+    first, second = moving_square(2)
+    assert encoder.encode(first) == encode_jpeg(first)
+    assert encoder.encode(second) == encode_jpeg(second)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 from typing_extensions import Doc
 
-from pp_recorder.command_line import Folder, Options, parse
+from pp_recorder.command_line import Folder, Options, parse, parse_folder
 from pp_recorder.dataset import keys, stats
 from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
@@ -139,13 +139,20 @@ def _refuse_start(info: object) -> str:
 class MergeOptions(Options):
     """The options of `pp-merge`."""
 
-    sources: Annotated[tuple[Folder, ...], Doc("datasets, in order"), tyro.conf.Positional]
+    sources: Annotated[
+        tuple[str, ...],
+        Doc("datasets, in order"),
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="DIR"),
+    ]
     output: Annotated[Folder, Doc("absent or empty folder")]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sources:
             raise ValueError("give at least one dataset to join, got none")
+        for source in self.sources:
+            parse_folder(source)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -158,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
         example="pp-merge datasets/part_0 datasets/part_1 --output datasets/whole",
     )
     try:
-        episodes = merge(list(options.sources), options.output)
+        episodes = merge([parse_folder(source) for source in options.sources], options.output)
     except (DatasetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -28,7 +28,7 @@ from pp_env.env import OBS_TYPES
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS
 from pp_recorder.command_line import (
-    Folder,
+    DatasetFolder,
     OptionError,
     Options,
     Pixels,
@@ -326,7 +326,7 @@ class EvaluateOptions(PolicyOptions):
 class ReproduceOptions(Options):
     """The options of `pp-reproduce`."""
 
-    dataset: Annotated[Folder, Doc("the recorded dataset"), tyro.conf.Positional]
+    dataset: Annotated[DatasetFolder, Doc("the recorded dataset")]
     episode: Annotated[int | None, Doc("which one; default: all"), tyro.conf.arg(metavar="INT")] = (
         None
     )

@@ -189,6 +189,7 @@ def parse_folder(word: str) -> Path:
 
 
 Folder = Annotated[Path, text(parse_folder, "DIR")]
+DatasetFolder = Annotated[Path, text(parse_folder, "DATASET"), tyro.conf.Positional]
 Pixels = Annotated[int | tuple[int, int], text(parse_pixels, "PIXELS")]
 
 

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 
 from pp_recorder.checks import CheckResult, DatasetView, Finding, run_checks
 from pp_recorder.checks.html_report import render
-from pp_recorder.command_line import Folder, Options, parse
+from pp_recorder.command_line import DatasetFolder, Options, parse
 from pp_recorder.dataset.reader import DatasetError
 
 _SHOWN_PER_CHECK = 10
@@ -21,9 +21,7 @@ _SHOWN_PER_CHECK = 10
 class InspectOptions(Options):
     """The options of `pp-inspect`."""
 
-    dataset: Annotated[
-        Folder, Doc("the directory that holds meta/ and data/"), tyro.conf.Positional
-    ]
+    dataset: Annotated[DatasetFolder, Doc("the directory that holds meta/ and data/")]
     json: Annotated[
         str | None, Doc("write the report as JSON; - for stdout"), tyro.conf.arg(metavar="FILE")
     ] = None

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 from typing_extensions import Doc
 
-from pp_recorder.command_line import Folder, Options, parse
+from pp_recorder.command_line import DatasetFolder, Options, parse
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.commit import LOCK, UNFINISHED
 from pp_recorder.dataset.reader import Dataset, DatasetError
@@ -117,7 +117,7 @@ def _make_api() -> Any:
 class PushOptions(Options):
     """The options of `pp-push`."""
 
-    dataset: Annotated[Folder, Doc("the dataset"), tyro.conf.Positional]
+    dataset: Annotated[DatasetFolder, Doc("the dataset")]
     repo_id: Annotated[
         str, Doc("where it goes"), tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")
     ]

@@ -143,7 +143,7 @@ class MergeOptions(Options):
         tuple[str, ...],
         Doc("datasets, in order"),
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="DIR"),
+        tyro.conf.arg(metavar="DATASET..."),
     ]
     output: Annotated[Folder, Doc("absent or empty folder")]
 

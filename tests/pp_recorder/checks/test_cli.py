@@ -38,7 +38,7 @@ def test_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
     assert stopped.value.code == 2
-    assert "dataset" in capsys.readouterr().err
+    assert "DATASET" in capsys.readouterr().err
 
 
 def test_a_report_that_cannot_be_written(healthy, tmp_path, capsys):

@@ -1,9 +1,9 @@
-"""Makes a virtual environment, installs a project into it, and sees to it that pictures work.
+"""Make a virtual environment, install a project into it, and check that images can be rendered.
 
 Usage: python3 bootstrap.py VENV [REQUIREMENT]      (standard library only)
 
-Debian and Ubuntu ship Python without ensurepip and without Mesa's EGL. Where this runs as root,
-what is missing is installed; elsewhere the one line to type is printed.
+Debian and Ubuntu ship Python without ensurepip and without Mesa's EGL. Missing packages are
+installed if this runs as root; otherwise the command that installs them is printed.
 """
 
 import os
@@ -21,7 +21,7 @@ _RENDER_ONCE = (
 
 
 def main() -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     if sys.version_info < (3, 10):  # noqa: UP036
         print(f"error: Python 3.10 or newer is needed, this is {sys.version}", file=sys.stderr)
         return 1
@@ -32,13 +32,13 @@ def main() -> int:
         return 0
     python = str(folder / "bin" / "python")
     pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    subprocess.check_call([*pip, "--upgrade", "pip"])  # old ones lose themselves in the resolver
+    subprocess.check_call([*pip, "--upgrade", "pip"])  # old ones may never resolve the dependencies
     subprocess.check_call([*pip, "-e", requirement[0]])
     return 0 if ensure_rendering(python) else 1
 
 
 def make_venv(folder: Path) -> bool:
-    """Makes the environment with pip in it; says what to type if that cannot be done."""
+    """Make the environment with pip in it, or print the command that installs what is missing."""
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
     try:
         import ensurepip  # noqa: F401
@@ -46,12 +46,12 @@ def make_venv(folder: Path) -> bool:
         if not install([package, *_MESA]):
             return False
     print(f"making {folder}", flush=True)
-    # In a process of its own, because ensurepip may have come only now.
+    # In another process, because ensurepip may have been installed just now.
     return subprocess.call([sys.executable, "-m", "venv", "--clear", str(folder)]) == 0
 
 
 def ensure_rendering(python: str) -> bool:
-    """Draws one picture, after installing Mesa if need be; says what to type if that fails."""
+    """Render one image, after installing Mesa if necessary; return False if that fails."""
     if subprocess.run([python, "-c", _RENDER_ONCE], capture_output=True).returncode == 0:
         return True
     if not install(_MESA):
@@ -60,7 +60,7 @@ def ensure_rendering(python: str) -> bool:
 
 
 def install(packages: list[str]) -> bool:
-    """Installs Debian packages as root, or says what to type."""
+    """Install Debian packages as root, or print the command that does."""
     update = ["apt-get", "update"]
     get = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     if os.geteuid() == 0 and shutil.which("apt-get"):

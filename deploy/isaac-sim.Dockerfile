@@ -1,10 +1,10 @@
 # Isaac Sim 4.5.0 with this project in Kit's own Python. Not built or run so far: docs/deploy.md.
 #   docker build -f deploy/isaac-sim.Dockerfile -t franka-pick-place:0.1.0-isaac-sim-4.5.0 .
-# Accepting NVIDIA's licence is up to whoever runs it: docker run -e ACCEPT_EULA=Y.
+# To accept NVIDIA's licence: docker run -e ACCEPT_EULA=Y.
 FROM nvcr.io/nvidia/isaac-sim:4.5.0
 
 # python.sh keeps a shell in front of Python, and a container's first process ignores SIGTERM
-# unless it handles it: the collection would never hear of it. With exec, Python is that process.
+# unless it handles it, so the collection would not receive it. With exec, Python is that process.
 ENV PYTHONEXE="exec /isaac-sim/kit/python/bin/python3" \
     PYTHONUNBUFFERED=1
 
@@ -13,7 +13,7 @@ COPY deploy/isaac-sim-requirements.txt deploy/isaac-sim-4.5-constraints.txt depl
 RUN /isaac-sim/python.sh -m pip install --no-cache-dir \
     -r deploy/isaac-sim-requirements.txt -c deploy/isaac-sim-4.5-constraints.txt
 
-# --no-deps: setup.cfg also asks for MuJoCo, which has no business in Kit.
+# --no-deps: setup.cfg also requires MuJoCo, which must not be installed in Kit.
 COPY setup.cfg pyproject.toml README.md LICENSE collect.py ./
 COPY pp_env pp_env
 COPY experts experts
@@ -23,6 +23,6 @@ COPY pp_bridge pp_bridge
 RUN /isaac-sim/python.sh -m pip install --no-cache-dir --no-deps . \
     && /isaac-sim/python.sh collect.py --help
 
-# The base image's user, root, stays: in 4.5 its caches and extensions are root's.
+# The user stays root, as in the base image, whose caches and extensions belong to root in 4.5.
 ENTRYPOINT ["/isaac-sim/python.sh", "collect.py"]
 CMD ["--help"]

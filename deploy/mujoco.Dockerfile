@@ -1,15 +1,15 @@
-# MuJoCo on the CPU; pictures through EGL: Mesa's, or NVIDIA's where the runtime brings it.
+# MuJoCo on the CPU; images through EGL: Mesa's, or NVIDIA's if the runtime provides it.
 #   docker build -f deploy/mujoco.Dockerfile -t franka-pick-place:0.1.0-mujoco .
 FROM python:3.12-slim-bookworm
 
-# What deploy/bootstrap.py installs. A Debian release has one version of each.
+# The packages of deploy/bootstrap.py. A Debian release has one version of each.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0 \
     && rm -rf /var/lib/apt/lists/* \
     && mkdir -p /usr/share/glvnd/egl_vendor.d
 
-# Without this file EGL does not look for NVIDIA's driver, and with it Mesa is still found.
+# EGL finds NVIDIA's driver only with this file; it still finds Mesa, too.
 RUN printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "libEGL_nvidia.so.0"}}\n' \
     > /usr/share/glvnd/egl_vendor.d/10_nvidia.json
 
@@ -22,7 +22,7 @@ COPY pp_collect pp_collect
 COPY pp_bridge pp_bridge
 # For deploy/kubernetes/ray-job.yaml: --build-arg EXTRAS=hub,bridge,ray and the tag 0.1.0-mujoco-ray
 ARG EXTRAS=hub,bridge
-# The ranges are in setup.cfg. The working directory is everyone's, for docker run --user.
+# The ranges are in setup.cfg. Any user can write to the working directory, for docker run --user.
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".[${EXTRAS}]" \
     && mkdir -m 1777 /sim-service

@@ -1,4 +1,4 @@
-"""The files in deploy/, as far as they can be checked without Docker, a cluster or Isaac Sim."""
+"""The files in deploy/, checked without Docker, a cluster or Isaac Sim; and those in .github/."""
 
 import configparser
 import copy
@@ -56,7 +56,7 @@ def pod(name: str) -> Pod:
 
 
 def options(name: str, index: int = 0) -> Any:
-    """What collect.py makes of a manifest's command line, in the pod of that index."""
+    """Return the options of a manifest's command line, in the pod of that index."""
     container = pod(name).container
     own_entrypoint = len(entrypoint("isaac-sim")) if "command" in container else 0
     words = [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in pod(name).argv]
@@ -64,7 +64,7 @@ def options(name: str, index: int = 0) -> Any:
 
 
 def collect_options(words: list[str]) -> CollectOptions:
-    """Return the options of a command line of collect.py, whose scene is checked, too."""
+    """Return the options of a command line of collect.py, after checking their scene, too."""
     found = parse(CollectOptions, words, prog="collect.py", description="", example="")
     make_config(found)
     return found
@@ -80,7 +80,7 @@ def ray_job(name: str) -> dict[str, Any]:
 
 
 def ray_pods(name: str) -> dict[str, Pod]:
-    """The pods of a Ray cluster, by the name of their group."""
+    """Return the pods of a Ray cluster by the name of their group."""
     cluster = ray_job(name)["rayClusterSpec"]
     groups = {"head": cluster["headGroupSpec"]}
     groups |= {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
@@ -115,12 +115,12 @@ INDEXED = [name for name in COLLECTING if name.startswith("indexed")]
 
 @pytest.mark.parametrize("version", [OLDEST_KUBERNETES, kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("name", [name for name in MANIFESTS if name not in RAY_JOBS])
-def test_a_manifest_is_what_kubernetes_takes(name, version):
+def test_a_manifest_is_valid_in_kubernetes(name, version):
     for document in documents(name):
         kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_a_misspelt_field_would_be_noticed():
+def test_a_misspelt_field_is_an_error():
     (document,) = copy.deepcopy(documents("job.yaml"))
     document["spec"]["backofLimit"] = document["spec"].pop("backoffLimit")
     with pytest.raises(kubernetes_validate.ValidationError, match="backofLimit"):
@@ -138,7 +138,7 @@ def test_mounts_have_volumes_and_volumes_have_claims(name):
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_memory_is_limited_above_the_size_at_which_the_process_starts_anew(name):
+def test_memory_is_limited_above_the_size_at_which_the_process_restarts(name):
     resources = pod(name).container.get("resources", {})
     quantities = {**resources.get("requests", {}), **resources.get("limits", {})}.values()
     assert all(re.fullmatch(r"[1-9]\d*(Gi)?", str(quantity)) for quantity in quantities)
@@ -200,7 +200,7 @@ def test_parts_never_share_an_attempt_and_the_merge_joins_all_of_them(name, tmp_
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_the_licence_is_accepted_by_whoever_applies_the_job_and_by_no_image(name):
+def test_the_licence_is_accepted_in_the_jobs_and_in_no_image(name):
     container = pod(name).container
     given = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
     assert (given.get("ACCEPT_EULA") == "Y") == ("isaac-sim" in container["image"])
@@ -208,7 +208,7 @@ def test_the_licence_is_accepted_by_whoever_applies_the_job_and_by_no_image(name
 
 
 @pytest.mark.parametrize("image", DOCKERFILES)
-def test_hadolint_has_no_complaint(image):
+def test_hadolint_finds_no_problem(image):
     hadolint = Path(sys.executable).with_name("hadolint")
     command = [hadolint, "--no-color", DOCKERFILES[image]]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -227,7 +227,7 @@ def test_a_dockerfile_copies_what_exists_and_starts_what_it_copied(image):
     assert {*packages, *modules} <= copied
 
 
-def test_the_mujoco_image_draws_with_the_packages_of_the_bootstrap_and_not_as_root():
+def test_the_mujoco_image_renders_with_the_packages_of_the_bootstrap_and_not_as_root():
     mesa = runpy.run_path(str(DEPLOY / "bootstrap.py"))["_MESA"]
     (install,) = [line for line in values("mujoco", "RUN") if "apt-get install" in line]
     words = shlex.split(install.split("--no-install-recommends")[1].split("&&")[0])
@@ -236,7 +236,7 @@ def test_the_mujoco_image_draws_with_the_packages_of_the_bootstrap_and_not_as_ro
     assert int(user) > 0
 
 
-def test_isaac_sim_gets_what_setup_cfg_asks_for_except_mujoco():
+def test_isaac_sim_has_the_requirements_of_setup_cfg_except_mujoco():
     wanted = {r.name: r for r in map(Requirement, install_requires())}
     isaac = requirements(DEPLOY / "isaac-sim-requirements.txt")
     assert wanted.keys() - isaac.keys() == NOT_IN_ISAAC
@@ -274,7 +274,7 @@ RAY_WORKER_FIELDS = {
 
 
 @pytest.mark.parametrize("name", RAY_JOBS)
-def test_a_ray_job_is_made_of_known_fields_and_of_pods_that_kubernetes_takes(name):
+def test_a_ray_job_has_known_fields_and_pods_that_are_valid_in_kubernetes(name):
     (document,) = documents(name)
     assert (document["apiVersion"], document["kind"]) == ("ray.io/v1", "RayJob")
     job, cluster = document["spec"], document["spec"]["rayClusterSpec"]
@@ -306,7 +306,7 @@ def test_a_ray_job_collects_with_options_that_exist(name):
     for worker in workers:
         limits = worker.container["resources"]["limits"]
         gpus = limits.get("nvidia.com/gpu", 0)
-        assert limits["cpu"] * args.gpu_share == pytest.approx(gpus), "each core has its attempt"
+        assert limits["cpu"] * args.gpu_share == pytest.approx(gpus), "one attempt per core"
         memory = int(limits["memory"].removesuffix("Gi")) * 2**30
         assert memory > limits["cpu"] * runs._WORKER_MEMORY
 

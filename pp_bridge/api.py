@@ -1,4 +1,4 @@
-"""The HTTP interface: what may be asked for, and what is answered."""
+"""The HTTP interface: its requests, its answers and the page."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -20,34 +20,34 @@ from pp_bridge.shared_state import SharedState
 from pp_bridge.webrtc import LiveStream, OfferError
 from pp_recorder.dataset.reader import DatasetError
 
-ALIAS = "/v1/sim/bridge"  # every path is there a second time
+ALIAS = "/v1/sim/bridge"  # a second prefix of every path
 
 _PAGE = Path(__file__).with_name("page.html")
-_HUNG_AFTER = 600.0  # s without a turn of the simulator's loop
-_LARGEST_OFFER = 65_536  # characters
+_HUNG_AFTER = 600.0  # s without a tick of the simulator's loop
+_MAX_OFFER_LENGTH = 65_536  # characters
 
 _BOUNDARY = "picture"
 _MJPEG = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
-_POLICY = (
+_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
 
-# Why the simulator's process may refuse, and the HTTP status for it.
+# HTTP status of each reason for which the simulator's process refuses a command.
 _STATUS_OF = {"invalid": 422, "conflict": 409, "storage": 507, "unavailable": 503}
 
 SendCommand = Callable[[BridgeCommand], Reply]
 
 
 class ErrorDetail(BaseModel):
-    """Why a request was refused."""
+    """The reason for which a request was refused."""
 
     detail: str
 
 
 class Status(BaseModel):
-    """How the service and its newest collection are doing."""
+    """State of the service and of its newest collection."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -57,9 +57,9 @@ class Status(BaseModel):
     )
     last_error: str | None = None
     request: StartRequest | None = Field(None, description="The newest collection")
-    episodes: int = Field(0, description="Finished, and safe on disk")
+    episodes: int = Field(0, description="Finished and safe on disk")
     frames: int = Field(0, description="Of the finished episodes")
-    frame: int = Field(0, description="Of the episode in hand")
+    frame: int = Field(0, description="Of the current episode")
     frames_per_episode: int = 0
     attempts: int = 0
     successes: int = 0
@@ -67,11 +67,11 @@ class Status(BaseModel):
     failures: dict[str, int] = Field({}, description="How often each reason ended an attempt")
     frames_per_second: float | None = None
     eta_seconds: float | None = None
-    dropped: list[str] = Field([], description="What resuming has removed, in words")
+    dropped: list[str] = Field([], description="Messages about what resuming has removed")
 
 
 class Health(BaseModel):
-    """Whether the service works."""
+    """State of a working service."""
 
     status: Literal["ok"] = "ok"
     state: Literal["starting", "idle", "collecting"]
@@ -91,22 +91,22 @@ class EpisodeSummary(BaseModel):
 
     episode: int
     length_s: float
-    success: bool | None = Field(description="null in a dataset of somebody else's")
+    success: bool | None = Field(description="null in a dataset of another program")
     task: str
     cameras: list[str]
 
 
-class Description(BaseModel):
+class SessionDescription(BaseModel):
     """A WebRTC session description."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["offer", "answer"]
-    sdp: str = Field(max_length=_LARGEST_OFFER)
+    sdp: str = Field(max_length=_MAX_OFFER_LENGTH)
 
 
-class Session(BaseModel):
-    """The token, to be kept in a cookie."""
+class SessionRequest(BaseModel):
+    """The token to store in a cookie."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -114,12 +114,12 @@ class Session(BaseModel):
 
 
 def make_app(shared_state: SharedState, token: str | None, local_only: bool) -> FastAPI:
-    """What both services have in common: the page, the cameras, the token and the errors.
+    """Return an application with the page, the live view, the access checks and the errors.
 
     Args:
-        shared_state: Where pictures and status are.
-        token: Who has it may do everything; None asks nobody.
-        local_only: Whether other host names than this machine's own are refused.
+        shared_state: Source of images and status.
+        token: Secret that requests must carry; None accepts all requests.
+        local_only: Whether to refuse requests to any host name but a loopback one.
     """
     live = LiveStream(shared_state)
 
@@ -136,12 +136,12 @@ def make_app(shared_state: SharedState, token: str | None, local_only: bool) -> 
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.exception_handler(RequestValidationError)(_explain)
-    app.exception_handler(400)(_explain_unreadable)
+    app.exception_handler(RequestValidationError)(_explain_invalid)
+    app.exception_handler(400)(_explain_unreadable_body)
     app.add_middleware(RequestFilter, local_only=local_only)
     check = TokenCheck(token)
-    _include(app, _open_routes(shared_state, check))
-    _include(app, _live_routes(shared_state, live), [Depends(check)])
+    _include_routes(app, _open_routes(shared_state, check))
+    _include_routes(app, _live_routes(shared_state, live), [Depends(check)])
     return app
 
 
@@ -152,19 +152,19 @@ def add_collection(
     catalog: DatasetCatalog,
     send_command: SendCommand,
 ) -> None:
-    """Adds what only the bridge has.
+    """Add the routes of collections, datasets and metrics.
 
     Args:
         app: From `make_app`.
-        shared_state: Where the status is.
+        shared_state: Source of the status.
         token: As in `make_app`.
         catalog: The datasets.
         send_command: Sends a command to the simulator's process and returns its reply.
     """
     check = [Depends(TokenCheck(token))]
-    _include(app, _collect_routes(shared_state, catalog, send_command), check)
-    _include(app, _dataset_routes(catalog), check)
-    _include(app, _metrics_routes(shared_state), check)
+    _include_routes(app, _collect_routes(shared_state, catalog, send_command), check)
+    _include_routes(app, _dataset_routes(catalog), check)
+    _include_routes(app, _metrics_routes(shared_state), check)
 
 
 def _open_routes(shared_state: SharedState, check: TokenCheck) -> APIRouter:
@@ -172,24 +172,20 @@ def _open_routes(shared_state: SharedState, check: TokenCheck) -> APIRouter:
 
     @routes.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        return FileResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+        return FileResponse(_PAGE, headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
 
     @routes.get("/healthz", responses={503: {"model": ErrorDetail}})
     def health() -> Health:
-        """Whether the service works; needs no token."""
-        if (
-            shared_state.seconds_since_status() > _HUNG_AFTER
-            and shared_state.status()["state"] != "starting"
-        ):
-            raise HTTPException(
-                503, f"the simulator has not moved for {shared_state.seconds_since_status():.0f} s"
-            )
-        return Health(state=shared_state.status()["state"])
+        """Return 200 if the service works; needs no token."""
+        silence, state = shared_state.seconds_since_status(), shared_state.status()["state"]
+        if silence > _HUNG_AFTER and state != "starting":
+            raise HTTPException(503, f"the simulator has not moved for {silence:.0f} s")
+        return Health(state=state)
 
-    @routes.post("/session", status_code=204, responses=_may(401))
-    def begin_session(session: Session, response: Response) -> None:
-        """Keeps the token in a cookie, for a browser's pictures and videos."""
-        check.keep(session.token, response)
+    @routes.post("/session", status_code=204, responses=_errors(401))
+    def begin_session(session: SessionRequest, response: Response) -> None:
+        """Store the token in a cookie, with which a browser can load images and videos."""
+        check.set_cookie(session.token, response)
 
     return routes
 
@@ -199,29 +195,29 @@ def _live_routes(shared_state: SharedState, live: LiveStream) -> APIRouter:
 
     @routes.get("/cameras")
     def cameras() -> list[str]:
-        """The names of the cameras, in the order of an offer's videos."""
+        """Return the names of the cameras, in the order of the videos in an offer."""
         return list(shared_state.cameras)
 
-    @routes.post("/offer", responses=_may(422))
-    async def offer(description: Description) -> Description:
-        """Answers a WebRTC offer that receives one video per camera."""
+    @routes.post("/offer", responses=_errors(422))
+    async def offer(description: SessionDescription) -> SessionDescription:
+        """Answer a WebRTC offer to receive one video per camera."""
         try:
-            return Description(type="answer", sdp=await live.answer(description.sdp))
+            return SessionDescription(type="answer", sdp=await live.answer(description.sdp))
         except OfferError as error:
             raise HTTPException(422, str(error)) from None
 
     @routes.get(
         "/{camera}.mjpeg",
         response_class=StreamingResponse,
-        responses={200: {"content": {_MJPEG: {}}}, **_may(404)},
+        responses={200: {"content": {_MJPEG: {}}}, **_errors(404)},
     )
     async def jpegs(camera: str) -> StreamingResponse:
-        """A camera as an endless series of JPEGs, for networks that WebRTC can't pass."""
+        """Stream a camera as JPEGs without end, for networks that block WebRTC."""
         if camera not in shared_state.cameras:
             raise HTTPException(
                 404, f"the cameras are {list(shared_state.cameras)}, got {camera!r}"
             )
-        return StreamingResponse(_parts(live.jpegs(camera)), media_type=_MJPEG)
+        return StreamingResponse(_multipart(live.jpegs(camera)), media_type=_MJPEG)
 
     return routes
 
@@ -233,23 +229,23 @@ def _collect_routes(
 
     @routes.get("/status")
     def status() -> Status:
-        """How the service and its newest collection are doing."""
+        """Return the state of the service and of its newest collection."""
         return Status(**shared_state.status())
 
-    @routes.post("/start", status_code=202, responses=_may(409, 422, 503, 507))
+    @routes.post("/start", status_code=202, responses=_errors(409, 422, 503, 507))
     def start(request: StartRequest) -> Status:
-        """Starts a collection; only one runs at a time."""
+        """Start a collection; only one runs at a time."""
         try:
             output = catalog.locate(request.output_dir)
         except OutsideRootError as error:
             raise HTTPException(422, str(error)) from None
         request = request.model_copy(update={"output_dir": output.name})
-        return _settled(send_command(BridgeCommand("start", request)))
+        return _status_or_error(send_command(BridgeCommand("start", request)))
 
-    @routes.post("/stop", responses=_may(409, 503))
+    @routes.post("/stop", responses=_errors(409, 503))
     def stop() -> Status:
-        """Stops the collection: the episode in hand is dropped, those before it are kept."""
-        return _settled(send_command(BridgeCommand("stop")))
+        """Stop the collection; it drops the current episode and keeps all finished ones."""
+        return _status_or_error(send_command(BridgeCommand("stop")))
 
     return routes
 
@@ -257,43 +253,43 @@ def _collect_routes(
 def _dataset_routes(catalog: DatasetCatalog) -> APIRouter:
     routes = APIRouter(prefix="/datasets", tags=["datasets"])
 
-    @routes.get("", responses=_may(507))
+    @routes.get("", responses=_errors(507))
     def datasets() -> list[DatasetSummary]:
-        """All datasets below the root."""
+        """List all datasets in the root folder."""
         try:
             return [DatasetSummary(**summary) for summary in catalog.summaries()]
         except OSError as error:
             raise HTTPException(507, f"the root can't be read: {error}") from None
 
-    @routes.get("/{name}/episodes", responses=_may(404))
+    @routes.get("/{name}/episodes", responses=_errors(404))
     def episodes(name: str, last: Annotated[int, Query(ge=1, le=100)] = 6) -> list[EpisodeSummary]:
-        """The newest episodes, the newest first."""
+        """List the newest episodes of a dataset, the newest first."""
         with _not_found():
             return [EpisodeSummary(**summary) for summary in catalog.episodes(name, last)]
 
-    @routes.get("/{name}/report", responses=_may(404))
+    @routes.get("/{name}/report", responses=_errors(404))
     def report(name: str) -> dict[str, Any]:
-        """What pp-inspect says; it decodes every picture, so it takes its time."""
+        """Return the report of pp-inspect; slow, because it decodes every image."""
         with _not_found():
             return catalog.report(name)
 
     @routes.get(
         "/{name}/episodes/{episode}/{camera}.mp4",
         response_class=FileResponse,
-        responses={200: {"content": {"video/mp4": {}}}, **_may(404)},
+        responses={200: {"content": {"video/mp4": {}}}, **_errors(404)},
     )
     def video(name: str, episode: int, camera: str) -> FileResponse:
-        """The pictures of an episode."""
+        """Return the video that holds an episode."""
         with _not_found():
             return FileResponse(catalog.video(name, episode, camera), media_type="video/mp4")
 
     @routes.get(
         "/{name}/episodes/{episode}/{camera}.jpg",
         response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}}}, **_may(404)},
+        responses={200: {"content": {"image/jpeg": {}}}, **_errors(404)},
     )
     def thumbnail(name: str, episode: int, camera: str) -> Response:
-        """A picture from the middle of an episode."""
+        """Return an image from the middle of an episode as a JPEG."""
         with _not_found():
             return Response(catalog.thumbnail(name, episode, camera), media_type="image/jpeg")
 
@@ -307,31 +303,33 @@ def _metrics_routes(shared_state: SharedState) -> APIRouter:
 
     @routes.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> str:
-        """The status for Prometheus."""
+        """Return the metrics for Prometheus."""
         return generate_latest(registry).decode()
 
     return routes
 
 
-def _include(app: FastAPI, routes: APIRouter, dependencies: Sequence[Any] = ()) -> None:
-    """Adds routes under both of their names; one is enough in the documentation."""
-    refusals = _may(*([401] if dependencies else []), 403, 413, 422)
+def _include_routes(app: FastAPI, routes: APIRouter, dependencies: Sequence[Any] = ()) -> None:
+    """Add routes with and without the prefix `ALIAS`, which the documentation leaves out."""
+    refusals = _errors(*([401] if dependencies else []), 403, 413, 422)
     app.include_router(routes, dependencies=dependencies, responses=refusals)
     app.include_router(routes, prefix=ALIAS, dependencies=dependencies, include_in_schema=False)
 
 
-def _may(*codes: int) -> dict[int | str, dict[str, Any]]:
+def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Document the error statuses of a route."""
     return {code: {"model": ErrorDetail} for code in codes}
 
 
-def _settled(reply: Reply) -> Status:
+def _status_or_error(reply: Reply) -> Status:
+    """Return a reply's status, or raise its refusal."""
     if reply.reason is not None:
         raise HTTPException(_STATUS_OF[reply.reason], reply.detail)
     return Status(**reply.status)
 
 
-def _explain(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Every refusal has one sentence, not FastAPI's tree."""
+def _explain_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Answer a request of the wrong form with a sentence, instead of FastAPI's nested lists."""
     reasons = []
     for reason in error.errors():
         if reason["type"] == "json_invalid":
@@ -341,25 +339,27 @@ def _explain(_: Request, error: RequestValidationError) -> JSONResponse:
         where = ".".join(str(part) for part in reason["loc"] if part != "body")
         got = "" if reason["type"] == "missing" else f", got {repr(reason['input'])[:100]}"
         reasons.append(f"{where}: {reason['msg']}{got}".removeprefix(": "))
-    # A stranger's field name may hold what UTF-8 can't.
+    # A field's name comes from the client and may hold lone surrogates, which UTF-8 can't encode.
     detail = "; ".join(reasons).encode(errors="backslashreplace").decode()
     return JSONResponse({"detail": detail}, 422)
 
 
-def _explain_unreadable(_: Request, __: Exception) -> JSONResponse:
-    """FastAPI's answer to what makes its JSON parser fail otherwise."""
+def _explain_unreadable_body(_: Request, __: Exception) -> JSONResponse:
+    """Answer a body on which FastAPI's JSON parser fails other than by a syntax error."""
     return JSONResponse({"detail": "the body must be JSON in UTF-8, and not nested as deeply"}, 422)
 
 
 @contextmanager
 def _not_found() -> Iterator[None]:
+    """Answer 404 where a dataset, or a part of it, is missing."""
     try:
         yield
     except (OutsideRootError, DatasetError) as error:
         raise HTTPException(404, str(error)) from None
 
 
-async def _parts(jpegs: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _multipart(jpegs: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield JPEGs as the parts of a multipart body."""
     async for jpeg in jpegs:
         head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
         yield head.encode() + jpeg + b"\r\n"

@@ -11,9 +11,9 @@ from typing import Any
 import av
 import av.error
 
-from pp_bridge.encoder import JpegEncoder
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.dataset.video import encode_jpeg
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
@@ -128,7 +128,7 @@ class DatasetCatalog:
                 frame = next(container.decode(video=0))
         except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
             raise DatasetError(f"{path} can't be decoded: {error}") from None
-        return JpegEncoder().encode(frame.to_ndarray(format="rgb24"))
+        return encode_jpeg(frame.to_ndarray(format="rgb24"))
 
     def report(self, name: str) -> dict[str, Any]:
         """Return the report of `pp-inspect`; a child process makes it, as it decodes all videos.

@@ -1,4 +1,4 @@
-"""Pictures as VP8 packets and as JPEGs."""
+"""A video encoder for live views."""
 
 import time
 from fractions import Fraction
@@ -9,51 +9,44 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
-_CLOCK = Fraction(1, 90000)  # what RTP counts in
+_CLOCK = Fraction(1, 90000)  # s, RTP's unit of time
 _BITS_PER_SECOND = 1_500_000
+_KEY_FRAME_INTERVAL = 60  # frames; a viewer who lost a packet may have to wait for that many
 _VP8 = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0", "error-resilient": "1"}
 
 
-class Encoder:
-    """Compresses the pictures of one camera, (H, W, 3) uint8, all of one size."""
+class Vp8Encoder:
+    """A real-time encoder of one camera's images, all of one size."""
 
     def __init__(self) -> None:
-        self._convert = VideoReformatter().reformat
-        self._began = time.monotonic()
-        self._vp8: VideoCodecContext | None = None
-        self._mjpeg: VideoCodecContext | None = None
+        self._reformat = VideoReformatter().reformat
+        self._start_time = time.monotonic()
+        self._codec: VideoCodecContext | None = None
 
-    def video(self, picture: np.ndarray, whole: bool) -> list[av.Packet]:
-        """VP8 of a picture; `whole` makes one that stands alone."""
-        if self._vp8 is None:
-            self._vp8 = _codec("libvpx", "yuv420p", picture, _VP8)
-            self._vp8.bit_rate = _BITS_PER_SECOND
-            self._vp8.gop_size = 60  # how long a viewer who has lost a packet may have to wait
-            self._vp8.thread_count = 1
-        frame = self._frame(picture, "yuv420p")
-        if whole:
-            frame.pict_type = PictureType.I
-        return list(self._vp8.encode(frame))
+    def encode(self, image: np.ndarray, key_frame: bool) -> list[av.Packet]:
+        """Encode an image.
 
-    def jpeg(self, picture: np.ndarray) -> bytes:
-        """A JPEG of a picture."""
-        if self._mjpeg is None:
-            self._mjpeg = _codec("mjpeg", "yuvj420p", picture, {"qmin": "3", "qmax": "6"})
-        return b"".join(bytes(p) for p in self._mjpeg.encode(self._frame(picture, "yuvj420p")))
-
-    def _frame(self, picture: np.ndarray, pixel_format: str) -> av.VideoFrame:
-        frame = self._convert(av.VideoFrame.from_ndarray(picture), format=pixel_format)
+        Args:
+            image: (H, W, 3) uint8.
+            key_frame: Whether it must be decodable without the images before it.
+        """
+        if self._codec is None:
+            self._codec = _make_codec(image)
+        frame = self._reformat(av.VideoFrame.from_ndarray(image), format="yuv420p")
         frame.time_base = _CLOCK
-        frame.pts = round((time.monotonic() - self._began) / _CLOCK)
-        return frame
+        frame.pts = round((time.monotonic() - self._start_time) / _CLOCK)
+        if key_frame:
+            frame.pict_type = PictureType.I
+        return list(self._codec.encode(frame))
 
 
-def _codec(
-    name: str, pixel_format: str, picture: np.ndarray, options: dict[str, str]
-) -> VideoCodecContext:
-    codec = av.CodecContext.create(name, "w")
+def _make_codec(image: np.ndarray) -> VideoCodecContext:
+    codec = av.CodecContext.create("libvpx", "w")
     assert isinstance(codec, VideoCodecContext)
-    codec.height, codec.width = picture.shape[:2]
-    codec.pix_fmt, codec.time_base = pixel_format, _CLOCK
-    codec.options = options
+    codec.height, codec.width = image.shape[:2]
+    codec.pix_fmt, codec.time_base = "yuv420p", _CLOCK
+    codec.options = _VP8
+    codec.bit_rate = _BITS_PER_SECOND
+    codec.gop_size = _KEY_FRAME_INTERVAL
+    codec.thread_count = 1
     return codec

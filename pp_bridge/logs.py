@@ -1,36 +1,51 @@
-"""Log lines that a machine reads: one JSON object each."""
+"""Logs as JSON lines: one object per line, for machines to read."""
 
-import json
 import logging
 import sys
-from datetime import datetime, timezone
+import time
 
-_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
-
-
-class JsonLines(logging.Formatter):
-    """Time, level, logger and message, what was given as `extra`, and the traceback if any."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(
-                "T", "milliseconds"
-            ),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+_FORMAT = "{asctime}{level}{name}{message}"  # names the first keys of a line; nothing else counts
+_KEYS = {"asctime": "time", "name": "logger", "exc_info": "traceback"}
+_NOISY = ("aioice", "aiortc", "uvicorn.access")
 
 
 def set_up() -> None:
-    """Sends what this process logs to stderr."""
+    """Send this process's logs to stderr.
+
+    Raises:
+        ImportError: The extra [bridge] is not installed.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.addFilter(add_level)
+    handler.setFormatter(make_formatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for noisy in ("aioice", "aiortc", "uvicorn.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def make_formatter() -> logging.Formatter:
+    """Return a formatter of time, level, logger, message, all extras, and a traceback if any.
+
+    It expects records that went through `add_level`.
+    """
+    # Not at the top: a missing extra is reported by `require_library`, in words.
+    from pythonjsonlogger.core import RESERVED_ATTRS
+    from pythonjsonlogger.json import JsonFormatter
+
+    formatter = JsonFormatter(
+        _FORMAT,
+        style="{",
+        rename_fields=_KEYS,
+        reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's, the message once more
+        json_default=str,
+    )
+    formatter.converter = time.gmtime
+    formatter.default_time_format = "%Y-%m-%dT%H:%M:%S"
+    formatter.default_msec_format = "%s.%03d+00:00"
+    return formatter
+
+
+def add_level(record: logging.LogRecord) -> bool:
+    """Add the level's name in lower case to a record; as a filter, let every record pass."""
+    record.level = record.levelname.lower()
+    return True

@@ -1,4 +1,4 @@
-"""The status as Prometheus metrics."""
+"""Prometheus metrics of the service's status."""
 
 from collections.abc import Iterator
 
@@ -8,17 +8,17 @@ from pp_bridge.shared_state import SharedState
 
 
 class StatusCollector:
-    """Reads the shared state whenever Prometheus asks.
+    """A collector that reads the status anew for every scrape.
 
     Args:
-        shared_state: Where the status is.
+        shared_state: Source of the status.
     """
 
     def __init__(self, shared_state: SharedState) -> None:
         self._shared_state = shared_state
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics."""
+        """Yield the metrics."""
         status = self._shared_state.status()
         request = status["request"] or {"num_episodes": 0}
         gauges = {
@@ -27,9 +27,9 @@ class StatusCollector:
             "wanted_episodes": ("Of the newest collection", request["num_episodes"]),
             "finished_episodes": ("Of the newest collection", status["episodes"]),
             "frames_per_second": ("Of the collection", status["frames_per_second"] or 0.0),
-            "viewers": ("Who watch the cameras", self._shared_state.viewers),
+            "viewers": ("Viewers of the cameras", self._shared_state.viewers),
             "silence_seconds": (
-                "Since the simulator's last turn",
+                "Since the last tick of the simulator's loop",
                 self._shared_state.seconds_since_status(),
             ),
         }

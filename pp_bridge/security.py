@@ -1,4 +1,4 @@
-"""Who may come in: tokens, other sites' pages, and bodies that are too large."""
+"""Access checks: the token, the request's host and origin, and the size of its body."""
 
 import hmac
 from typing import Annotated
@@ -12,27 +12,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pp_bridge.settings import is_loopback
 
-MAX_BODY_BYTES = 128 * 1024  # bytes
+MAX_BODY_BYTES = 128 * 1024
 
+_TOO_LARGE = f"a request may have {MAX_BODY_BYTES} bytes"
 _COOKIE = "bridge_token"
-_SAFE = ("GET", "HEAD", "OPTIONS")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _Bearer = Annotated[
     HTTPAuthorizationCredentials | None, Depends(HTTPBearer(scheme_name="token", auto_error=False))
 ]
 
 
 class TokenCheck:
-    """A dependency that lets nobody pass without the token, in the header or in the cookie.
+    """A dependency that refuses requests without the token, in the header or in the cookie.
 
     Args:
-        token: The token; None lets everybody pass.
+        token: The token; None accepts all requests.
     """
 
     def __init__(self, token: str | None) -> None:
         self._token = token
 
     def __call__(self, request: Request, bearer: _Bearer) -> None:
-        """Checks a request."""
+        """Check a request.
+
+        Raises:
+            HTTPException: 401, the token is missing or wrong.
+        """
         if not self._matches(bearer.credentials if bearer else request.cookies.get(_COOKIE, "")):
             raise HTTPException(
                 401,
@@ -40,8 +45,12 @@ class TokenCheck:
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    def keep(self, given: str, response: Response) -> None:
-        """Puts the right token into a cookie that scripts and other sites can't use."""
+    def set_cookie(self, given: str, response: Response) -> None:
+        """Put the token into a cookie that scripts and other sites can't use.
+
+        Raises:
+            HTTPException: 401, the given token is wrong.
+        """
         if not self._matches(given):
             raise HTTPException(401, "this is not the service's token")
         response.set_cookie(_COOKIE, self._token or "", httponly=True, samesite="strict")
@@ -53,12 +62,16 @@ class TokenCheck:
 
 
 class RequestFilter:
-    """Refuses bodies that are too large, and what pages of other sites make a browser send.
+    """Middleware that refuses large bodies and requests from the pages of other sites.
+
+    It checks the `Host` header itself, because Starlette's TrustedHostMiddleware compares fixed
+    names: it knows no network such as 127.0.0.0/8, older versions of it cut `[::1]:8080` at the
+    first colon, and it answers in plain text where this interface promises JSON.
 
     Args:
-        app: What is guarded.
-        local_only: Whether requests must be meant for this very machine. Else a foreign host name
-            that points here would make a foreign page count as ours.
+        app: The application behind it.
+        local_only: Whether to accept a loopback `Host` only. Otherwise the page of a foreign site
+            whose name resolves to this machine (DNS rebinding) would pass as the service's own.
     """
 
     def __init__(self, app: ASGIApp, local_only: bool) -> None:
@@ -66,7 +79,7 @@ class RequestFilter:
         self._local_only = local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles a request."""
+        """Answer a refused request; pass any other on to the application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif refusal := self._refusal(scope["method"], Headers(scope=scope)):
@@ -77,10 +90,10 @@ class RequestFilter:
 
     def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if self._local_only and not is_loopback(_name_of(host)):
+        if self._local_only and not is_loopback(_hostname(host)):
             return 403, f"this service is for this machine alone, got a request for {host[:100]!r}"
         origin = headers.get("origin")
-        if method not in _SAFE and origin and origin.partition("://")[2] != host:
+        if method not in _SAFE_METHODS and origin and origin.partition("://")[2] != host:
             return 403, f"pages of other sites may not do this, got {origin[:100]!r}"
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MAX_BODY_BYTES:
@@ -88,11 +101,8 @@ class RequestFilter:
         return None
 
 
-_TOO_LARGE = f"a request may have {MAX_BODY_BYTES} bytes"
-
-
-def _name_of(host: str) -> str:
-    """A `Host` header without its port."""
+def _hostname(host: str) -> str:
+    """Return the name in a `Host` header without its port; empty if it is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -100,7 +110,7 @@ def _name_of(host: str) -> str:
 
 
 def _limited(receive: Receive) -> Receive:
-    """A body without a length counts as it comes."""
+    """Return a `receive` that limits a body without a declared length, too."""
     received = 0
 
     async def limited() -> Message:

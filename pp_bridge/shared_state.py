@@ -1,4 +1,4 @@
-"""What the simulator's process shows to the web's process, written without ever waiting for it."""
+"""Memory that the simulator's process writes, without waiting, and the web's process reads."""
 
 import json
 import multiprocessing
@@ -10,19 +10,19 @@ import numpy as np
 
 MAX_VIEWERS = 8  # by WebRTC, each on a UDP port of its own
 
-_TEXT_BYTES = 65536
+_STATUS_BYTES = 65536
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
 class SharedState:
-    """Shared memory with the newest picture of every camera and the newest status.
+    """Shared memory with the newest image of every camera and the newest status.
 
-    Only the newest counts: who is slow misses pictures, and nobody waits for a reader. It can be
-    handed to a process that is being started.
+    Only the newest values are kept: a slow reader misses images, and the writer never waits for a
+    reader. The object can be passed to a process as it is started.
 
     Args:
         cameras: Names of the cameras.
-        size: Width and height of their pictures.
+        size: Width and height of their images, pixels.
 
     Attributes:
         cameras: Names of the cameras.
@@ -34,15 +34,15 @@ class SharedState:
         self._shape = (len(self.cameras), height, width, 3)
         self._pixels = _CONTEXT.RawArray("B", int(np.prod(self._shape)))
         self._pixels_lock = _CONTEXT.Lock()
-        self._count = _CONTEXT.RawValue("Q")
-        self._text = _CONTEXT.RawArray("c", _TEXT_BYTES)
-        self._text_lock = _CONTEXT.Lock()
-        self._posted = _CONTEXT.RawValue("d")
+        self._image_count = _CONTEXT.RawValue("Q")
+        self._status = _CONTEXT.RawArray("c", _STATUS_BYTES)
+        self._status_lock = _CONTEXT.Lock()
+        self._status_time = _CONTEXT.RawValue("d")
         self._viewers = _CONTEXT.RawValue("i")
 
     @property
     def viewers(self) -> int:
-        """How many are watching; set by the web's process."""
+        """The number of viewers; set by the web's process."""
         return self._viewers.value
 
     @viewers.setter
@@ -51,59 +51,62 @@ class SharedState:
 
     @property
     def image_count(self) -> int:
-        """How many pictures were shown."""
-        return self._count.value
+        """The number of times that images were published."""
+        return self._image_count.value
 
-    def publish_images(self, pictures: Mapping[str, np.ndarray]) -> bool:
-        """Shows the cameras' pictures, (H, W, 3) uint8 each.
+    def publish_images(self, images: Mapping[str, np.ndarray]) -> bool:
+        """Replace the cameras' images, unless a reader is copying them.
+
+        Args:
+            images: By camera, (H, W, 3) uint8 each.
 
         Returns:
-            Whether it did: not while a reader copies the ones before.
+            Whether they were replaced.
         """
         if not self._pixels_lock.acquire(block=False):
             return False
         try:
-            np.stack([pictures[name] for name in self.cameras], out=self._view())
-            self._count.value += 1
+            np.stack([images[name] for name in self.cameras], out=self._view())
+            self._image_count.value += 1
         finally:
             self._pixels_lock.release()
         return True
 
     def images(self) -> dict[str, np.ndarray]:
-        """A copy of the newest pictures; black before the first."""
+        """Return a copy of the newest images, (H, W, 3) uint8 each; black before the first."""
         with self._pixels_lock:
             copies = self._view().copy()
         return dict(zip(self.cameras, copies, strict=True))
 
     def publish_status(self, status: dict[str, Any], wait: float = 0.0) -> bool:
-        """Replaces the status.
+        """Replace the status, unless a reader is copying it.
 
         Args:
-            status: The new one.
-            wait: How long to wait at most for a reader, s.
+            status: Values that JSON has, too.
+            wait: How long to wait for a reader at most, s.
 
         Returns:
-            Whether it did: not while a reader copies the one before.
+            Whether it was replaced.
         """
         text = json.dumps(status).encode()
-        if not self._text_lock.acquire(timeout=wait):
+        if not self._status_lock.acquire(timeout=wait):
             return False
         try:
-            self._text.value = text
-            self._posted.value = time.monotonic()
+            self._status.value = text
+            self._status_time.value = time.monotonic()
         finally:
-            self._text_lock.release()
+            self._status_lock.release()
         return True
 
     def status(self) -> dict[str, Any]:
-        """The newest status."""
-        with self._text_lock:
-            text = self._text.value
+        """Return the newest status."""
+        with self._status_lock:
+            text = self._status.value
         return json.loads(text)
 
     def seconds_since_status(self) -> float:
-        """Seconds since a status was posted."""
-        return time.monotonic() - self._posted.value
+        """Return the time since a status was published, s."""
+        return time.monotonic() - self._status_time.value
 
     def _view(self) -> np.ndarray:
         return np.frombuffer(self._pixels, np.uint8).reshape(self._shape)

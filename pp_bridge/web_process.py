@@ -1,4 +1,4 @@
-"""The web's process: beside the simulator's and at lower priority, so that it costs it nothing."""
+"""The web's process: it runs beside the simulator's, at lower priority so as not to slow it."""
 
 import asyncio
 import logging
@@ -19,15 +19,15 @@ _LOG = logging.getLogger("pp_bridge.web_process")
 
 
 class WebProcess:
-    """The running process; it ends with the one that has started it, however that ends.
+    """The running process, which ends whenever its parent does, killed or not.
 
     Args:
-        shared_state: What it shows.
-        settings: What it is told.
+        shared_state: Source of images and status.
+        settings: Addresses, ports, token and folder.
 
     Attributes:
-        commands: Where requests come from and replies go to.
-        port: Where it listens.
+        commands: Connection that yields `BridgeCommand`s and takes `Reply`s.
+        port: TCP port it listens on.
 
     Raises:
         OSError: The port is taken.
@@ -36,29 +36,32 @@ class WebProcess:
     def __init__(self, shared_state: SharedState, settings: WebSettings) -> None:
         listener = _listen(settings.host, settings.port)
         self.port: int = listener.getsockname()[1]
-        self.commands, theirs = _CONTEXT.Pipe()
+        self.commands, child_commands = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=_serve, args=(shared_state, settings, listener, theirs), name="web", daemon=True
+            target=_serve,
+            args=(shared_state, settings, listener, child_commands),
+            name="web",
+            daemon=True,
         )
-        with listener, theirs:  # they are the child's from here on
+        with listener, child_commands:  # the child owns them from here on
             self._process.start()
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self._process.is_alive()
 
     def close(self) -> None:
-        """Ends it, after it has answered what it is asked; a second call has no effect."""
+        """End the process once it has answered pending requests; a second call has no effect."""
         self._process.terminate()
         self._process.join()
 
 
 class MediaLoop(asyncio.SelectorEventLoop):
-    """An event loop whose UDP sockets on any port are on one of these, for firewalls.
+    """An event loop that binds UDP sockets to a fixed range of ports, for firewalls.
 
     Args:
-        ports: The ports.
+        ports: The range.
     """
 
     def __init__(self, ports: range) -> None:
@@ -68,7 +71,7 @@ class MediaLoop(asyncio.SelectorEventLoop):
     async def create_datagram_endpoint(
         self, protocol_factory: Any, local_addr: Any = None, *args: Any, **options: Any
     ) -> Any:
-        """As always, but port 0 is the first free one of the range."""
+        """Create an endpoint as usual, but take port 0 for the first free port of the range."""
         if local_addr is None or local_addr[1] != 0:
             return await super().create_datagram_endpoint(
                 protocol_factory, local_addr, *args, **options
@@ -95,7 +98,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _serve(
     shared_state: SharedState, settings: WebSettings, listener: socket.socket, commands: Connection
 ) -> None:
-    """What the process does."""
+    """Run the process: serve HTTP until SIGTERM."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICE)
     logs.set_up()
@@ -111,7 +114,7 @@ def _serve(
         if shared_state.status()["state"] == "starting":
             return Reply("unavailable", "the simulator is starting; try again later", {})
         try:
-            with lock:  # one at a time: replies come in the order of requests
+            with lock:  # one at a time: a reply belongs to the newest command
                 commands.send(command)
                 return commands.recv()
         except (EOFError, OSError):

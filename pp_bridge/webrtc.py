@@ -1,6 +1,6 @@
-"""The live view: every picture is encoded once, for all who watch, by WebRTC or as JPEGs.
+"""The live view by WebRTC or as JPEGs; each image is encoded once for all viewers.
 
-The only file that knows aiortc.
+This is the only module that uses aiortc.
 """
 
 import asyncio
@@ -19,80 +19,83 @@ from aiortc import (
     RTCSessionDescription,
 )
 
-from pp_bridge.encoder import Encoder
+from pp_bridge.encoder import Vp8Encoder
 from pp_bridge.shared_state import MAX_VIEWERS, SharedState
+from pp_recorder.dataset.video import JpegEncoder
 
-_POLL = 0.005  # s between two looks at the shared state while somebody watches
-_SHORTEST = 1 / 31  # s between two pictures, however fast the collection is
-_REPEAT = 0.5  # s after which a picture is sent again, for who has just come or has lost one
-_CONNECT_WITHIN = 20.0  # s
-_BACKLOG = 8  # pictures that may wait for a viewer before some are dropped
-_ADDRESSES = ("a=candidate", "a=end-of-candidates")
-_CODECS = ("video/VP8", "video/rtx")  # what every browser decodes, and repairs
+_POLL_INTERVAL = 0.005  # s between two looks at the shared state while there are viewers
+_MIN_INTERVAL = 1 / 31  # s between two images, however fast the collection is
+_REPEAT_INTERVAL = 0.5  # s after which an image is sent again, for new viewers and lost packets
+_CONNECT_TIMEOUT = 20.0  # s
+_COARSEST_QUANTIZER = 6  # of JPEGs, for slow networks
+_MAX_BACKLOG = 8  # packets that may wait for a viewer before some are dropped
+_CANDIDATE_LINES = ("a=candidate", "a=end-of-candidates")
+_MIME_TYPES = ("video/VP8", "video/rtx")  # every browser decodes VP8; rtx resends lost packets
 
 
 class OfferError(ValueError):
-    """A viewer's offer can't be answered; the message says why."""
+    """A viewer's offer that can't be answered; the message says why."""
 
 
 class LiveStream:
-    """Shows the shared state's pictures to viewers, as long as there are any.
+    """A stream of every camera's images, which runs while there are viewers.
 
     Args:
-        shared_state: Where the pictures are.
+        shared_state: Source of the images; the number of viewers is written to it.
     """
 
     def __init__(self, shared_state: SharedState) -> None:
         self._shared_state = shared_state
         self._tracks: dict[str, set[_Track]] = {name: set() for name in shared_state.cameras}
-        self._jpegs: dict[str, set[asyncio.Queue[bytes]]] = {
+        self._mailboxes: dict[str, set[asyncio.Queue[bytes]]] = {
             name: set() for name in shared_state.cameras
         }
         self._peers: set[RTCPeerConnection] = set()
-        self._encoders: dict[str, Encoder] = {}
-        self._pump: asyncio.Task[None] | None = None
-        self._timers: set[asyncio.Task[None]] = set()
+        self._vp8_encoders: dict[str, Vp8Encoder] = {}
+        self._jpeg_encoders: dict[str, JpegEncoder] = {}
+        self._stream_task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def answer(self, sdp: str) -> str:
-        """The SDP answer to a browser's offer, which asks for one video per camera.
+        """Return the SDP answer to a browser's offer, which must ask for one video per camera.
 
         Raises:
-            OfferError: It is no such offer, or there are too many viewers.
+            OfferError: The offer asks for something else, or there are too many viewers.
         """
         if len(self._peers) >= MAX_VIEWERS:
             raise OfferError(
                 f"{MAX_VIEWERS} viewers are watching already; close one, or use the JPEG stream"
             )
-        # No servers: the viewer reaches this machine, or falls back.
+        # No STUN or TURN servers: a viewer who can't reach this machine falls back to JPEGs.
         peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._peers.add(peer)
         peer.on("connectionstatechange", lambda: self._on_state(peer))
         try:
             answer = await self._negotiate(peer, sdp)
-        except Exception as error:  # whatever a library makes of a stranger's text
-            await self._drop(peer)
+        except Exception as error:  # a library may fail in any way on a stranger's text
+            await self._disconnect(peer)
             raise OfferError(
                 f"the offer can't be answered: {error or type(error).__name__}"
             ) from error
-        self._later(self._require_connected(peer))
+        self._run_later(self._require_connected(peer))
         return answer
 
     async def jpegs(self, camera: str) -> AsyncIterator[bytes]:
-        """JPEGs of a camera, as they come; slow readers miss some."""
+        """Yield a camera's images as JPEGs; a slow reader misses some."""
         mailbox: asyncio.Queue[bytes] = asyncio.Queue(1)
-        with self._listening(self._jpegs[camera], mailbox):
+        with self._registered(self._mailboxes[camera], mailbox):
             while True:
                 yield await mailbox.get()
 
     async def close(self) -> None:
-        """Says good-bye to all viewers by WebRTC."""
+        """Close all WebRTC connections."""
         for peer in list(self._peers):
-            await self._drop(peer)
+            await self._disconnect(peer)
 
     async def _negotiate(self, peer: RTCPeerConnection, sdp: str) -> str:
-        # The browser finds us. Its own addresses are of no use: most are mDNS names. Nor must the
-        # list of them end, or it would count as tried in vain.
-        lines = [line for line in sdp.splitlines() if not line.startswith(_ADDRESSES)]
+        # The browser connects to us. Its own candidates are useless, as most are mDNS names; they
+        # are removed together with their end mark, or ICE would fail once it had tried them all.
+        lines = [line for line in sdp.splitlines() if not line.startswith(_CANDIDATE_LINES)]
         await peer.setRemoteDescription(RTCSessionDescription("\r\n".join([*lines, ""]), "offer"))
         videos = [t for t in peer.getTransceivers() if t.kind == "video"]
         cameras = self._shared_state.cameras
@@ -100,112 +103,115 @@ class LiveStream:
             raise ValueError(f"expected one video for each of {list(cameras)}, got {len(videos)}")
         codecs = RTCRtpSender.getCapabilities("video").codecs
         for camera, transceiver in zip(cameras, videos, strict=True):
-            transceiver.setCodecPreferences([c for c in codecs if c.mimeType in _CODECS])
-            peer.addTrack(_Track(self._tracks[camera], self._changed))
+            transceiver.setCodecPreferences([c for c in codecs if c.mimeType in _MIME_TYPES])
+            peer.addTrack(_Track(self._tracks[camera], self._update_viewers))
         await peer.setLocalDescription(await peer.createAnswer())
         return peer.localDescription.sdp
 
     async def _require_connected(self, peer: RTCPeerConnection) -> None:
-        await asyncio.sleep(_CONNECT_WITHIN)
+        await asyncio.sleep(_CONNECT_TIMEOUT)
         if peer.connectionState != "connected":
-            await self._drop(peer)
+            await self._disconnect(peer)
 
     def _on_state(self, peer: RTCPeerConnection) -> None:
         if peer.connectionState in ("failed", "closed"):
-            self._later(self._drop(peer))
+            self._run_later(self._disconnect(peer))
 
-    async def _drop(self, peer: RTCPeerConnection) -> None:
+    async def _disconnect(self, peer: RTCPeerConnection) -> None:
         self._peers.discard(peer)
         for sender in peer.getSenders():
             if sender.track:
                 sender.track.stop()
         await peer.close()
-        self._changed()
+        self._update_viewers()
 
-    def _later(self, work: Any) -> None:
+    def _run_later(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
-        self._timers.add(task)  # or it might be collected before it has run
-        task.add_done_callback(self._timers.discard)
+        self._tasks.add(task)  # or it might be garbage-collected before it has run
+        task.add_done_callback(self._tasks.discard)
 
     @contextmanager
-    def _listening(self, group: set[Any], member: Any) -> Iterator[None]:
+    def _registered(self, group: set[Any], member: Any) -> Iterator[None]:
         group.add(member)
-        self._changed()
+        self._update_viewers()
         try:
             yield
         finally:
             group.discard(member)
-            self._changed()
+            self._update_viewers()
 
-    def _changed(self) -> None:
-        """Counts the viewers, and sees to it that pictures flow if there are any."""
-        jpegs = max((len(group) for group in self._jpegs.values()), default=0)
+    def _update_viewers(self) -> None:
+        """Count the viewers, and start the stream if there are any."""
+        jpegs = max((len(group) for group in self._mailboxes.values()), default=0)
         tracks = max((len(group) for group in self._tracks.values()), default=0)
         self._shared_state.viewers = jpegs + tracks
-        if self._shared_state.viewers and (self._pump is None or self._pump.done()):
-            self._pump = asyncio.ensure_future(self._flow())
+        if self._shared_state.viewers and (self._stream_task is None or self._stream_task.done()):
+            self._stream_task = asyncio.ensure_future(self._stream())
 
-    async def _flow(self) -> None:
-        """Encodes and hands out pictures until nobody watches any more."""
+    async def _stream(self) -> None:
+        """Encode and distribute images until there are no viewers."""
         seen, sent = -1, 0.0
-        self._encoders = {name: Encoder() for name in self._shared_state.cameras}
+        self._vp8_encoders = {name: Vp8Encoder() for name in self._shared_state.cameras}
+        self._jpeg_encoders = {
+            name: JpegEncoder(_COARSEST_QUANTIZER) for name in self._shared_state.cameras
+        }
         while self._shared_state.viewers:
             count = self._shared_state.image_count
-            wait = _REPEAT if count == seen else _SHORTEST
+            wait = _REPEAT_INTERVAL if count == seen else _MIN_INTERVAL
             if count == 0 or time.monotonic() - sent < wait:
-                await asyncio.sleep(_POLL)
+                await asyncio.sleep(_POLL_INTERVAL)
                 continue
             seen, sent = count, time.monotonic()
-            for camera, picture in (await asyncio.to_thread(self._shared_state.images)).items():
-                await self._hand_out(camera, picture)
+            for camera, image in (await asyncio.to_thread(self._shared_state.images)).items():
+                await self._distribute(camera, image)
 
-    async def _hand_out(self, camera: str, picture: np.ndarray) -> None:
-        encoder, tracks, jpegs = self._encoders[camera], self._tracks[camera], self._jpegs[camera]
-        if tracks:
-            whole = any(track.wants_whole for track in tracks)
-            packets = await asyncio.to_thread(encoder.video, picture, whole)
+    async def _distribute(self, camera: str, image: np.ndarray) -> None:
+        if tracks := self._tracks[camera]:
+            encoder = self._vp8_encoders[camera]
+            key_frame = any(track.needs_key_frame for track in tracks)
+            packets = await asyncio.to_thread(encoder.encode, image, key_frame)
             for track in list(tracks):
-                track.offer(packets)
-        if jpegs:
-            jpeg = await asyncio.to_thread(encoder.jpeg, picture)
-            for mailbox in list(jpegs):
+                track.push(packets)
+        if mailboxes := self._mailboxes[camera]:
+            jpeg = await asyncio.to_thread(self._jpeg_encoders[camera].encode, image)
+            for mailbox in list(mailboxes):
                 if mailbox.empty():
                     mailbox.put_nowait(jpeg)
 
 
 class _Track(MediaStreamTrack):
-    """One camera's encoded pictures on their way to one viewer."""
+    """A queue of one camera's encoded images for one viewer."""
 
     kind = "video"
 
-    def __init__(self, group: set["_Track"], changed: Any) -> None:
+    def __init__(self, group: set["_Track"], update_viewers: Any) -> None:
         super().__init__()
-        self._group, self._changed = group, changed
+        self._group, self._update_viewers = group, update_viewers
         self._packets: asyncio.Queue[av.Packet] = asyncio.Queue()
-        self._in_step = False  # nothing can be decoded before a picture that stands alone
+        self._decodable = False  # nothing can be decoded before a key frame
 
     @property
-    def wants_whole(self) -> bool:
-        """Whether it waits for a picture that stands alone, and has room for it."""
-        return not self._in_step and self._packets.qsize() < _BACKLOG
+    def needs_key_frame(self) -> bool:
+        """Whether it waits for a key frame, and has room for it."""
+        return not self._decodable and self._packets.qsize() < _MAX_BACKLOG
 
     async def recv(self) -> av.Packet:
-        """The next packet; the viewer is connected from the first call on."""
+        """Return the next packet; the first call counts the viewer as connected."""
         if self not in self._group and self.readyState == "live":
             self._group.add(self)
-            self._changed()
+            self._update_viewers()
         return await self._packets.get()
 
-    def offer(self, packets: list[av.Packet]) -> None:
-        """Queues packets, or drops what the viewer is too slow for."""
+    def push(self, packets: list[av.Packet]) -> None:
+        """Queue packets; after a drop for want of room, drop all up to the next key frame."""
         for packet in packets:
-            room = self._packets.qsize() < _BACKLOG
-            self._in_step = room and (self._in_step or packet.is_keyframe)
-            if self._in_step:
+            room = self._packets.qsize() < _MAX_BACKLOG
+            self._decodable = room and (self._decodable or packet.is_keyframe)
+            if self._decodable:
                 self._packets.put_nowait(packet)
 
     def stop(self) -> None:
-        """Takes no more packets."""
+        """Take no more packets."""
         super().stop()
         self._group.discard(self)
-        self._changed()
+        self._update_viewers()

@@ -1,4 +1,4 @@
-"""A real service in a process of its own, for the bridge's tests and benchmark."""
+"""A real service in its own process, for the bridge's tests and benchmark."""
 
 import json
 import os
@@ -16,20 +16,20 @@ import httpx
 
 from tests import ROOT
 
-SMALL = ("--resolution", "64x48", "--preset", "fast")
-PATIENCE = 120.0  # s
-# Episodes of 18 frames: too fast to succeed, which is not what these tests are about.
-HASTE = {"steps_per_segment": 2, "keep": "all"}
+SMALL_IMAGES = ("--resolution", "64x48", "--preset", "fast")
+TIMEOUT = 120.0  # s
+# 18 frames each; too fast to succeed, which these tests do not need.
+SHORT_EPISODES = {"steps_per_segment": 2, "keep": "all"}
 
 
 class BridgeServer:
-    """Runs `python -m pp_bridge` on a free port.
+    """A running `python -m pp_bridge` on a free port.
 
     Args:
         root: The folder for datasets.
-        options: Of its command line.
-        variables: Of its environment.
-        program: What runs, if not that; it takes the bridge's options after its own.
+        options: Command-line options.
+        variables: Environment variables.
+        program: Arguments of Python that run another program; it takes the bridge's options, too.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class BridgeServer:
             text=True,
         )
         self.lines: list[str] = []
-        self._news: queue.Queue[str] = queue.Queue()
+        self._unread_lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.address = self.wait_for_log("listening")["address"]
-        self.client = httpx.Client(base_url=self.address, timeout=PATIENCE)
+        self.client = httpx.Client(base_url=self.address, timeout=TIMEOUT)
         self.wait_for_log("ready")
 
     def __enter__(self) -> "BridgeServer":
@@ -65,16 +65,16 @@ class BridgeServer:
             self.end(signal.SIGTERM)
 
     def end(self, number: signal.Signals) -> int:
-        """Ends it by a signal; returns the exit status."""
+        """End the service by a signal and return its exit status."""
         self.client.close()
         self.process.send_signal(number)
-        status = self.process.wait(PATIENCE)
+        status = self.process.wait(TIMEOUT)
         self._reader.join()
         return status
 
     @property
     def web_process(self) -> int:
-        """The web's process id."""
+        """The process id of the web's process."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         (web,) = [
             int(pid)
@@ -84,33 +84,38 @@ class BridgeServer:
         return web
 
     def wait_for_log(self, message: str) -> dict[str, Any]:
-        """The next line with this message."""
+        """Return the next log line with this message."""
         while True:
-            line = self._news.get(timeout=PATIENCE)
+            line = self._unread_lines.get(timeout=TIMEOUT)
             if line == "":
                 raise RuntimeError("the service has ended:\n" + "".join(self.lines))
             if line.startswith("{") and json.loads(line)["message"] == message:
                 return json.loads(line)
 
     def start(self, output_dir: str, num_episodes: int = 1, **request: Any) -> httpx.Response:
-        """Asks for a collection of hasty episodes."""
-        request = {"output_dir": output_dir, "num_episodes": num_episodes, **HASTE, **request}
+        """Request a collection of short episodes."""
+        request = {
+            "output_dir": output_dir,
+            "num_episodes": num_episodes,
+            **SHORT_EPISODES,
+            **request,
+        }
         return self.client.post("/collect/start", json=request)
 
     def status(self) -> dict[str, Any]:
-        """How it is doing."""
+        """Return the status."""
         return self.client.get("/collect/status").json()
 
     def wait(self, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first status of which this is true."""
-        deadline = time.monotonic() + PATIENCE
+        """Return the first status for which `reached` is true."""
+        deadline = time.monotonic() + TIMEOUT
         while not reached(status := self.status()):
             assert time.monotonic() < deadline, status
             time.sleep(0.02)
         return status
 
     def wait_until_idle(self) -> dict[str, Any]:
-        """The status once nothing is collected any more."""
+        """Return the status once nothing is being collected."""
         return self.wait(lambda status: status["state"] == "idle")
 
     def _read(self) -> None:
@@ -118,5 +123,5 @@ class BridgeServer:
         with self.process.stderr as stderr:
             for line in stderr:
                 self.lines.append(line)
-                self._news.put(line)
-        self._news.put("")
+                self._unread_lines.put(line)
+        self._unread_lines.put("")

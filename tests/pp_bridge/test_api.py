@@ -8,12 +8,12 @@ import pytest
 
 from pp_bridge.api import ALIAS
 from pp_recorder.dataset.reader import Dataset
-from tests.pp_bridge.server import SMALL, BridgeServer
+from tests.pp_bridge.server import SMALL_IMAGES, BridgeServer
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with BridgeServer(tmp_path_factory.mktemp("root") / "datasets", *SMALL) as running:
+    with BridgeServer(tmp_path_factory.mktemp("root") / "datasets", *SMALL_IMAGES) as running:
         yield running
 
 

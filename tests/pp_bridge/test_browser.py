@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.pp_bridge.server import HASTE, SMALL, BridgeServer
+from tests.pp_bridge.server import SHORT_EPISODES, SMALL_IMAGES, BridgeServer
 from tests.pp_bridge.test_web_process import TOKEN
 
 if importlib.util.find_spec("playwright") is None:
@@ -18,8 +18,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 if CHROMIUM is None:
     pytest.skip("there is no chromium: apt-get install chromium", allow_module_level=True)
 
-PATIENCE = 60_000  # ms
-MEANS = """() => [...document.querySelectorAll("#cameras video, #cameras img")].map((v) => {
+TIMEOUT = 60_000  # ms
+MEAN_BRIGHTNESS = """() => [
+    ...document.querySelectorAll("#cameras video, #cameras img"),
+].map((v) => {
   const canvas = new OffscreenCanvas(16, 16).getContext("2d");
   canvas.drawImage(v, 0, 0, 16, 16);
   const data = canvas.getImageData(0, 0, 16, 16).data.filter((_, i) => i % 4 !== 3);
@@ -29,7 +31,7 @@ MEANS = """() => [...document.querySelectorAll("#cameras video, #cameras img")].
 
 @pytest.fixture(scope="module")
 def browser():
-    options = ["--no-sandbox"]  # in a container Chromium's own lacks the rights it needs
+    options = ["--no-sandbox"]  # in a container Chromium lacks the rights for its sandbox
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=CHROMIUM, args=options) as browser,
@@ -41,8 +43,8 @@ def browser():
 def page(browser):
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
+        page.set_default_timeout(TIMEOUT)
+        expect.set_options(timeout=TIMEOUT)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         yield page
@@ -51,23 +53,23 @@ def page(browser):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with BridgeServer(tmp_path_factory.mktemp("root"), *SMALL) as running:
+    with BridgeServer(tmp_path_factory.mktemp("root"), *SMALL_IMAGES) as running:
         yield running
 
 
 def collect(page: Page, name: str, episodes: int) -> None:
-    """Fills the form in, by what a screen reader calls its fields."""
+    """Fill in the form by the accessible names of its fields, and start."""
     page.get_by_label("Dataset", exact=True).fill(name)
     page.get_by_label("Episodes", exact=True).fill(str(episodes))
     if not page.get_by_label("Keep").is_visible():
         page.get_by_text("More", exact=True).click()
-    page.get_by_label("Keep").select_option(HASTE["keep"])
-    page.get_by_label("Steps per waypoint").fill(str(HASTE["steps_per_segment"]))
+    page.get_by_label("Keep").select_option(SHORT_EPISODES["keep"])
+    page.get_by_label("Steps per waypoint").fill(str(SHORT_EPISODES["steps_per_segment"]))
     page.get_by_role("button", name="Collect data").click()
 
 
 def frames(page: Page) -> list[int]:
-    """How many pictures each camera has shown."""
+    """Return the number of frames that each camera's video has shown."""
     return page.evaluate(
         """() => [...document.querySelectorAll("#cameras video")]
             .map((video) => video.getVideoPlaybackQuality().totalVideoFrames)"""
@@ -88,7 +90,7 @@ def test_collect_watch_and_stop(server, page):
     collect(page, "second", 1000)
     expect(page.locator("#state")).to_contain_text("Collecting second:")
     before = frames(page)
-    means = [page.evaluate(MEANS) for _ in range(20) if not page.wait_for_timeout(100)]
+    means = [page.evaluate(MEAN_BRIGHTNESS) for _ in range(20) if not page.wait_for_timeout(100)]
     assert all(min(mean) > 5 for mean in means), "not black"
     assert all(len({round(m[camera], 2) for m in means}) > 3 for camera in (0, 1)), "they move"
     assert all(now > then for now, then in zip(frames(page), before, strict=True))
@@ -103,7 +105,9 @@ def test_without_webrtc_there_are_jpegs(server, page):
     page.goto(server.address)
     expect(page.locator("#transport")).to_have_text("Live by JPEG: WebRTC can't get through.")
     expect(page.locator("#cameras img").first).to_have_js_property("naturalWidth", 64)
-    page.wait_for_function(f"() => Math.min(...({MEANS})()) > 5")  # fails where they stay black
+    page.wait_for_function(
+        f"() => Math.min(...({MEAN_BRIGHTNESS})()) > 5"
+    )  # fails where they stay black
 
 
 def test_errors_are_words(server, page):
@@ -160,11 +164,11 @@ def test_nothing_is_wider_than_the_screen(server, page, width):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_that_shuts_somebody_out(server, page, scheme):
+def test_axe_finds_no_accessibility_problem(server, page, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.emulate_media(color_scheme=scheme)
     page.goto(server.address)
-    collect(page, f"axe-{scheme}", 1)  # opens the folded part of the form too
+    collect(page, f"axe-{scheme}", 1)  # also opens the folded part of the form
     expect(page.locator("#state")).to_contain_text(f"axe-{scheme} is complete")
     expect(page.get_by_role("button", name="Play episode 0")).to_be_visible()
     collect(page, f"axe-{scheme}", 1)  # once more, for an error to show
@@ -175,7 +179,10 @@ def test_axe_finds_nothing_that_shuts_somebody_out(server, page, scheme):
 
 def test_the_token_opens_the_page(browser, tmp_path):
     variables = {"PP_BRIDGE_TOKEN": TOKEN}
-    with BridgeServer(tmp_path, *SMALL, variables=variables) as server, browser.new_page() as page:
+    with (
+        BridgeServer(tmp_path, *SMALL_IMAGES, variables=variables) as server,
+        browser.new_page() as page,
+    ):
         page.goto(server.address)
         field = page.get_by_label("The service's token")
         field.fill("wrong")
@@ -184,4 +191,4 @@ def test_the_token_opens_the_page(browser, tmp_path):
         field.fill(TOKEN)
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("dialog")).to_be_hidden()
-        expect(page.locator("#transport")).to_have_text(re.compile("Live by"), timeout=PATIENCE)
+        expect(page.locator("#transport")).to_have_text(re.compile("Live by"), timeout=TIMEOUT)

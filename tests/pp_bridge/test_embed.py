@@ -1,4 +1,4 @@
-"""Collecting inside other programs."""
+"""Collections inside other programs."""
 
 import os
 import subprocess
@@ -15,9 +15,9 @@ from pp_bridge import make_collection, run_collection_in_process
 from pp_env.config import PickPlaceConfig, RenderConfig
 from pp_recorder.dataset.reader import Dataset
 from tests.fakes import FakeSimulator
-from tests.pp_bridge.server import PATIENCE, ROOT
+from tests.pp_bridge.server import ROOT, TIMEOUT
 
-HASTE = {"steps_per_segment": 2, "keep": "all"}
+SHORT_EPISODES = {"steps_per_segment": 2, "keep": "all"}
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def env():
     made.close()
 
 
-def test_it_tells_how_far_it_is_and_returns_the_end(env, tmp_path):
+def test_progress_is_reported_and_the_end_returned(env, tmp_path):
     seen = []
     end = run_collection_in_process(
-        env, 2, tmp_path / "set", progress_callback=seen.append, seed=7, **HASTE
+        env, 2, tmp_path / "set", progress_callback=seen.append, seed=7, **SHORT_EPISODES
     )
     assert (end.episodes, end.frames, end.attempts) == (2, 36, 2)
     assert len(seen) == 36 + 2
@@ -46,20 +46,25 @@ def test_it_tells_how_far_it_is_and_returns_the_end(env, tmp_path):
     assert Dataset(tmp_path / "set").collection["seed"] == 7
 
 
-def test_a_stop_drops_the_episode_in_hand(env, tmp_path):
+def test_a_stop_drops_the_current_episode(env, tmp_path):
     stop = threading.Event()
 
     def stop_within_the_second(progress):
         if progress.attempts == 1:
             stop.set()
 
-    end = run_collection_in_process(env, 9, tmp_path / "set", stop, stop_within_the_second, **HASTE)
+    end = run_collection_in_process(
+        env, 9, tmp_path / "set", stop, stop_within_the_second, **SHORT_EPISODES
+    )
     assert end.episodes == Dataset(tmp_path / "set").num_episodes == 1
-    assert run_collection_in_process(env, 2, tmp_path / "set", resume=True, **HASTE).episodes == 2
+    assert (
+        run_collection_in_process(env, 2, tmp_path / "set", resume=True, **SHORT_EPISODES).episodes
+        == 2
+    )
 
 
-def test_the_caller_drives_every_frame_and_the_environment_stays_theirs(env, tmp_path):
-    collection = make_collection(env, 1, tmp_path / "set", **HASTE)
+def test_the_caller_steps_every_frame_and_keeps_the_environment(env, tmp_path):
+    collection = make_collection(env, 1, tmp_path / "set", **SHORT_EPISODES)
     for _ in range(5):
         assert collection.step()
     collection.close()
@@ -72,8 +77,9 @@ def test_the_caller_drives_every_frame_and_the_environment_stays_theirs(env, tmp
     ("options", "message"),
     [
         ({"num_episodes": 0}, "must be at least 1, got 0"),
-        ({"colour": "red"}, "unrecognized arguments: --colour=red"),
-        ({"keep": "some"}, "invalid choice: 'some'"),
+        ({"colour": "red"}, "colour is no option; there are .*noise_rad"),
+        ({"num_episode": 3}, "num_episode is no option; did you mean num_episodes\\?"),
+        ({"keep": "some"}, "keep must be one of success, all, got 'some'"),
         ({"noise_rad": 3.0}, "noise_rad must be from 0 to"),
     ],
 )
@@ -101,7 +107,7 @@ def test_the_example_switches_between_its_jobs(tmp_path):
         address = program.stdout.readline().strip()
 
         def wait_for(job, episodes=0):
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + TIMEOUT
             while (found := httpx.get(address, timeout=60).json()) and (
                 found["job"] != job or found["episodes"] < episodes
             ):
@@ -114,7 +120,7 @@ def test_the_example_switches_between_its_jobs(tmp_path):
         wait_for("idle", episodes=1)
         assert httpx.post(f"{address}/dance", timeout=60).status_code == 404
         httpx.post(f"{address}/quit", timeout=60)
-        assert program.wait(PATIENCE) == 0
+        assert program.wait(TIMEOUT) == 0
     assert Dataset(tmp_path / "own").num_episodes == 1
 
 
@@ -133,6 +139,6 @@ def test_collect_shows_its_cameras(tmp_path):
             assert len(received) > 500
             assert client.get("/collect/status").status_code == 404
         process.terminate()
-        assert process.wait(PATIENCE) == 130
+        assert process.wait(TIMEOUT) == 130
         drain.join()
     assert Dataset(tmp_path / "set").num_episodes < 500

@@ -1,4 +1,4 @@
-"""The bridge with `--simulator isaacsim` as it really runs, on a stand-in of Isaac's Python."""
+"""The bridge with `--simulator isaacsim` in its own processes, on a fake Isaac Sim."""
 
 import shutil
 import signal
@@ -10,7 +10,7 @@ import pytest
 
 from pp_recorder.dataset.reader import Dataset
 from tests.pp_bridge.fake_isaac_bridge import counter
-from tests.pp_bridge.server import PATIENCE, SMALL, BridgeServer
+from tests.pp_bridge.server import SMALL_IMAGES, TIMEOUT, BridgeServer
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def assets(tmp_path, robot_file):
 
 
 def wait_for(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -34,7 +34,7 @@ def test_the_application_stays_alive_while_the_bridge_idles_and_while_it_collect
     np.zeros((), np.int64).tofile(count_file)
     updates = counter(count_file)
     program = ("-m", "tests.pp_bridge.fake_isaac_bridge", str(count_file), str(assets))
-    with BridgeServer(root, *SMALL, program=program) as server:
+    with BridgeServer(root, *SMALL_IMAGES, program=program) as server:
 
         def require_updates(state: str) -> None:
             before = int(updates)
@@ -47,8 +47,8 @@ def test_the_application_stays_alive_while_the_bridge_idles_and_while_it_collect
         server.wait(lambda status: status["episodes"] >= 1)
         server.client.post("/collect/stop")
         require_updates("idle")
-        with server.client.stream("GET", "/live/cam_high.mjpeg") as pictures:
-            assert any(b"\xff\xd8\xff" in piece for piece in pictures.iter_raw())
+        with server.client.stream("GET", "/live/cam_high.mjpeg") as stream:
+            assert any(b"\xff\xd8\xff" in piece for piece in stream.iter_raw())
         assert server.end(signal.SIGTERM) == 0
     dataset = Dataset(root / "set")
     assert dataset.num_episodes >= 1

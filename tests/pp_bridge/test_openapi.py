@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from pp_bridge.settings import TOKEN_VARIABLE
-from tests.pp_bridge.server import SMALL, BridgeServer
+from tests.pp_bridge.server import SMALL_IMAGES, BridgeServer
 from tests.pp_bridge.test_web_process import TOKEN
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -15,7 +15,9 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     variables = {TOKEN_VARIABLE: TOKEN}
-    with BridgeServer(tmp_path_factory.mktemp("root"), *SMALL, variables=variables) as running:
+    with BridgeServer(
+        tmp_path_factory.mktemp("root"), *SMALL_IMAGES, variables=variables
+    ) as running:
         running.client.headers.update(HEADERS)
         yield running
 

@@ -1,4 +1,4 @@
-"""The bridge as a process: how it starts, who may use it, how it ends and what comes after."""
+"""The bridge as a process: start, access by token, end and restart."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 from pp_bridge.__main__ import main
 from pp_bridge.settings import TOKEN_VARIABLE
 from pp_recorder.dataset.reader import Dataset
-from tests.pp_bridge.server import PATIENCE, ROOT, SMALL, BridgeServer
+from tests.pp_bridge.server import ROOT, SMALL_IMAGES, TIMEOUT, BridgeServer
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -47,14 +47,14 @@ def test_a_taken_port_and_a_taken_root_are_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "pp_bridge", "--root", str(tmp_path), "--port", str(port)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 1
     assert f"can't listen on 127.0.0.1 port {port}: Address already in use" in done.stderr
 
 
 def test_only_the_token_opens_the_service(tmp_path):
     variables = {TOKEN_VARIABLE: TOKEN}
-    with BridgeServer(tmp_path, "--host", "0.0.0.0", *SMALL, variables=variables) as server:
+    with BridgeServer(tmp_path, "--host", "0.0.0.0", *SMALL_IMAGES, variables=variables) as server:
         client = server.client
         assert client.get("/healthz").json()["status"] == "ok"
         for path in ("/collect/status", "/datasets", "/metrics", "/live/cameras", "/live/x.mjpeg"):
@@ -79,14 +79,14 @@ def test_only_the_token_opens_the_service(tmp_path):
 
 
 def test_sigterm_leaves_a_valid_dataset_and_a_restart_goes_on(tmp_path):
-    with BridgeServer(tmp_path, *SMALL) as server:
+    with BridgeServer(tmp_path, *SMALL_IMAGES) as server:
         server.start("set", num_episodes=1000)
         finished = server.wait(lambda status: status["episodes"] >= 2)["episodes"]
         assert server.end(signal.SIGTERM) == 0
     held = Dataset(tmp_path / "set").num_episodes
     assert held >= finished
     assert not (tmp_path / "set" / ".unfinished").exists()
-    with BridgeServer(tmp_path, "--resume", *SMALL) as server:
+    with BridgeServer(tmp_path, "--resume", *SMALL_IMAGES) as server:
         status = server.wait(lambda status: status["episodes"] > held)
         assert status["state"] == "collecting"
         assert status["request"]["output_dir"] == "set"
@@ -95,12 +95,12 @@ def test_sigterm_leaves_a_valid_dataset_and_a_restart_goes_on(tmp_path):
 
 
 def test_kill_9_loses_nothing_finished_and_the_restart_reports_it(tmp_path):
-    with BridgeServer(tmp_path, *SMALL) as server:
+    with BridgeServer(tmp_path, *SMALL_IMAGES) as server:
         server.start("set", num_episodes=1000)
         finished = server.wait(lambda s: s["episodes"] >= 2 and s["frame"] > 0)["episodes"]
         server.end(signal.SIGKILL)
         assert is_silent(server.address), "the web's process ends with the other one"
-    with BridgeServer(tmp_path, *SMALL) as server:
+    with BridgeServer(tmp_path, *SMALL_IMAGES) as server:
         status = server.status()
         assert (status["state"], status["outcome"]) == ("idle", "interrupted")
         assert status["request"]["output_dir"] == "set"
@@ -113,18 +113,18 @@ def test_kill_9_loses_nothing_finished_and_the_restart_reports_it(tmp_path):
 
 
 def test_two_services_do_not_share_a_root(tmp_path):
-    with BridgeServer(tmp_path, *SMALL):
+    with BridgeServer(tmp_path, *SMALL_IMAGES):
         command = [sys.executable, "-m", "pp_bridge", "--root", str(tmp_path), "--port", "0"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 1
     assert "another run is writing into" in done.stderr
 
 
 def test_the_service_ends_when_its_web_process_does(tmp_path):
-    with BridgeServer(tmp_path, *SMALL) as server:
+    with BridgeServer(tmp_path, *SMALL_IMAGES) as server:
         server.start("set", num_episodes=1000)
         os.kill(server.web_process, signal.SIGKILL)
-        assert server.process.wait(PATIENCE) == 1
+        assert server.process.wait(TIMEOUT) == 1
         assert server.wait_for_log("ended")["reason"].startswith("the web's process has ended")
         assert Dataset(tmp_path / "set").num_episodes >= 0
 

@@ -183,9 +183,9 @@ def test_parts_never_share_an_attempt_and_the_merge_joins_all_of_them(name, tmp_
     parts = [options(name, index) for index in range(job["completions"])]
     assert [part.first_attempt for part in parts] == [k * 10**6 for k in range(len(parts))]
     assert parts[0].num_episodes < 10**6 / 10
-    stand_in = tmp_path / "pp-merge"
-    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    stand_in.chmod(0o755)
+    fake_merge = tmp_path / "pp-merge"
+    fake_merge.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake_merge.chmod(0o755)
     done = subprocess.run(
         pod("merge-job.yaml").argv,
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},

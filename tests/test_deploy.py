@@ -24,7 +24,7 @@ from pp_collect import runs
 from pp_collect.factory import make_config
 from pp_collect.options import CollectOptions
 from pp_recorder.command_line import parse
-from tests import ROOT
+from tests import ROOT, read_setup
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = {path.stem: path for path in DEPLOY.glob("*.Dockerfile")}
@@ -325,12 +325,6 @@ def test_a_ray_cluster_has_one_image_with_ray_and_probes_it_without_wget(name):
             assert pod.container[probe]["httpGet"]["path"] == "/api/local_raylet_healthz"
         volumes = {volume["name"] for volume in pod.spec.get("volumes", [])}
         assert {mount["name"] for mount in pod.container.get("volumeMounts", [])} == volumes
-
-
-def read_setup() -> configparser.ConfigParser:
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    return setup
 
 
 def install_requires() -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests import ROOT
+from tests import ROOT, read_setup
 
 TOP_LEVEL = {"pp_env", "experts", "pp_collect", "pp_recorder", "pp_bridge", "collect"}
 SOURCES = [
@@ -25,12 +25,6 @@ SOURCES = [
 FROM_ELSEWHERE = {"isaacsim", "omni", "carb", "pxr", "lerobot", "torch"}
 COMES_WITH = {"starlette": "fastapi"}
 HEAVY = {"mujoco", "pyarrow", "av", "tyro", "pydantic", "jinja2"}
-
-
-def read_setup() -> configparser.ConfigParser:
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    return setup
 
 
 def entry_points() -> dict[str, str]:

@@ -23,7 +23,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot train-lerobot usd-check test-isaac-env bench bench-peers bench-success bench-vector bench-bridge bench-scaling crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-vector bench-bridge bench-scaling crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -66,11 +66,13 @@ bench: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.breakdown
 	$(RUN) -m benchmarks.report
 
-# Every rival in an environment of its own in .venv-peers; lerobot's is that of check-lerobot.
-bench-peers: $(VENV)/.ready-dev
-	$(RUN) -m benchmarks.peers
+# Every baseline in an environment of its own in .venv-baselines; lerobot's is that of check-lerobot.
+bench-baselines: $(VENV)/.ready-dev
+	$(RUN) -m benchmarks.baselines
 	-$(MAKE) $(LEROBOT_VENV)/.ready && $(RUN) -m benchmarks.recorder --lerobot $(LEROBOT_VENV)/bin/python
 	$(RUN) -m benchmarks.report
+
+bench-peers: bench-baselines  # its name in 0.1.0
 
 bench-success: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.expert_success --all
@@ -90,7 +92,7 @@ bench-bridge: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.bridge load
 
 clean:
-	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-newton .venv-isaac .venv-peers build *.egg-info
+	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-newton .venv-isaac .venv-baselines build *.egg-info
 
 $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) .

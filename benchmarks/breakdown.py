@@ -27,7 +27,7 @@ def breakdown(preset: str) -> dict[str, float]:
     """Milliseconds per step of one episode, by where they go."""
     spent: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder, prepared(folder, preset) as ready:
-        env, expert, writer = ready.env, ready.expert, ready.collection.writer
+        env, expert, writer = ready.env, ready.expert, ready.session.writer
         simulator = env.unwrapped._simulator
         for target, method, label in (
             (simulator, "step", "physics"),

@@ -26,8 +26,9 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
 import benchmarks
-import collect
-from pp_collect.session import make_env
+from pp_bridge.options import BridgeOptions
+from pp_collect.factory import make_config, make_env
+from pp_recorder.command_line import parse
 from tests.pp_bridge.server import BridgeServer
 
 POLLERS, VIEWERS, CAMERAS = 50, 4, 2
@@ -258,8 +259,8 @@ def _pin(pid: int, cpus: list[int]) -> None:
 
 def _rendering_ms(options: tuple[str, ...]) -> float:
     """What the pictures of a frame take."""
-    args = collect.make_parser().parse_args(options)
-    with closing(make_env(args, collect.make_config(args))) as env:
+    scene = parse(BridgeOptions, options, prog="pp-bridge", description="", example="")
+    with closing(make_env(scene, make_config(scene), cameras=True)) as env:
         env.reset(seed=0)
         env.action_space.seed(0)
         unwrapped: Any = env.unwrapped

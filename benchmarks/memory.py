@@ -23,10 +23,10 @@ def memory(episodes: int, preset: str, resolution: int) -> dict[int, float]:
         tempfile.TemporaryDirectory() as folder,
         prepared(folder, preset, episodes, resolution=resolution) as ready,
     ):
-        collection = ready.collection
-        while collection.step():
-            count = collection.writer.num_episodes
-            if collection.between_episodes and count % 10 == 0:
+        session = ready.session
+        while session.step():
+            count = session.writer.num_episodes
+            if session.between_episodes and count % 10 == 0:
                 samples[count] = _memory_mb()
                 print(f"  {count} episodes: {samples[count]:.0f} MB", flush=True)
     return samples

@@ -1,6 +1,5 @@
-"""A collection as `collect.py` makes it, in this process, ready to be measured."""
+"""A collection as `collect.py` runs it, in this process, ready to be measured."""
 
-import argparse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -8,18 +7,19 @@ from typing import NamedTuple
 
 import gymnasium as gym
 
-import collect
 from experts.pick_place import PickPlaceExpert
-from pp_collect.session import Collection, make_env, make_expert
+from pp_collect.factory import make_config, make_env, make_expert
+from pp_collect.options import SessionOptions
+from pp_collect.session import CollectionSession
 
 
 class Prepared(NamedTuple):
-    """A collection and what it is made of."""
+    """A collection and its parts."""
 
-    args: argparse.Namespace
+    options: SessionOptions
     env: gym.Env
     expert: PickPlaceExpert
-    collection: Collection
+    session: CollectionSession
 
 
 @contextmanager
@@ -30,15 +30,17 @@ def prepared(
     seed: int = 0,
     resolution: int = 512,
 ) -> Iterator[Prepared]:
-    """A collection into `folder`/set; the first pictures are drawn, so meshes are loaded."""
-    options = {
-        "output": f"{folder}/set", "preset": preset, "num-episodes": episodes, "seed": seed,
-        "resolution": resolution,
-    }  # fmt: skip
-    args = collect.make_parser().parse_args([f"--{key}={value}" for key, value in options.items()])
-    config = collect.make_config(args)
-    expert = make_expert(args.steps_per_segment, args.noise_rad, args.wander_rad, config)
-    with closing(make_env(args, config)) as env:
-        collection = Collection(args, config, expert, env)
-        with closing(collection):
-            yield Prepared(args, env, expert, collection)
+    """Yield a collection into `folder`/set; the first images are rendered, so meshes are loaded."""
+    options = SessionOptions(
+        output=Path(folder) / "set",
+        preset=preset,
+        num_episodes=episodes,
+        seed=seed,
+        resolution=resolution,
+    )
+    config = make_config(options)
+    expert = make_expert(options, config)
+    with closing(make_env(options, config, options.cameras)) as env:
+        session = CollectionSession(options, config, expert, env)
+        with closing(session):
+            yield Prepared(options, env, expert, session)

@@ -7,6 +7,7 @@ and in memory. Figures are per step, CPU of the whole process, and wall per epis
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,9 +19,10 @@ from unittest import mock
 
 import numpy as np
 
-import collect
 from benchmarks import report, save
 from benchmarks.prepared import prepared
+from pp_collect.factory import make_config
+from pp_collect.options import SessionOptions
 from pp_collect.session import make_writer
 from pp_recorder.dataset import video
 from pp_recorder.rollout import Episode, EpisodeSink, Step, episode_seed, run_episode
@@ -44,17 +46,18 @@ class Keep(EpisodeSink):
         self.episode = episode
 
 
-def record(folder: Path, steps: int) -> tuple[argparse.Namespace, Keep]:
+def record(folder: Path, steps: int) -> tuple[SessionOptions, Keep]:
     """The options and an expert episode, rendered once."""
     keep = Keep()
     with prepared(folder / "unused", "fast") as ready:
         run_episode(ready.env, ready.expert, [keep], episode_seed(0, 0), 0, steps)
-    return ready.args, keep
+    return ready.options, keep
 
 
-def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> dict[str, float]:
+def ours(folder: Path, options: SessionOptions, keep: Keep, durable: bool) -> dict[str, float]:
     """Our writer; without durability nothing is flushed to disk and no video is read back."""
-    args.output = folder / ("durable" if durable else "careless")
+    output = folder / ("durable" if durable else "careless")
+    options = dataclasses.replace(options, output=output)
     length = len(keep.steps)
     careless = (
         mock.patch.object(os, "fsync"),
@@ -63,7 +66,7 @@ def ours(folder: Path, args: argparse.Namespace, keep: Keep, durable: bool) -> d
     if not durable:
         for patch in careless:
             patch.start()
-    writer = make_writer(args, collect.make_config(args), {})
+    writer = make_writer(options, make_config(options), {})
     seconds = []
     for k in range(1 + _EPISODES):
         wall, cpu = time.perf_counter(), time.process_time()

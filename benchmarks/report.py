@@ -105,8 +105,8 @@ def breakdown(results: Results) -> str:
     return _table(["ms per step", *columns], [row.cells(columns.values()) for row in rows])
 
 
-def peers(results: Results) -> str:
-    """One environment in one process, ours and its rivals; below it what failed, and versions."""
+def baselines(results: Results) -> str:
+    """One environment in one process, ours and its baselines; below it what failed, and versions."""
     columns = results["environments"]
     notes = []
     for label, kinds in columns.items():
@@ -218,7 +218,7 @@ SECTIONS = {
     "scaling": Section(scaling, "scaling", "scaling.md"),
     "breakdown": Section(breakdown, "breakdown", "performance.md"),
     "vector": Section(vector, "vector", "performance.md"),
-    "peers": Section(peers, "peers", "performance.md"),
+    "baselines": Section(baselines, "baselines", "performance.md"),
     "recorder": Section(recorder, "recorder", "performance.md"),
     "objects": Section(objects, "success", "objects.md"),
     "randomization": Section(randomization, "success", "randomization.md"),
@@ -261,14 +261,14 @@ def charts() -> dict[str, dict[str, float]]:
             for name, column in speeds["columns"].items()
             if "images_per_s" in column
         }
-    if rivals := load("peers"):
+    if baselines := load("baselines"):
         for title, kind, key in (
             ("images of 512 x 512\nper second of one core", "pictures", "images_per_cpu_s"),
             ("simulated seconds, state only,\nper second of one core", "state", "sim_s_per_cpu_s"),
         ):
             found[title] = {
                 label.replace(" ", "\n"): kinds[kind][key]
-                for label, kinds in rivals["environments"].items()
+                for label, kinds in baselines["environments"].items()
                 if key in kinds.get(kind, {})
             }
     return found

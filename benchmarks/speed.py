@@ -52,15 +52,15 @@ def recorded(preset: str, episodes: int, seed: int) -> dict[str, float]:
     """Episodes rendered, encoded and committed."""
     with tempfile.TemporaryDirectory() as folder:
         with prepared(folder, preset, episodes, seed) as ready:
-            collection = ready.collection
+            session = ready.session
             wall, cpu = time.perf_counter(), time.process_time()
-            while collection.step():
+            while session.step():
                 pass
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         size = sum(f.stat().st_size for f in Path(folder).rglob("file-*") if f.is_file())
     return {
-        "attempts": collection.tally.attempts, "successes": collection.tally.successes,
-        "frames": collection.writer.num_frames,
+        "attempts": session.stats.attempts, "successes": session.stats.successes,
+        "frames": session.writer.num_frames,
         "seconds": wall, "cpu": cpu, "mb": size / 1e6,
         "peak_memory_mb": peak_memory_mb(),
     }  # fmt: skip

@@ -4,7 +4,7 @@ Usage: python -m benchmarks.vector [--num-envs 1 16 256] [--steps 4096] [--no-fe
 
 State only, random actions. "Native" is `gym.make_vec("FrankaPickPlace-v0")`, "sync" is Gymnasium's
 loop over single environments, here without their wrappers and with one compiled scene, which
-favours it. Fetch is Gymnasium-Robotics' FetchPickAndPlace, one environment, as `benchmarks.peers`
+favours it. Fetch is Gymnasium-Robotics' FetchPickAndPlace, one environment, as `benchmarks.baselines`
 has it. Wall time is what a user waits; time of the processor is what the code costs, and depends
 less on what else runs. Prints tables and writes JSON to benchmarks/results/vector.json.
 """
@@ -20,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 
 import pp_env
-from benchmarks import peers, report, save
+from benchmarks import baselines, report, save
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.sim.mujoco.batch import make_simulators
 
@@ -112,11 +112,11 @@ def main() -> int:
     results["make_cpu_s"] = make_seconds(max(args.num_envs))
     if not args.no_fetch:
         try:
-            runs = peers.compare("fetch", "state", rounds=3, seconds=2.0)
+            runs = baselines.compare("fetch", "state", rounds=3, seconds=2.0)
         except RuntimeError as error:
             print(f"Fetch was not measured: {error}", file=sys.stderr)
         else:
-            results["fetch"] = peers.medians(runs["theirs"])
+            results["fetch"] = baselines.medians(runs["theirs"])
     save("vector", results)
     report.show("vector")
     return 0

@@ -20,7 +20,7 @@ import gymnasium as gym
 
 import pp_env
 from pp_bridge import CollectionProgress, make_collection
-from pp_collect.session import Collection
+from pp_collect.session import CollectionSession
 from pp_env.config import PickPlaceConfig, RenderConfig
 
 JOBS = ("collect", "step", "idle", "quit")
@@ -39,34 +39,34 @@ class Program:
         self.job = "idle"
         self.progress = CollectionProgress(0, 0, 0, 0)
         self._env, self._args = env, args
-        self._collection: Collection | None = None
+        self._session: CollectionSession | None = None
 
     def run(self) -> None:
         """Turns until it is told to quit."""
         while self.job != "quit":
             if not self.wishes.empty():
                 self._switch(self.wishes.get())
-            if self._collection is not None:
-                self._collect(self._collection)
+            if self._session is not None:
+                self._collect(self._session)
             elif self.job == "step":
                 self._env.step(self._env.action_space.sample())
             else:
                 time.sleep(0.02)  # here an Isaac Sim program calls app.update()
 
-    def _collect(self, collection: Collection) -> None:
-        going = collection.step()
-        self.progress = CollectionProgress.of(collection)
+    def _collect(self, session: CollectionSession) -> None:
+        going = session.step()
+        self.progress = CollectionProgress.of(session)
         if not going:
             self._switch("idle")
 
     def _switch(self, job: str) -> None:
-        if self._collection is not None:
-            self._collection.close()  # drops the episode in hand
-            self._collection = None
+        if self._session is not None:
+            self._session.close()  # drops the episode in hand
+            self._session = None
         self.job = job
         if job == "collect":
             output, wanted = self._args.output, self._args.num_episodes
-            self._collection = make_collection(self._env, wanted, output, resume=True)
+            self._session = make_collection(self._env, wanted, output, resume=True)
         elif job == "step":
             self._env.reset(seed=0)
 

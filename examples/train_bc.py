@@ -10,6 +10,7 @@ environment state; no time, no phase. docs/training.md says what matters and wha
 import argparse
 import json
 import math
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -23,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import collect
 import pp_env
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_recorder.dataset.reader import Dataset
@@ -301,7 +301,7 @@ def open_dataset(root: Path, episodes: int) -> Dataset:
     """
     if not root.exists():
         options = ["--no-cameras", "--num-episodes", str(episodes), "--output", str(root)]
-        if collect.main(options) != 0:
+        if subprocess.call([sys.executable, "-m", "collect", *options]) != 0:
             raise RuntimeError(f"collect.py {' '.join(options)} failed")
     dataset = Dataset(root)
     if dataset.cameras or dataset.num_episodes < episodes:

@@ -14,6 +14,7 @@ for: docs/training.md.
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +27,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import collect
 from examples.train_bc import ChunkPolicy, Executor, Settings, descend
 from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION
 from pp_recorder.dataset.reader import Dataset
@@ -241,8 +241,14 @@ def open_dataset(root: Path, episodes: int) -> Dataset:
         RuntimeError: The collection failed.
     """
     if not root.exists():
-        options = ["--num-episodes", str(episodes), "--output", str(root), "--preset", PRESET]
-        if collect.main([*options, "--resolution", str(RESOLUTION)]) != 0:
+        options = ["--num-episodes", str(episodes), "--output", str(root)]
+        options += ["--preset", PRESET, "--resolution", str(RESOLUTION)]
+        if (
+            subprocess.call(
+                [sys.executable, "-m", "collect", *options, "--resolution", str(RESOLUTION)]
+            )
+            != 0
+        ):
             raise RuntimeError(f"collect.py {' '.join(options)} failed")
     dataset = Dataset(root)
     shapes = {camera: tuple(dataset.features[camera]["shape"]) for camera in dataset.cameras}

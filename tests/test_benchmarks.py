@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 import benchmarks
-from benchmarks import expert_success, peers, report
+from benchmarks import baselines, expert_success, report
 from benchmarks.expert_success import Setting
 from benchmarks.prepared import prepared
 from tests import ROOT
@@ -91,12 +91,12 @@ def test_a_grid_is_tried_point_by_point():
 
 def test_a_prepared_collection_records(tmp_path):
     with prepared(tmp_path, "fast", resolution=32) as ready:
-        assert ready.collection.step()
-        assert not ready.collection.between_episodes
+        assert ready.session.step()
+        assert not ready.session.between_episodes
 
 
 def test_peer_measures_ours():
-    command = [sys.executable, "-m", "benchmarks.peer", "ours", "state", "--seconds", "0.05"]
+    command = [sys.executable, "-m", "benchmarks.baseline", "ours", "state", "--seconds", "0.05"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
     assert figures["period_s"] == pytest.approx(1 / 30)
@@ -105,15 +105,17 @@ def test_peer_measures_ours():
 
 
 def test_a_rival_that_fails_is_listed_with_its_error(tmp_path, monkeypatch, results):
-    monkeypatch.setattr(peers, "_VENVS", tmp_path)
-    monkeypatch.setitem(peers.PEERS, "nobody", peers.Peer("Nobody", ("nobody",)))
+    monkeypatch.setattr(baselines, "_VENVS", tmp_path)
+    monkeypatch.setitem(baselines.BASELINES, "nobody", baselines.Baseline("Nobody", ("nobody",)))
     python = tmp_path / "nobody" / "bin" / "python"
     python.parent.mkdir(parents=True)
     (tmp_path / "nobody" / ".ready").write_text("nobody")
     python.write_text("#!/bin/sh\necho no such robot >&2\nexit 3\n")
     python.chmod(0o755)
-    benchmarks.save("peers", {"environments": peers.environments(["nobody"], 1, 0.05)})
-    assert "- Nobody, state: not measured, exit status 3: no such robot" in report.text_of("peers")
+    benchmarks.save("baselines", {"environments": baselines.environments(["nobody"], 1, 0.05)})
+    assert "- Nobody, state: not measured, exit status 3: no such robot" in report.text_of(
+        "baselines"
+    )
 
 
 def test_the_plot_is_drawn(tmp_path):

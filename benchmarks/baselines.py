@@ -1,11 +1,11 @@
-"""Ours beside its rivals: pictures and physics per second of the processor, start, memory.
+"""Ours beside its baselines: pictures and physics per second of the processor, start, memory.
 
-Usage: python -m benchmarks.peers [--only fetch gym_hil] [--rounds 3] [--seconds 2]
+Usage: python -m benchmarks.baselines [--only fetch gym_hil] [--rounds 3] [--seconds 2]
 
-Every rival has an environment of its own in .venv-peers, made by the first run. `benchmarks.peer`
+Every baseline has an environment of its own in .venv-baselines, made by the first run. `benchmarks.baseline`
 measures it there in a fresh process, and right before it ours in the same way: a ratio is the
 median over such pairs, other figures are medians over the rounds. What can't be installed or run is
-listed with its error. Prints a table and writes JSON to benchmarks/results/peers.json.
+listed with its error. Prints a table and writes JSON to benchmarks/results/baselines.json.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from benchmarks import report, save
 COMPARED = {"state": "sim_s_per_cpu_s", "pictures": "images_per_cpu_s"}
 
 _ROOT = Path(__file__).parent.parent
-_VENVS = _ROOT / ".venv-peers"
+_VENVS = _ROOT / ".venv-baselines"
 _TIMEOUT = 180  # s, for one process
 
 
-class Peer(NamedTuple):
-    """A rival.
+class Baseline(NamedTuple):
+    """A baseline.
 
     Attributes:
         label: How people call it.
@@ -39,26 +39,26 @@ class Peer(NamedTuple):
     requirements: tuple[str, ...]
 
 
-PEERS = {
-    "fetch": Peer(
+BASELINES = {
+    "fetch": Baseline(
         "Gymnasium-Robotics FetchPickAndPlace",
         ("gymnasium-robotics==1.4.2", "mujoco==3.8.1", "imageio"),
     ),
-    "robosuite": Peer(
+    "robosuite": Baseline(
         "robosuite Lift", ("robosuite==1.5.2", "mujoco==3.3.0", "h5py", "gymnasium<2")
     ),
-    "panda_gym": Peer("panda-gym PandaPickAndPlace", ("panda-gym==3.0.7", "pybullet==3.2.7")),
-    "gym_hil": Peer("gym-hil PandaPickCube", ("gym-hil==0.1.14", "mujoco==3.8.1")),
+    "panda_gym": Baseline("panda-gym PandaPickAndPlace", ("panda-gym==3.0.7", "pybullet==3.2.7")),
+    "gym_hil": Baseline("gym-hil PandaPickCube", ("gym-hil==0.1.14", "mujoco==3.8.1")),
 }
 
 
 def make_venv(name: str) -> Path:
-    """The Python of a rival's environment, which is made if need be.
+    """The Python of a baseline's environment, which is made if need be.
 
     Raises:
         RuntimeError: It can't be installed.
     """
-    folder, requirements = _VENVS / name, PEERS[name].requirements
+    folder, requirements = _VENVS / name, BASELINES[name].requirements
     python, ready = folder / "bin" / "python", folder / ".ready"
     if not ready.exists() or ready.read_text().split() != list(requirements):
         print(f"installing {' '.join(requirements)} into {folder.relative_to(_ROOT)}", flush=True)
@@ -70,10 +70,10 @@ def make_venv(name: str) -> Path:
 
 
 def compare(name: str, kind: str, rounds: int, seconds: float) -> dict[str, list]:
-    """Ours and a rival in turn.
+    """Ours and a baseline in turn.
 
     Args:
-        name: The rival's, one of `PEERS`.
+        name: The baseline's, one of `BASELINES`.
         kind: One of `COMPARED`.
         rounds: How often both are measured.
         seconds: Of the processor, how long each time.
@@ -82,7 +82,7 @@ def compare(name: str, kind: str, rounds: int, seconds: float) -> dict[str, list
         The figures of every process, "ours" and "theirs", and the "ratios" of ours to theirs.
 
     Raises:
-        RuntimeError: The rival can't be installed, or a process failed.
+        RuntimeError: The baseline can't be installed, or a process failed.
     """
     python, key = str(make_venv(name)), COMPARED[kind]
     ours, theirs = [], []
@@ -100,7 +100,7 @@ def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _measure(python: str, name: str, kind: str, seconds: float) -> dict[str, Any]:
-    command = [python, "-m", "benchmarks.peer", name, kind, "--seconds", str(seconds)]
+    command = [python, "-m", "benchmarks.baseline", name, kind, "--seconds", str(seconds)]
     lines = _output(command, _TIMEOUT).splitlines()
     return json.loads(next(line for line in reversed(lines) if line.startswith("{")))
 
@@ -120,34 +120,34 @@ def _output(command: list[str], timeout: float | None = None) -> str:
 
 
 def environments(names: list[str], rounds: int, seconds: float) -> dict[str, dict]:
-    """Figures of ours and of each rival, by label and by what was measured; or their "error"."""
+    """Figures of ours and of each baseline, by label and by what was measured; or their "error"."""
     ours: dict[str, list[dict]] = {kind: [] for kind in COMPARED}
-    rivals: dict[str, dict] = {PEERS[name].label: {} for name in names}
+    baselines: dict[str, dict] = {BASELINES[name].label: {} for name in names}
     for name in names:
-        label = PEERS[name].label
+        label = BASELINES[name].label
         for kind in COMPARED:
             try:
                 runs = compare(name, kind, rounds, seconds)
             except (RuntimeError, OSError) as error:
                 print(f"{label}, {kind}: {error}", file=sys.stderr)
-                rivals[label][kind] = {"error": str(error)}
+                baselines[label][kind] = {"error": str(error)}
                 continue
             ours[kind] += runs["ours"]
             ratio = median(runs["ratios"])
-            rivals[label][kind] = {**medians(runs["theirs"]), "ratio": ratio}
+            baselines[label][kind] = {**medians(runs["theirs"]), "ratio": ratio}
             print(f"{label}, {kind}: ours is {ratio:.2f} times as fast", flush=True)
-    return {"ours": {kind: medians(runs) for kind, runs in ours.items() if runs}, **rivals}
+    return {"ours": {kind: medians(runs) for kind, runs in ours.items() if runs}, **baselines}
 
 
 def main() -> int:
-    """Compares with every rival asked for; returns the exit status."""
+    """Compares with every baseline asked for; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--only", nargs="+", choices=BASELINES, default=list(BASELINES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="per process, of the processor")
     args = parser.parse_args()
-    save("peers", {"environments": environments(args.only, args.rounds, args.seconds)})
-    report.show("peers")
+    save("baselines", {"environments": environments(args.only, args.rounds, args.seconds)})
+    report.show("baselines")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Measures one environment in this process: ours or a rival's, all in the same way.
+"""Measures one environment in this process: ours or a baseline's, all in the same way.
 
-Usage: python -m benchmarks.peer NAME state|pictures [--seconds 2]
+Usage: python -m benchmarks.baseline NAME state|pictures [--seconds 2]
 
 Runs in the Python of the one that is measured, so it imports no other. Actions are random,
 the control rate is the environment's own, and resets do not count as steps. Prints JSON.
@@ -23,7 +23,7 @@ _RESETS = 3
 
 
 class World(NamedTuple):
-    """An environment with what differs between rivals taken away.
+    """An environment with what differs between baselines taken away.
 
     Attributes:
         packages: Whose versions count.

@@ -1,6 +1,6 @@
 """Measures one environment in this process: ours or a baseline's, all in the same way.
 
-Usage: python -m benchmarks.baseline NAME state|pictures [--seconds 2]
+Usage: python -m benchmarks.baseline NAME state|images [--seconds 2]
 
 Runs in the Python of the one that is measured, so it imports no other. Actions are random,
 the control rate is the environment's own, and resets do not count as steps. Prints JSON.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import peak_memory_mb
 
-SIZE = 512  # pixels, of the square pictures
+SIZE = 512  # pixels, of the square images
 _ACTIONS = 256
 _RESETS = 3
 
@@ -30,7 +30,7 @@ class World(NamedTuple):
         period: Between two actions, s.
         actions: To take in turn.
         reset: Begins an episode.
-        step: Takes an action, draws two pictures where they are wanted, returns whether the
+        step: Takes an action, draws two images where they are wanted, returns whether the
             episode has ended.
     """
 
@@ -41,53 +41,53 @@ class World(NamedTuple):
     step: Callable[[Any], bool]
 
 
-def ours(pictures: bool) -> World:
+def ours(images: bool) -> World:
     """Two cameras in the observation, the preset `default`."""
     import gymnasium as gym
 
     import pp_env
 
-    env = gym.make(pp_env.ENV_ID, obs_type="pixels" if pictures else "state")
+    env = gym.make(pp_env.ENV_ID, obs_type="pixels" if images else "state")
     period = env.unwrapped.config.timing.control_period
     return _of_gymnasium(env, ("mujoco",), period)
 
 
-def fetch(pictures: bool) -> World:
-    """The picture of its only view, twice."""
+def fetch(images: bool) -> World:
+    """The image of its only view, twice."""
     import gymnasium as gym
     import gymnasium_robotics
 
     gym.register_envs(gymnasium_robotics)
     name = max(i for i in gym.registry if i.startswith("FetchPickAndPlace-v"))
-    size = {"render_mode": "rgb_array", "width": SIZE, "height": SIZE} if pictures else {}
+    size = {"render_mode": "rgb_array", "width": SIZE, "height": SIZE} if images else {}
     env = gym.make(name, **size)
     packages = ("gymnasium-robotics", "mujoco")
-    return _of_gymnasium(env, packages, env.unwrapped.dt, 2 if pictures else 0)
+    return _of_gymnasium(env, packages, env.unwrapped.dt, 2 if images else 0)
 
 
-def panda_gym(pictures: bool) -> World:
-    """The picture of its only view, twice, by PyBullet's own renderer: OpenGL needs a window."""
+def panda_gym(images: bool) -> World:
+    """The image of its only view, twice, by PyBullet's own renderer: OpenGL needs a window."""
     import gymnasium as gym
     import panda_gym  # noqa: F401
 
     size = {"render_width": SIZE, "render_height": SIZE}
     env = gym.make("PandaPickAndPlace-v3", render_mode="rgb_array", renderer="Tiny", **size)
     period = env.unwrapped.sim.dt
-    return _of_gymnasium(env, ("panda-gym", "pybullet"), period, 2 if pictures else 0)
+    return _of_gymnasium(env, ("panda-gym", "pybullet"), period, 2 if images else 0)
 
 
-def gym_hil(pictures: bool) -> World:
+def gym_hil(images: bool) -> World:
     """Two cameras in the observation."""
     import gym_hil  # noqa: F401
     import gymnasium as gym
     from gym_hil.mujoco_gym_env import GymRenderingSpec
 
     spec = GymRenderingSpec(SIZE, SIZE)
-    env = gym.make("gym_hil/PandaPickCubeBase-v0", image_obs=pictures, render_spec=spec)
+    env = gym.make("gym_hil/PandaPickCubeBase-v0", image_obs=images, render_spec=spec)
     return _of_gymnasium(env, ("gym-hil", "mujoco"), env.unwrapped.control_dt)
 
 
-def robosuite(pictures: bool) -> World:
+def robosuite(images: bool) -> World:
     """Two cameras in the observation."""
     import numpy as np
     import robosuite
@@ -96,8 +96,8 @@ def robosuite(pictures: bool) -> World:
         "Lift",
         robots="Panda",
         has_renderer=False,
-        has_offscreen_renderer=pictures,
-        use_camera_obs=pictures,
+        has_offscreen_renderer=images,
+        use_camera_obs=images,
         camera_names=["agentview", "robot0_eye_in_hand"],
         camera_heights=SIZE,
         camera_widths=SIZE,
@@ -159,10 +159,10 @@ def main() -> int:
     """Measures one; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=WORLDS)
-    parser.add_argument("what", choices=("state", "pictures"))
+    parser.add_argument("what", choices=("state", "images"))
     parser.add_argument("--seconds", type=float, default=2.0, help="of the processor")
     args = parser.parse_args()
-    world = WORLDS[args.name](args.what == "pictures")
+    world = WORLDS[args.name](args.what == "images")
     figures = {
         "make_cpu_s": time.process_time(),  # since the process began
         **measure(world, args.seconds),

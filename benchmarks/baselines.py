@@ -1,10 +1,10 @@
-"""Ours beside its baselines: pictures and physics per second of the processor, start, memory.
+"""Ours beside its baselines: images and physics per second of the processor, start, memory.
 
 Usage: python -m benchmarks.baselines [--only fetch gym_hil] [--rounds 3] [--seconds 2]
 
-Every baseline has an environment of its own in .venv-baselines, made by the first run. `benchmarks.baseline`
-measures it there in a fresh process, and right before it ours in the same way: a ratio is the
-median over such pairs, other figures are medians over the rounds. What can't be installed or run is
+Every baseline has an environment of its own in .venv-baselines, made by the first run.
+`benchmarks.baseline` measures it there in a fresh process, and right before it ours in the same
+way: a ratio is the median over such pairs, other figures are medians over the rounds. What can't be installed or run is
 listed with its error. Prints a table and writes JSON to benchmarks/results/baselines.json.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from benchmarks import report, save
 
 # What is compared, by what is measured.
-COMPARED = {"state": "sim_s_per_cpu_s", "pictures": "images_per_cpu_s"}
+COMPARED = {"state": "sim_s_per_cpu_s", "images": "images_per_cpu_s"}
 
 _ROOT = Path(__file__).parent.parent
 _VENVS = _ROOT / ".venv-baselines"

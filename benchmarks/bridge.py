@@ -1,4 +1,4 @@
-"""What watching costs a collection, and how old a picture is when the browser shows it.
+"""What watching costs a collection, and how old an image is when the browser shows it.
 
 Usage: python -m benchmarks.bridge load      # 50 pollers and 4 viewers, on and off in turns
        python -m benchmarks.bridge latency   # needs playwright and chromium
@@ -134,7 +134,7 @@ def measure_load(args: argparse.Namespace) -> dict[str, Any]:
         "without": _summary([a for a, _ in pairs], rendering_ms),
         "with": _summary([b for _, b in pairs], rendering_ms),
         "answers_per_second": statistics.median(answers for answers, _ in served),
-        "pictures_per_second": statistics.median(pictures for _, pictures in served),
+        "pictures_per_second": statistics.median(images for _, images in served),
         "pairs": [[a._asdict(), b._asdict()] for a, b in pairs],
     }
 
@@ -189,7 +189,7 @@ def table(results: dict[str, Any]) -> str:
         row("ms of CPU, simulator's process", "cpu_ms", "simulator_cpu"),
         f"{'cores used by the web':34}{without['web_cores']:>9.2f}{with_['web_cores']:>9.2f}",
         f"served: {results['answers_per_second']:.0f} answers/s of {asked[0]}, "
-        f"{results['pictures_per_second']:.0f} pictures/s of {asked[1]:.0f}",
+        f"{results['pictures_per_second']:.0f} images/s of {asked[1]:.0f}",
     ]
     cores = results["cores"]
     if results["cores_apart"]:
@@ -206,7 +206,7 @@ def table(results: dict[str, Any]) -> str:
 def _take_turns(
     server: BridgeServer, load: "Load", args: argparse.Namespace, until: float
 ) -> tuple[list[tuple[Turn, Turn]], list[tuple[float, float]]]:
-    """Pairs without and with the load, and answers and pictures per second of each."""
+    """Pairs without and with the load, and answers and images per second of each."""
     pairs, served, longest = [], [], 0.0
     while len(pairs) < args.pairs and (not pairs or time.monotonic() + longest < until):
         began, turns = time.monotonic(), {}
@@ -258,7 +258,7 @@ def _pin(pid: int, cpus: list[int]) -> None:
 
 
 def _rendering_ms(options: tuple[str, ...]) -> float:
-    """What the pictures of a frame take."""
+    """What the images of a frame take."""
     scene = parse(BridgeOptions, options, prog="pp-bridge", description="", example="")
     with closing(make_env(scene, make_config(scene), cameras=True)) as env:
         env.reset(seed=0)
@@ -308,7 +308,7 @@ class Load:
         time.sleep(_SETTLE)
 
     def got(self) -> tuple[int, int]:
-        """Answers and pictures so far."""
+        """Answers and images so far."""
         return self._got[0].value, sum(got.value for got in self._got[1:])
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""How old a picture is when the browser shows it; run by `python -m benchmarks.bridge latency`.
+"""How old an image is when the browser shows it; run by `python -m benchmarks.bridge latency`.
 
-Needs playwright and chromium. A clock is drawn into the pictures.
+Needs playwright and chromium. A clock is drawn into the images.
 """
 
 import argparse
@@ -44,7 +44,7 @@ _READ_CLOCK = """(seconds) => new Promise((done) => {
 
 
 def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
-    """Age in ms of pictures in the browser's canvas, counted from when the bridge gets them."""
+    """Age in ms of images in the browser's canvas, counted from when the bridge gets them."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     shared_state = SharedState(["cam_high", "cam_wrist"], (args.resolution, args.resolution))
     shared_state.publish_status({"state": "collecting"})
@@ -87,13 +87,13 @@ def _ages(page: Page, address: str, seconds: float) -> dict[str, float]:
 
 
 def _feed(shared_state: SharedState, size: int) -> None:
-    """Shows 30 pictures per second that have the time in ms drawn into them, bit by bit."""
-    picture = np.random.default_rng(0).integers(60, 120, (size // 16, size // 16, 3), np.uint8)
-    picture = picture.repeat(16, 0).repeat(16, 1)
+    """Shows 30 images per second that have the time in ms drawn into them, bit by bit."""
+    image = np.random.default_rng(0).integers(60, 120, (size // 16, size // 16, 3), np.uint8)
+    image = image.repeat(16, 0).repeat(16, 1)
     start = time.monotonic()
     for tick in range(10**9):
         time.sleep(max(start + tick / 30 - time.monotonic(), 0))
-        shown = np.roll(picture, tick, axis=1)
+        shown = np.roll(image, tick, axis=1)
         clock = round(1e3 * time.time()) % 2**_BITS
         bits = [clock >> (_BITS - 1 - bit) & 1 for bit in range(_BITS)]
         row = np.repeat(np.array(bits, np.uint8) * 255, _BLOCK)

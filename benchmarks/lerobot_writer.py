@@ -22,7 +22,7 @@ def main() -> None:
     version, dataset_class = import_lerobot()
     frames = np.load(sys.argv[1])
     streaming, episodes = bool(int(sys.argv[2])), int(sys.argv[3])
-    picture = {
+    image = {
         "dtype": "video",
         "shape": frames.shape[2:],
         "names": ["height", "width", "channels"],
@@ -30,7 +30,7 @@ def main() -> None:
     features = {
         "observation.state": {"dtype": "float32", "shape": (23,), "names": None},
         "action": {"dtype": "float32", "shape": (8,), "names": None},
-        **{f"observation.images.{name}": picture for name in _CAMERAS},
+        **{f"observation.images.{name}": image for name in _CAMERAS},
     }
     extra = {"streaming_encoding": True, "encoder_queue_maxsize": len(frames)} if streaming else {}
     seconds = []
@@ -40,8 +40,8 @@ def main() -> None:
         )
         for k in range(1 + episodes):
             wall, cpu = time.perf_counter(), time.process_time()
-            for pictures in frames:
-                images = zip(_CAMERAS, pictures, strict=True)
+            for pair in frames:
+                images = zip(_CAMERAS, pair, strict=True)
                 dataset.add_frame(
                     {
                         "observation.state": np.zeros(23, np.float32),

@@ -42,7 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--preset", choices=sorted(RENDER_PRESETS), default="fast")
-    parser.add_argument("--resolution", type=int, default=512, help="pixels, of the pictures")
+    parser.add_argument("--resolution", type=int, default=512, help="pixels, of the images")
     args = parser.parse_args()
     samples = memory(args.episodes, args.preset, args.resolution)
     save("memory", {**vars(args), "mb": samples, "peak_mb": peak_memory_mb()})

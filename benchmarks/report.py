@@ -106,7 +106,7 @@ def breakdown(results: Results) -> str:
 
 
 def baselines(results: Results) -> str:
-    """One environment in one process, ours and its baselines; below it what failed, and versions."""
+    """Ours and its baselines, one environment in one process; below, failures and versions."""
     columns = results["environments"]
     notes = []
     for label, kinds in columns.items():

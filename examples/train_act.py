@@ -5,8 +5,8 @@ Policy, normalisation, loss and checkpoint are lerobot's own (0.6.1), the same t
 
 - The loader. A GPU that waits for no video decoder trains in minutes.
 - What makes the policy look. The expert's first movement betrays where it will end, so a policy
-  can learn to carry on instead of seeing the object. Hence `--state`, and `--lesson`: in training,
-  the pictures' features must also tell the dataset's ground truth.
+  can learn to carry on instead of seeing the object. Hence `--state`, and `--auxiliary-weight`:
+  in training, the images' features must also tell the dataset's ground truth.
 
 See docs/training.md.
 """
@@ -72,10 +72,10 @@ class Frames:
         """(episodes,) index of the first frame of each."""
         return nn.functional.pad(self.last.unique()[:-1] + 1, (1, 0))
 
-    def early(self) -> Tensor:
+    def first_second(self) -> Tensor:
         """(n,) indices of the frames in each episode's first second.
 
-        They alone ask for a look from afar: soon the arm in the pictures tells where it goes.
+        They alone ask for a look from afar: soon the arm in the images tells where it goes.
         """
         return (self.starts[:, None] + torch.arange(_EARLY, device=self.last.device)).flatten()
 
@@ -91,7 +91,7 @@ class Frames:
         Args:
             frames: (batch,) their indices.
             chunk_size: Actions per frame.
-            shift: Each picture is moved by up to so many pixels, its edges repeated.
+            shift: Each image is moved by up to so many pixels, its edges repeated.
         """
         chunk = frames[:, None] + torch.arange(chunk_size, device=frames.device)
         last = self.last[frames, None]
@@ -103,7 +103,7 @@ class Frames:
 
 
 def _pick(images: Tensor, frames: Tensor, shift: int) -> Tensor:
-    """Pictures (batch, 3, H, W) out of many, each moved by up to `shift` pixels."""
+    """Images (batch, 3, H, W) out of many, each moved by up to `shift` pixels."""
     if shift == 0:
         return images[frames]
     height, width = images.shape[2:]
@@ -123,7 +123,7 @@ def load(dataset: Dataset, episodes: range) -> Frames:
     last = [torch.full([e["length"]], e["dataset_to_index"] - 1 - first) for e in entries]
     count = rows.stop - rows.start
     images = {key: _shared((count, *dataset.features[key]["shape"])) for key in dataset.cameras}
-    # Forked, so that the workers have dataset and pictures without copying them.
+    # Forked, so that the workers have dataset and images without copying them.
     with multiprocessing.get_context("fork").Pool(None, _set_job, (dataset, images)) as pool:
         pool.starmap(_decode, [(key, i, first) for i in episodes for key in dataset.cameras])
     return Frames(
@@ -196,7 +196,7 @@ def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolic
 def statistics(
     meta: LeRobotDatasetMetadata, seen: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray | Tensor]]:
-    """The dataset's, and for pictures ImageNet's, as lerobot-train has it by default.
+    """The dataset's, and for images ImageNet's, as lerobot-train has it by default.
 
     What the policy shall not see of the state gets an infinite deviation, so that the checkpoint's
     own normalisation makes it zero wherever the policy runs.
@@ -260,10 +260,10 @@ def learning_rate_share(progress: float) -> float:
 
 
 class Together(nn.Module):
-    """A policy's backbone that sees the pictures of all cameras as one batch, in training only.
+    """A policy's backbone that sees the images of all cameras as one batch, in training only.
 
     ACT shows it one camera after the other. Batch normalisation would go by each camera's own
-    pictures then, and at work by what it has learnt of both.
+    images then, and at work by what it has learnt of both.
 
     Args:
         backbone: The policy's.
@@ -274,22 +274,20 @@ class Together(nn.Module):
         self.backbone = backbone
         self._maps: list[Tensor] = []
 
-    def look(self, pictures: Sequence[Tensor]) -> Tensor:
+    def look(self, images: Sequence[Tensor]) -> Tensor:
         """Sees what the policy is about to show it; returns all features (batch, n)."""
-        self._maps = list(
-            self.backbone(torch.cat(list(pictures)))["feature_map"].chunk(len(pictures))
-        )
+        self._maps = list(self.backbone(torch.cat(list(images)))["feature_map"].chunk(len(images)))
         return torch.cat([features.flatten(1) for features in self._maps], dim=1)
 
-    def forward(self, picture: Tensor) -> dict[str, Tensor]:
-        """The features of the next camera's pictures."""
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """The features of the next camera's images."""
         if not self._maps:
-            return self.backbone(picture)
+            return self.backbone(image)
         return {"feature_map": self._maps.pop(0)}
 
 
-class Lesson(nn.Module):
-    """Tells the ground truth from the features of a policy's pictures, in training only.
+class AuxiliaryLoss(nn.Module):
+    """Tells the ground truth from the features of a policy's images, in training only.
 
     Args:
         policy: Whose features they are.
@@ -331,11 +329,11 @@ def train(
         replace_modules(backbone, FrozenBatchNorm2d, nn.BatchNorm2d)
     backbone.to(memory_format=torch.channels_last)
     together = policy.model.backbone = Together(backbone)
-    pictures = list(policy.config.image_features)
-    early = frames.early()
-    lesson = Lesson(policy, frames.truth).to(args.device)
+    images = list(policy.config.image_features)
+    early_frames = frames.first_second()
+    auxiliary = AuxiliaryLoss(policy, frames.truth).to(args.device)
     optimizer = torch.optim.AdamW(
-        [*policy.get_optim_params(), {"params": lesson.parameters()}],
+        [*policy.get_optim_params(), {"params": auxiliary.parameters()}],
         lr=args.learning_rate,
         weight_decay=policy.config.optimizer_weight_decay,
         fused=args.device == "cuda",
@@ -347,21 +345,25 @@ def train(
         for group, rate in zip(optimizer.param_groups, highest, strict=True):
             group["lr"] = rate * learning_rate_share(progress)
         picks = torch.randint(len(frames), (args.batch_size,), device=args.device)
-        others = early[torch.randint(len(early), (args.batch_size,), device=args.device)]
+        others = early_frames[
+            torch.randint(len(early_frames), (args.batch_size,), device=args.device)
+        ]
         chance = torch.rand(args.batch_size, device=args.device)
-        picks = torch.where(chance < args.early, others, picks)
+        picks = torch.where(chance < args.early_share, early_frames[others], picks)
         batch = preprocess(frames.batch(picks, args.chunk_size, args.shift))
         with autocast(args):
-            told = lesson.loss(together.look([batch[key] for key in pictures]), frames.truth[picks])
+            auxiliary_loss = auxiliary.loss(
+                together.look([batch[key] for key in images]), frames.truth[picks]
+            )
             loss, losses = policy.forward(batch)
         optimizer.zero_grad()
-        (loss + args.lesson * told).backward()
+        (loss + args.auxiliary_weight * auxiliary_loss).backward()
         nn.utils.clip_grad_norm_(policy.parameters(), _GRADIENT_NORM)
         optimizer.step()
         step, seconds = step + 1, time.perf_counter() - begin
         if step % _LOG_EVERY == 0:
             log = {"step": step, "seconds": round(seconds), "l1": losses["l1_loss"]}
-            log["lesson"] = told.item()
+            log["auxiliary"] = auxiliary_loss.item()
             if held_out is not None and step % _MEASURE_EVERY == 0:
                 set_mode(policy, training=False, adapt_norm=False)
                 log |= held_out_errors(policy, held_out, preprocess, args)
@@ -414,21 +416,33 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("dataset", type=Path, help="LeRobot v3.0 dataset with pictures")
+    add("dataset", type=Path, help="LeRobot v3.0 dataset with images")
     add("--output", type=Path, default=Path("outputs/act"), help="folder of the checkpoint")
     add("--steps", type=int, default=15000, help="optimizer steps")
     add("--minutes", type=float, default=math.inf, help="stop after so long, if that is sooner")
     add("--batch-size", type=int, default=256, help="frames per step")
     add("--learning-rate", type=float, default=2e-4, help="at its highest")
-    add("--backbone-learning-rate", type=float, default=1e-3, help="of what sees the pictures")
+    add("--backbone-learning-rate", type=float, default=1e-3, help="of what sees the images")
     add("--chunk-size", type=int, default=50, help="actions predicted at once")
     add("--action-steps", type=int, default=50, help="of these, carried out before looking again")
     add("--dim-model", type=int, default=512, help="width of the transformer")
     add("--dim-feedforward", type=int, default=3200, help="width inside its layers")
-    add("--early", type=float, default=0.3, help="share of frames from the first second, at least")
+    add(
+        "--early-share",
+        "--early",
+        type=float,
+        default=0.3,
+        help="share of frames from the first second, at least",
+    )
     add("--state", nargs="*", default=["gripper_pos"], help="what it sees of the state; see docs")
-    add("--lesson", type=float, default=1.0, help="weight of telling the ground truth; 0: not")
-    add("--shift", type=int, default=0, help="pictures are moved by up to so many pixels")
+    add(
+        "--auxiliary-weight",
+        "--lesson",
+        type=float,
+        default=1.0,
+        help="weight of telling the ground truth; 0: not",
+    )
+    add("--shift", type=int, default=0, help="images are moved by up to so many pixels")
     add("--episodes", type=int, help="use only the first so many; default all")
     add("--held-out", type=int, default=20, help="the last of them, used to measure only")
     add("--start-from", type=Path, metavar="CHECKPOINT", help="of this program; to teach it more")

@@ -215,7 +215,7 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 
 
 class Progress(BaseCallback):
-    """Evaluates every so many steps and writes table, picture and model; ends after some minutes.
+    """Evaluates every so many steps and writes table, image and model; ends after some minutes.
 
     The columns of the table: decisions trained on before; mean dense reward of a step; share of
     episodes in which the gripper ever held the object; share that ended as a success; minutes and

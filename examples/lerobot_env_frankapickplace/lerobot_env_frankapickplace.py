@@ -40,8 +40,8 @@ class FrankaPickPlaceConfig(EnvConfig):
         fps: Control and camera rate, Hz.
         episode_length: Steps after which an episode is broken off.
         obs_type: "pixels_agent_pos", or "environment_state_agent_pos" for datasets without
-            pictures.
-        resolution: Width and height of pictures, one number for both or [640,480].
+            images.
+        resolution: Width and height of images, one number for both or [640,480].
         preset: Picture quality.
         grasp: Grasp mode.
         randomize: How much else varies, a preset.
@@ -71,7 +71,7 @@ class FrankaPickPlaceConfig(EnvConfig):
                 f"--env.obs_type must be one of {list(_ENV_OBS_TYPES)}, got {self.obs_type!r}"
             )
         width, height = self.scene().render.size
-        picture = PolicyFeature(FeatureType.VISUAL, (height, width, 3))
+        image = PolicyFeature(FeatureType.VISUAL, (height, width, 3))
         columns = {
             ACTION: (ACTION, _vector(FeatureType.ACTION, layout.ACTION)),
             "agent_pos": (OBS_STATE, _vector(FeatureType.STATE, layout.OBSERVATION)),
@@ -81,7 +81,7 @@ class FrankaPickPlaceConfig(EnvConfig):
             columns["environment_state"] = (OBS_ENV_STATE, truth)
         else:
             for camera in CAMERAS:
-                columns[f"pixels/{camera.name}"] = (f"{OBS_IMAGES}.{camera.name}", picture)
+                columns[f"pixels/{camera.name}"] = (f"{OBS_IMAGES}.{camera.name}", image)
         self.features_map = {key: column for key, (column, _) in columns.items()}
         self.features = {key: feature for key, (_, feature) in columns.items()}
 

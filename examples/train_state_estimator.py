@@ -1,14 +1,14 @@
-"""Eyes for the policy of train_bc.py: a small network on the CPU that finds things in pictures.
+"""State estimator for the policy of train_bc.py: a small network that finds things in images.
 
 Usage, from the project's folder:
-    python -m examples.train_eyes --dataset datasets/pictures --hands runs/bc/policy.pt
-    pp-evaluate --policy examples.train_eyes:make --obs-type pixels_agent_pos --resolution 160 \
-        --preset fast --num-episodes 100
+    python -m examples.train_state_estimator --dataset datasets/images --bc-policy runs/bc/policy.pt
+    pp-evaluate --policy examples.train_state_estimator:make --obs-type pixels_agent_pos \
+        --resolution 160 --preset fast --num-episodes 100
 
-The eyes learn the environment state from both cameras' pictures, the hands (train_bc.py) what to
-do with it. At work, the policy gets pictures and the arm's state and nothing else. Of that state
-the eyes get the fingers only, or they would guess from the arm's movement what they should look
-for: docs/training.md.
+The state estimator learns the environment state from both cameras' images, the BC policy
+(train_bc.py) what to do with it. At work, the policy gets images and the arm's state and nothing
+else. Of that state the estimator gets the fingers only, or it would guess from the arm's movement
+what it should look for: docs/training.md.
 """
 
 import argparse
@@ -32,12 +32,12 @@ from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION
 from pp_recorder.dataset.reader import Dataset
 
 CHECKPOINT = "EYES"  # environment variable: what `make` loads
-DEFAULT_CHECKPOINT = "runs/eyes/policy.pt"
+DEFAULT_CHECKPOINT = "runs/state_estimator/policy.pt"
 TRUTH = "environment_state"  # the dataset's column
 RESOLUTION, PRESET = 160, "fast"
 CAMERAS = ("cam_high", "cam_wrist")
 TABLE_PIXELS, WRIST_PIXELS = 96, 40
-TABLE_ROW, TABLE_COLUMN = 40, 44  # where the table's part of cam_high's picture begins
+TABLE_ROW, TABLE_COLUMN = 40, 44  # where the table's part of cam_high's image begins
 FINGERS = OBSERVATION.names.index("gripper_pos_0")
 # Channels, size, stride and dilation of each layer.
 CONVOLUTIONS = ((16, 5, 2, 1), (32, 3, 2, 1), (32, 3, 1, 1), (32, 3, 1, 2))
@@ -47,7 +47,7 @@ LEAST_SPREAD = 0.03  # m: what hardly varies must not weigh as much as what is l
 
 @dataclass(frozen=True)
 class Views:
-    """What the eyes get, of some frames.
+    """The estimator's inputs for some frames.
 
     Attributes:
         table: (frames, 3, 96, 96) uint8 from cam_high.
@@ -67,7 +67,7 @@ class Views:
 
 
 class Keypoints(nn.Module):
-    """Where in a picture 32 learned features are, (..., 64), each axis from -1 to 1."""
+    """Where in an image 32 learned features are, (..., 64), each axis from -1 to 1."""
 
     def __init__(self, features: int = 32) -> None:
         super().__init__()
@@ -83,15 +83,15 @@ class Keypoints(nn.Module):
             before = channels
         self._layers = nn.Sequential(*layers, nn.Conv2d(before, features, 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """From pictures (..., 3, H, W) uint8."""
-        maps = self._layers(pictures.float() / 127.5 - 1)
+    def forward(self, images: Tensor) -> Tensor:
+        """From images (..., 3, H, W) uint8."""
+        maps = self._layers(images.float() / 127.5 - 1)
         share = maps.flatten(2).softmax(-1).unflatten(2, maps.shape[2:])
         y, x = (torch.linspace(-1, 1, n) for n in maps.shape[2:])
         return torch.cat([share.sum(2) @ x, share.sum(3) @ y], dim=1)
 
 
-class Eyes(nn.Module):
+class StateEstimator(nn.Module):
     """The environment state (..., 11), from what the cameras see."""
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Eyes(nn.Module):
 
 
 def look(pixels: dict[str, np.ndarray], state: np.ndarray) -> Views:
-    """What the eyes get of pictures (n, 160, 160, 3) by camera and states (n, 23)."""
+    """Return the estimator's inputs from images (n, 160, 160, 3) by camera and states (n, 23)."""
     table, wrist = (torch.from_numpy(pixels[camera]).permute(0, 3, 1, 2) for camera in CAMERAS)
     rows, columns = (slice(n, n + TABLE_PIXELS) for n in (TABLE_ROW, TABLE_COLUMN))
     return Views(
@@ -155,8 +155,8 @@ def read(dataset: Dataset, episodes: Sequence[int], every: int) -> tuple[Views, 
         rows, wanted = dataset.rows(episode), set(frames)
         pixels = {}
         for camera in CAMERAS:
-            pictures = enumerate(dataset.frames(episode, f"observation.images.{camera}"))
-            pixels[camera] = np.stack([picture for i, picture in pictures if i in wanted])
+            images = enumerate(dataset.frames(episode, f"observation.images.{camera}"))
+            pixels[camera] = np.stack([image for i, image in images if i in wanted])
         seen = look(pixels, rows["observation.state"][frames])
         part = slice(end, end := end + len(frames))
         for name in ("table", "wrist", "fingers"):
@@ -165,24 +165,24 @@ def read(dataset: Dataset, episodes: Sequence[int], every: int) -> tuple[Views, 
     return views, torch.cat(truth)
 
 
-def train(eyes: Eyes, views: Views, truth: Tensor, args: argparse.Namespace) -> None:
+def train(estimator: StateEstimator, views: Views, truth: Tensor, args: argparse.Namespace) -> None:
     """Trains for `args.steps`; prints the loss every now and then."""
-    eyes.normalise(truth)
-    optimizer = torch.optim.AdamW(eyes.parameters(), args.learning_rate, weight_decay=1e-4)
+    estimator.normalise(truth)
+    optimizer = torch.optim.AdamW(estimator.parameters(), args.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps)
 
     def next_loss() -> Tensor:
         rows = torch.randint(len(views), (args.batch,))
-        return eyes.loss(views[rows], truth[rows])
+        return estimator.loss(views[rows], truth[rows])
 
     descend(next_loss, optimizer, schedule, args.steps, every=max(1, args.steps // 20))
-    eyes.eval()
+    estimator.eval()
 
 
 @torch.no_grad()
-def errors(eyes: Eyes, views: Views, truth: Tensor) -> dict[str, np.ndarray]:
+def errors(estimator: StateEstimator, views: Views, truth: Tensor) -> dict[str, np.ndarray]:
     """By "object" and "goal", how far off (frames,) they are seen in the plane, m."""
-    seen = torch.cat([eyes(views[rows]) for rows in torch.arange(len(views)).split(256)])
+    seen = torch.cat([estimator(views[rows]) for rows in torch.arange(len(views)).split(256)])
     seen, real = (ENVIRONMENT_STATE.unpack(values.numpy()) for values in (seen, truth))
     return {
         name: np.linalg.norm((seen[f"{name}_pos"] - real[f"{name}_pos"])[:, :2], axis=1)
@@ -190,54 +190,55 @@ def errors(eyes: Eyes, views: Views, truth: Tensor) -> dict[str, np.ndarray]:
     }
 
 
-class Seeing:
-    """Eyes and hands: from pictures and the arm's state to the next actions."""
+class EstimatorPolicy:
+    """State estimator and BC policy: from images and the arm's state to the next actions."""
 
-    def __init__(self, eyes: Eyes, hands: ChunkPolicy) -> None:
-        self._eyes, self._hands = eyes, hands
+    def __init__(self, estimator: StateEstimator, bc_policy: ChunkPolicy) -> None:
+        self._estimator, self._bc_policy = estimator, bc_policy
 
     @torch.no_grad()
     def actions(self, observation: dict[str, Any]) -> np.ndarray:
         """The next actions (chunk, 8) for an observation of `pixels_agent_pos`."""
-        pixels = {name: picture[None] for name, picture in observation["pixels"].items()}
+        pixels = {name: image[None] for name, image in observation["pixels"].items()}
         state = observation["agent_pos"]
-        seen = self._eyes(look(pixels, state[None]))[0].numpy()
-        return self._hands.actions(np.concatenate([state, seen]))
+        seen = self._estimator(look(pixels, state[None]))[0].numpy()
+        return self._bc_policy.actions(np.concatenate([state, seen]))
 
 
 def make(env: gym.Env) -> Executor:
     """The trained policy, for `pp-evaluate`.
 
     Raises:
-        ValueError: The environment shows other pictures than the eyes learned from.
+        ValueError: The environment shows other images than the estimator was trained on.
     """
     config = env.unwrapped.config.render
     if (config.resolution, config.preset) != (RESOLUTION, PRESET):
         raise ValueError(
-            f"the eyes need --obs-type pixels_agent_pos --resolution {RESOLUTION} --preset {PRESET}"
+            "the state estimator needs --obs-type pixels_agent_pos "
+            f"--resolution {RESOLUTION} --preset {PRESET}"
         )
     torch.set_num_threads(1)
     path = os.environ.get(CHECKPOINT, DEFAULT_CHECKPOINT)
     saved = torch.load(path, weights_only=True)
-    eyes = Eyes()
-    eyes.load_state_dict(saved["eyes"])
-    hands, settings = load_hands(saved["hands"])
-    return Executor(Seeing(eyes.eval(), hands), settings.execute)
+    estimator = StateEstimator()
+    estimator.load_state_dict(saved.get("estimator") or saved["eyes"])
+    bc_policy, settings = load_bc_policy(saved.get("bc_policy") or saved["hands"])
+    return Executor(EstimatorPolicy(estimator.eval(), bc_policy), settings.execute)
 
 
-def load_hands(saved: dict[str, Any]) -> tuple[ChunkPolicy, Settings]:
+def load_bc_policy(saved: dict[str, Any]) -> tuple[ChunkPolicy, Settings]:
     """The policy that train_bc.py saved, and what made it."""
     settings = Settings(**saved["settings"])
-    hands = ChunkPolicy(settings, len(saved["weights"]["input_mean"]))
-    hands.load_state_dict(saved["weights"])
-    return hands.eval(), settings
+    bc_policy = ChunkPolicy(settings, len(saved["weights"]["input_mean"]))
+    bc_policy.load_state_dict(saved["weights"])
+    return bc_policy.eval(), settings
 
 
 def open_dataset(root: Path, episodes: int) -> Dataset:
     """The dataset with at least so many episodes, collected now if there is none.
 
     Raises:
-        ValueError: It has fewer episodes, or other pictures.
+        ValueError: It has fewer episodes, or other images.
         RuntimeError: The collection failed.
     """
     if not root.exists():
@@ -255,7 +256,7 @@ def open_dataset(root: Path, episodes: int) -> Dataset:
     wanted = {f"observation.images.{name}": (RESOLUTION, RESOLUTION, 3) for name in CAMERAS}
     if dataset.num_episodes < episodes or shapes != wanted:
         raise ValueError(
-            f"{root} must have at least {episodes} episodes with pictures {wanted}, but has "
+            f"{root} must have at least {episodes} episodes with images {wanted}, but has "
             f"{dataset.num_episodes} with {shapes}; give another --dataset to have it collected"
         )
     return dataset
@@ -266,26 +267,28 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    hands = torch.load(args.hands, weights_only=True)
-    load_hands(hands)
+    bc_policy = torch.load(args.bc_policy, weights_only=True)
+    load_bc_policy(bc_policy)
     dataset = open_dataset(args.dataset, args.episodes)
     taught = args.episodes - args.held_out
     views, truth = read(dataset, range(taught), args.every)
     print(f"{len(views)} frames of {taught} episodes", flush=True)
     begin, begin_cpu = time.perf_counter(), time.process_time()
-    eyes = Eyes()
-    train(eyes, views, truth, args)
+    estimator = StateEstimator()
+    train(estimator, views, truth, args)
     result: dict[str, Any] = {
         "frames": len(views), "episodes": taught, "steps": args.steps,
         "train_s": time.perf_counter() - begin, "train_cpu_s": time.process_time() - begin_cpu,
     }  # fmt: skip
-    for name, found in errors(eyes, *read(dataset, range(taught, args.episodes), 5)).items():
+    for name, found in errors(estimator, *read(dataset, range(taught, args.episodes), 5)).items():
         median, most = (1000 * float(np.quantile(found, share)) for share in (0.5, 0.9))
         result[f"{name}_mm"] = {"median": median, "90 %": most}
         print(f"unseen scenes: {name} to {median:.1f} mm (median), {most:.1f} mm (90 %)")
     args.output.mkdir(parents=True, exist_ok=True)
-    torch.save({"eyes": eyes.state_dict(), "hands": hands}, args.output / "policy.pt")
-    (args.output / "eyes.json").write_text(json.dumps(result, indent=2) + "\n")
+    torch.save(
+        {"estimator": estimator.state_dict(), "bc_policy": bc_policy}, args.output / "policy.pt"
+    )
+    (args.output / "estimator.json").write_text(json.dumps(result, indent=2) + "\n")
     print(f"training took {result['train_cpu_s']:.0f} s of CPU")
     return 0
 
@@ -296,9 +299,20 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--dataset", type=Path, default=Path("datasets/pictures"), help="collected if absent")
-    add("--hands", type=Path, default=Path("runs/bc/policy.pt"), help="of train_bc.py")
-    add("--output", type=Path, default=Path("runs/eyes"), help="for policy.pt and eyes.json")
+    add("--dataset", type=Path, default=Path("datasets/images"), help="collected if absent")
+    add(
+        "--bc-policy",
+        "--hands",
+        type=Path,
+        default=Path("runs/bc/policy.pt"),
+        help="of train_bc.py",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=Path("runs/state_estimator"),
+        help="for policy.pt and estimator.json",
+    )
     add("--episodes", type=int, default=620, help="of the dataset, the first so many")
     add("--held-out", type=int, default=20, help="the last of them, used to measure only")
     add("--every", type=int, default=5, help="every so many frames")

@@ -6,7 +6,8 @@ State only, random actions. "Native" is `gym.make_vec("FrankaPickPlace-v0")`, "s
 loop over single environments, here without their wrappers and with one compiled scene, which
 favours it. Fetch is Gymnasium-Robotics' FetchPickAndPlace, one environment, as
 `benchmarks.baselines` has it. Wall time is what a user waits; time of the processor is what the
-code costs, and depends less on what else runs. Prints tables and writes JSON to benchmarks/results/vector.json.
+code costs, and depends less on what else runs. Prints tables and writes JSON to
+benchmarks/results/vector.json.
 """
 
 import argparse

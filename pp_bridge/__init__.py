@@ -1,4 +1,4 @@
-"""SERVES: a collection by HTTP, a live view and a page; and a way to collect in other programs."""
+"""Collection as an HTTP service with a live view and a page, or inside other programs."""
 
 from pp_bridge.embed import CollectionProgress, make_collection, run_collection_in_process
 

@@ -60,10 +60,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) -> int:
-    """Serves until SIGTERM or Ctrl-C; returns the exit status.
+    """Serve until SIGTERM or Ctrl-C; return the exit status.
 
     Raises:
-        OSError: The root is another service's, or the port is taken.
+        OSError: Another service uses the root, or the port is taken.
         RuntimeError: The simulator can't be started, or the web's process has ended.
     """
     shared_state = SharedState([camera.name for camera in config.cameras], config.render.size)
@@ -75,7 +75,7 @@ def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) ->
         try:
             env = make_env(options, config, cameras=True)
             try:
-                env.reset(seed=0)  # draws: no OpenGL, no service
+                env.reset(seed=0)  # it renders, so that missing OpenGL ends the service at once
                 work(
                     Service(options, config, env, shared_state, web.commands, options.root),
                     options.resume,
@@ -91,7 +91,7 @@ def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) ->
 
 
 def work(service: Service, resume: bool) -> None:
-    """Has the service work until a signal."""
+    """Run the service until a signal."""
     with stop_on_signal() as stop:
         if resume:
             try:

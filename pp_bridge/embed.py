@@ -1,4 +1,4 @@
-"""Collecting inside a program that has its own main loop and environment; no web needed."""
+"""Collection inside a program with its own main loop and environment, without the web."""
 
 import threading
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from pp_recorder.command_line import from_names
 
 
 class CollectionProgress(NamedTuple):
-    """How far a collection is.
+    """The progress of a collection.
 
     Attributes:
-        episodes: In the dataset.
-        frames: In the dataset.
-        attempts: Episodes that ran to their end.
-        successes: Those that succeeded.
+        episodes: Number of episodes in the dataset.
+        frames: Number of frames in the dataset.
+        attempts: Number of episodes that ran to their end, kept or not.
+        successes: Number of attempts that succeeded.
     """
 
     episodes: int
@@ -30,7 +30,7 @@ class CollectionProgress(NamedTuple):
 
     @classmethod
     def of(cls, collection: CollectionSession) -> "CollectionProgress":
-        """How far this one is."""
+        """Return the progress of a collection."""
         writer, stats = collection.writer, collection.stats
         return cls(writer.num_episodes, writer.num_frames, stats.attempts, stats.successes)
 
@@ -43,18 +43,18 @@ def run_collection_in_process(
     progress_callback: Callable[[CollectionProgress], None] | None = None,
     **options: Any,
 ) -> CollectionProgress:
-    """Collects on the calling thread, which must be the one that may drive the simulator.
+    """Run a collection on the calling thread, which must be the simulator's.
 
     Args:
         env: As for `make_collection`.
-        num_episodes: In the dataset, in the end.
+        num_episodes: Number of episodes in the finished dataset.
         output: The dataset's folder.
-        stop_event: Once it is set, the episode in hand is dropped and the collection ends.
-        progress_callback: Called after every frame, by this thread.
+        stop_event: When set, the collection drops the current episode and ends.
+        progress_callback: Called on the calling thread after every frame.
         options: As for `make_collection`.
 
     Returns:
-        What there is in the end: fewer episodes than wanted if it was stopped.
+        The final progress; after a stop it has fewer than `num_episodes` episodes.
 
     Raises:
         CollectionError: Too many attempts in a row have failed.
@@ -73,15 +73,15 @@ def run_collection_in_process(
 def make_collection(
     env: gym.Env, num_episodes: int, output: Path, **options: Any
 ) -> CollectionSession:
-    """A collection whose `step` drives one frame; `close` it in the end, `release` it on errors.
+    """Return a collection; `step` records one frame, `close` ends it, `release` is for errors.
 
     Args:
         env: A FrankaPickPlace environment with `obs_type` "pixels_agent_pos", or "state" to
-            record no pictures, `terminate_on_success=False` and no step limit.
-        num_episodes: In the dataset, in the end.
-        output: The dataset's folder, absent or empty, or one to resume.
-        options: Others of collect.py, such as `seed`, `steps_per_segment`, `noise_rad`, `keep`,
-            `resume` and `simulator`, with `_` for `-`. The scene's are the environment's.
+            record no images, `terminate_on_success=False` and no step limit.
+        num_episodes: Number of episodes in the finished dataset.
+        output: The dataset's folder: absent, empty, or a dataset to resume.
+        options: Other options of collect.py, such as `seed`, `steps_per_segment`, `noise_rad`, `keep`,
+            `resume` and `simulator`, with `_` for `-`. Those of the scene are fixed by the environment.
 
     Raises:
         ValueError: An option is unknown or out of range, or the environment is not as above.

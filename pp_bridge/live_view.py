@@ -1,4 +1,4 @@
-"""Sinks that show a collection's pictures while they are recorded."""
+"""Sinks that publish a collection's images while they are recorded."""
 
 import time
 
@@ -14,14 +14,14 @@ from pp_bridge.web_process import WebProcess
 from pp_env.config import PickPlaceConfig
 from pp_recorder.rollout import EpisodeSink, Step
 
-_MIN_INTERVAL = 0.01  # s; viewers get 31 pictures a second, so more copies would be for nobody
+_MIN_INTERVAL = 0.01  # s; viewers get 31 images per second, so more copies would be useless
 
 
 class FramePublisher(EpisodeSink):
-    """Shows the pictures that were taken for the dataset, if somebody watches.
+    """A sink that publishes the recorded images to a `SharedState` while there are viewers.
 
     Args:
-        shared_state: Where.
+        shared_state: Receives the images.
     """
 
     def __init__(self, shared_state: SharedState) -> None:
@@ -29,7 +29,7 @@ class FramePublisher(EpisodeSink):
         self._last_publish_time = -_MIN_INTERVAL
 
     def add(self, step: Step) -> None:
-        """Shows the observation's pictures, unless some were shown just before."""
+        """Publish the observation's images, unless others were published just before."""
         now = time.monotonic()
         if self._shared_state.viewers and now - self._last_publish_time >= _MIN_INTERVAL:
             self._shared_state.publish_images(step.observation["pixels"])
@@ -37,15 +37,15 @@ class FramePublisher(EpisodeSink):
 
 
 class LiveView(FramePublisher):
-    """The live view alone, for `collect.py --streaming`; `close` ends it.
+    """A sink with a page that shows the cameras, for `collect.py --streaming`.
 
     Args:
         host: Address of the page.
         port: TCP port of the page, and the first UDP port of the images.
-        config: The environment's.
+        config: Configuration of the environment.
 
     Attributes:
-        address: Of the page.
+        address: URL of the page.
 
     Raises:
         OSError: The port is taken.
@@ -59,17 +59,17 @@ class LiveView(FramePublisher):
         self.address = f"http://{host}:{self._web.port}"
 
     def add(self, step: Step) -> None:
-        """Shows the observation's pictures, and that the collection is alive."""
+        """Publish the observation's images, and a status that tells that the collection works."""
         super().add(step)
         self._shared_state.publish_status({"state": "collecting"})
 
     def close(self) -> None:
-        """Ends it."""
+        """End the web's process."""
         self._web.close()
 
 
 def require_live_view(host: str, port: int) -> None:
-    """Checks the options of a `LiveView`.
+    """Check the options of a `LiveView`.
 
     Raises:
         ValueError: An option is out of range, or a token is missing.

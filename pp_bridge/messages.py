@@ -1,4 +1,4 @@
-"""What the web's process and the simulator's process say to each other."""
+"""Messages between the web's process and the simulator's process."""
 
 import dataclasses
 from typing import Any, Literal, NamedTuple, get_type_hints
@@ -16,7 +16,7 @@ def _from_options() -> dict[str, Any]:
     asked = [f.name for f in dataclasses.fields(DemonstrationOptions)] + ["num_episodes", "resume"]
     hints = get_type_hints(SessionOptions, include_extras=True)
     defaults = {f.name: f.default for f in dataclasses.fields(SessionOptions)}
-    defaults["num_episodes"] = ...  # nobody asks a service for a number without saying which
+    defaults["num_episodes"] = ...  # required: a default would be a guess
     descriptions = {name: documentation(SessionOptions, name) for name in asked}
     return {
         name: (hints[name], Field(defaults[name], description=descriptions[name])) for name in asked
@@ -29,7 +29,7 @@ _Options: Any = create_model(
 
 
 class StartRequest(_Options):
-    """A collection to start; what is left out is as in collect.py."""
+    """A collection to start; defaults are those of collect.py."""
 
     output_dir: str = Field(
         min_length=1,
@@ -44,11 +44,11 @@ class StartRequest(_Options):
 
 
 class BridgeCommand(NamedTuple):
-    """A request that changes something.
+    """A command to the simulator's process.
 
     Attributes:
-        name: What to do.
-        request: The collection to start.
+        name: The action.
+        request: The collection to start; None for "stop".
     """
 
     name: Literal["start", "stop"]
@@ -56,12 +56,12 @@ class BridgeCommand(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came of it.
+    """The answer to a command.
 
     Attributes:
-        reason: Why it was refused; None if it was carried out.
-        detail: The same in words.
-        status: Afterwards.
+        reason: Reason for refusal; None if the command was carried out.
+        detail: The reason in words.
+        status: The service's status after the command.
     """
 
     reason: RefusalReason | None
@@ -70,11 +70,11 @@ class Reply(NamedTuple):
 
 
 class RefusalError(Exception):
-    """A command can't be carried out.
+    """A command that can't be carried out.
 
     Args:
-        reason: Why.
-        detail: The same in words, with what would work.
+        reason: Reason for refusal.
+        detail: The reason in words, with what would work.
     """
 
     def __init__(self, reason: RefusalReason, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""The simulator's process: one loop on the main thread that collects, answers and idles."""
+"""The simulator's process: one loop on the main thread that collects and answers commands."""
 
 import json
 import logging
@@ -24,27 +24,27 @@ from pp_recorder.command_line import select
 from pp_recorder.dataset.reader import DatasetError
 from pp_recorder.status import StatusFile
 
-_IDLE_TICK = 0.05  # s
-_IDLE_IMAGE_RATE = 2.0  # per s, while somebody watches
+_IDLE_TICK = 0.05  # s to wait for a command while idle
+_IDLE_IMAGE_RATE = 2.0  # per s, while there are viewers
 _RATE_WINDOW = 10.0  # s over which frames per second are counted
-_STATUS_TIMEOUT = 1.0  # s
+_STATUS_TIMEOUT = 1.0  # s to wait for a reader of the status
 _MAX_ERROR_LENGTH = 4000  # characters
 _RUN_FILE = ".bridge.json"
 _LOG = logging.getLogger("bridge")
 
 
 class RunningCollection:
-    """One collection that was asked for.
+    """A collection in progress, with its rate and the estimate of the time left.
 
     Args:
-        request: What was asked for.
-        options: Of the collection.
-        config: The environment's.
+        request: The request that started it.
+        options: Options of the collection.
+        config: Configuration of the environment.
         env: The environment.
-        shared_state: Where its pictures are shown.
+        shared_state: Receives the images.
 
     Raises:
-        RefusalError: It can't be started.
+        RefusalError: The collection can't be started.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RunningCollection:
             raise RefusalError("storage", f"the output can't be written: {error}") from None
         except ValueError as error:
             raise RefusalError("invalid", str(error)) from None
-        except Exception as error:  # such as a simulator that can't draw any more
+        except Exception as error:  # such as a simulator that can't render any more
             _LOG.exception("not started", extra=request.model_dump())
             raise RefusalError("unavailable", f"it can't be started: {error}") from None
         self._frames_per_episode = expert.num_steps
@@ -74,7 +74,7 @@ class RunningCollection:
         self._times: deque[float] = deque()
 
     def step(self) -> bool:
-        """Drives one frame; False once the collection is complete."""
+        """Record one frame; return False once the collection is complete."""
         going = self.session.step()
         if self.session.between_episodes:
             self._frame = 0
@@ -87,7 +87,7 @@ class RunningCollection:
         return going
 
     def status(self) -> dict[str, Any]:
-        """The part of `pp_bridge.api.Status` that tells of a collection."""
+        """Return the fields of `pp_bridge.api.Status` that describe a collection."""
         writer, stats = self.session.writer, self.session.stats
         rate = self._frames_per_second()
         return {
@@ -122,14 +122,14 @@ class RunningCollection:
 
 
 class Service:
-    """Holds the environment, and does with it what it is asked for.
+    """The service that owns the environment and carries out the web's commands, one at a time.
 
     Args:
-        options: Of the service.
-        config: The environment's.
-        env: The environment, reset once.
-        shared_state: Where status and pictures are shown.
-        commands: Where requests come from and replies go to.
+        options: Options of the service.
+        config: Configuration of the environment.
+        env: The environment, already reset.
+        shared_state: Receives status and images.
+        commands: Connection that yields `BridgeCommand`s and takes `Reply`s.
         root: The folder that holds all datasets.
     """
 
@@ -160,7 +160,7 @@ class Service:
         self._shared_state.publish_status(self.status(), wait=_STATUS_TIMEOUT)
 
     def work(self, stop: StopRequest) -> None:
-        """Turns the loop until a stop is requested; then nothing is collected any more.
+        """Run the loop until a stop is requested, and interrupt the collection then.
 
         Raises:
             RuntimeError: The web's process has ended.
@@ -170,7 +170,7 @@ class Service:
         self._end("interrupted")
 
     def tick(self) -> None:
-        """One tick: answers at most one request, and drives one frame or idles."""
+        """Answer at most one command, then record one frame or idle."""
         self._handle_command(timeout=0.0 if self._running else _IDLE_TICK)
         if self._running:
             self._step_collection(self._running)
@@ -179,16 +179,16 @@ class Service:
         self._shared_state.publish_status(self.status())
 
     def status(self) -> dict[str, Any]:
-        """What `pp_bridge.api.Status` has, and what the metrics count."""
+        """Return the fields of `pp_bridge.api.Status`, and the totals for the metrics."""
         if self._running:
             self._status |= self._running.status()
         return {**self._status, "totals": self._totals}
 
     def resume(self) -> None:
-        """Goes on with the collection that the service's end has interrupted, if there is one.
+        """Resume the collection that the end of the last service interrupted, if there is one.
 
         Raises:
-            RefusalError: It can't be.
+            RefusalError: The collection can't be resumed.
         """
         if self._interrupted is not None:
             self._start(self._interrupted.model_copy(update={"resume": True}))
@@ -210,9 +210,8 @@ class Service:
             reason, detail = refusal.reason, str(refusal)
             _LOG.warning("refused", extra={"command": command.name, "reason": detail})
         status = self.status()
-        self._shared_state.publish_status(
-            status, wait=_STATUS_TIMEOUT
-        )  # who asks next must not see what was before
+        # The client may read the status at once, and must not see an older one.
+        self._shared_state.publish_status(status, wait=_STATUS_TIMEOUT)
         self._commands.send(Reply(reason, detail, status))
 
     def _start(self, request: StartRequest) -> None:
@@ -221,7 +220,9 @@ class Service:
                 "conflict",
                 f"{self._running.request.output_dir} is being collected; stop it, or wait",
             )
-        if not self._root.is_dir():  # it would be made anew, perhaps where a disk is missing
+        if (
+            not self._root.is_dir()
+        ):  # it would be created, perhaps on the mount point of a missing disk
             raise RefusalError("storage", f"the root {self._root} is gone; bring it back")
         self._running = RunningCollection(
             request, self._session_options(request), self._config, self._env, self._shared_state
@@ -240,7 +241,7 @@ class Service:
         before = stats.attempts, stats.successes, writer.num_episodes, writer.num_frames
         try:
             going = running.step()
-        except Exception as error:  # whatever it is, the service lives and says so
+        except Exception as error:  # no error of a collection may end the service
             _LOG.exception("failed", extra=running.request.model_dump())
             self._end("failed", f"{error or type(error).__name__}")
             return
@@ -251,13 +252,13 @@ class Service:
             self._end("complete")
 
     def _end(self, outcome: str, error: str | None = None) -> None:
-        """Ends the collection; the episode in hand, if any, is dropped."""
+        """End the collection, if one runs, and drop its current episode."""
         running, self._running = self._running, None
         if running is None:
             return
         try:
             running.session.close()
-        except (OSError, RuntimeError) as trouble:  # such as a disk that has vanished
+        except (OSError, RuntimeError) as trouble:  # such as a missing disk
             _LOG.exception("not tidied up", extra=running.request.model_dump())
             error = error or f"the dataset is intact, but not tidied up: {trouble}"
         self._status |= running.status()
@@ -281,14 +282,14 @@ class Service:
         return select(SessionOptions, self._options, **request.options(), output=output)
 
     def _save_request(self, request: StartRequest, state: str) -> None:
-        """For the next process, should this one be killed."""
+        """Save a request and its state for the next process, in case this one is killed."""
         try:
             StatusFile(self._root / _RUN_FILE, request=request.model_dump()).update(state=state)
         except OSError as error:
             _LOG.error("not remembered", extra={"reason": str(error)})
 
     def _load_interrupted(self) -> StartRequest | None:
-        """What the process before this one was collecting when it ended."""
+        """Return the request of the collection that the last process left unfinished, or None."""
         try:
             found = json.loads((self._root / _RUN_FILE).read_text())
             request = StartRequest.model_validate(found["request"])

@@ -80,8 +80,9 @@ def make_collection(
             record no images, `terminate_on_success=False` and no step limit.
         num_episodes: Number of episodes in the finished dataset.
         output: The dataset's folder: absent, empty, or a dataset to resume.
-        options: Other options of collect.py, such as `seed`, `steps_per_segment`, `noise_rad`, `keep`,
-            `resume` and `simulator`, with `_` for `-`. Those of the scene are fixed by the environment.
+        options: Other options of collect.py, such as `seed`, `steps_per_segment`, `noise_rad`,
+            `keep`, `resume` and `simulator`, with `_` for `-`. The environment fixes those of the
+            scene.
 
     Raises:
         ValueError: An option is unknown or out of range, or the environment is not as above.

@@ -5,7 +5,8 @@ Usage: python -m benchmarks.baselines [--only fetch gym_hil] [--rounds 3] [--sec
 Every baseline has an environment of its own in .venv-baselines, made by the first run.
 `benchmarks.baseline` measures it there in a fresh process, and right before it ours in the same
 way: a ratio is the median over such pairs, other figures are medians over the rounds. What can't
-be installed or run is listed with its error. Prints a table and writes JSON to benchmarks/results/baselines.json.
+be installed or run is listed with its error. Prints a table and writes JSON to
+benchmarks/results/baselines.json.
 """
 
 import argparse

@@ -2,11 +2,10 @@
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from pp_bridge import logs
-from pp_bridge.messages import RefusalError
 from pp_bridge.options import BridgeOptions
-from pp_bridge.service import INITIAL_STATUS, Service
 from pp_bridge.settings import (
     WebSettings,
     read_token,
@@ -22,6 +21,10 @@ from pp_env.config import PickPlaceConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.commit import lock, unlock
+
+# Imported where it is used: without the extra [bridge], the error must name the extra.
+if TYPE_CHECKING:
+    from pp_bridge.service import Service
 
 _PROG = "pp-bridge"
 _LOG = logging.getLogger("bridge")
@@ -66,6 +69,8 @@ def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) ->
         OSError: Another service uses the root, or the port is taken.
         RuntimeError: The simulator can't be started, or the web's process has ended.
     """
+    from pp_bridge.service import INITIAL_STATUS, Service
+
     shared_state = SharedState([camera.name for camera in config.cameras], config.render.size)
     shared_state.publish_status(INITIAL_STATUS)
     owned = lock(options.root)
@@ -90,8 +95,10 @@ def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) ->
     return 0
 
 
-def work(service: Service, resume: bool) -> None:
+def work(service: "Service", resume: bool) -> None:
     """Run the service until a signal."""
+    from pp_bridge.messages import RefusalError
+
     with stop_on_signal() as stop:
         if resume:
             try:

@@ -1,11 +1,15 @@
 """The HTTP interface held to its own OpenAPI document."""
 
+import re
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from pp_bridge.messages import StartRequest
 from pp_bridge.settings import TOKEN_VARIABLE
+from tests import ROOT
 from tests.pp_bridge.server import SMALL_IMAGES, BridgeServer
 from tests.pp_bridge.test_web_process import TOKEN
 
@@ -46,3 +50,11 @@ def test_answers_are_as_documented(server):
 
         hold()
         assert server.process.poll() is None
+
+
+def test_the_form_has_the_bounds_of_the_request():
+    page = (ROOT / "pp_bridge/page.html").read_text()
+    bounds = StartRequest.model_json_schema()["properties"]["noise_rad"]
+    field = re.search(r'<input id="noise_rad"[^>]*>', page)
+    assert field
+    assert f'min="{bounds["minimum"]}" max="{bounds["maximum"]}"' in field[0]

@@ -137,3 +137,15 @@ def is_silent(address: str) -> bool:
         except httpx.TransportError:
             return True
     return False
+
+
+@pytest.mark.parametrize("missing", ["pydantic", "fastapi", "aiortc"])
+def test_without_the_extra_the_error_names_it(missing, tmp_path):
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; "
+        f"from pp_bridge.__main__ import main; main(['--root', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "franka-pick-place[bridge]" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -71,11 +71,11 @@ _PEER_ROWS = (
     TableRow("ours is faster", ("state", "ratio"), "{:.1f} times"),
     TableRow("control period, s", ("state", "period_s"), "{:.3f}"),
     TableRow("reset, state only, CPU s", ("state", "reset_cpu_s"), "{:.4f}"),
-    TableRow("reset with pictures, CPU s", ("pictures", "reset_cpu_s"), "{:.4f}"),
+    TableRow("reset with images, CPU s", ("pictures", "reset_cpu_s"), "{:.4f}"),
     TableRow("import and make, state only, CPU s", ("state", "make_cpu_s"), "{:.1f}"),
-    TableRow("import and make with pictures, CPU s", ("pictures", "make_cpu_s"), "{:.1f}"),
+    TableRow("import and make with images, CPU s", ("pictures", "make_cpu_s"), "{:.1f}"),
     TableRow("peak memory, state only, MB", ("state", "peak_memory_mb"), "{:.0f}"),
-    TableRow("peak memory with pictures, MB", ("pictures", "peak_memory_mb"), "{:.0f}"),
+    TableRow("peak memory with images, MB", ("pictures", "peak_memory_mb"), "{:.0f}"),
 )
 
 

@@ -18,6 +18,7 @@ from pp_bridge.metrics import StatusCollector
 from pp_bridge.security import RequestFilter, TokenCheck
 from pp_bridge.shared_state import SharedState
 from pp_bridge.webrtc import LiveStream, OfferError
+from pp_recorder.command_line import suggest
 from pp_recorder.dataset.reader import DatasetError
 
 ALIAS = "/v1/sim/bridge"  # a second prefix of every path
@@ -328,7 +329,7 @@ def _status_or_error(reply: Reply) -> Status:
     return Status(**reply.status)
 
 
-def _explain_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+def _explain_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """Answer a request of the wrong form with a sentence, instead of FastAPI's nested lists."""
     reasons = []
     for reason in error.errors():
@@ -338,6 +339,8 @@ def _explain_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
             continue
         where = ".".join(str(part) for part in reason["loc"] if part != "body")
         got = "" if reason["type"] == "missing" else f", got {repr(reason['input'])[:100]}"
+        if reason["type"] == "extra_forbidden" and request.url.path.endswith("/collect/start"):
+            got += f"; {suggest(str(reason['loc'][-1]), list(StartRequest.model_fields))}"
         reasons.append(f"{where}: {reason['msg']}{got}".removeprefix(": "))
     # A field's name comes from the client and may hold lone surrogates, which UTF-8 can't encode.
     detail = "; ".join(reasons).encode(errors="backslashreplace").decode()

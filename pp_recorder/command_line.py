@@ -114,10 +114,14 @@ def from_names(cls: type[T], values: Mapping[str, Any]) -> T:
     """
     names = [f.name for f in fields(cls)]
     for name in values.keys() - set(names):
-        nearest = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
-        raise OptionError(name, f"is no option; {hint}")
+        raise OptionError(name, f"is no option; {suggest(name, names)}")
     return cls(**values)
+
+
+def suggest(name: str, names: Sequence[str]) -> str:
+    """Return a question for the nearest of the names, or a list of all if none is near."""
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
 
 
 def documentation(cls: type, name: str) -> str:

@@ -103,6 +103,7 @@ def test_what_is_not_there_is_not_found(server, collected, path):
         ({"noise_rad": 0.21}, "noise_rad: Input should be less than or equal to 0.2, got 0.21"),
         ({"keep": "some"}, "keep: Input should be 'success' or 'all'"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"sead": 3}, "sead: Extra inputs are not permitted, got 3; did you mean seed?"),
         ({"output_dir": ""}, "output_dir: String should have at least 1 character"),
         ({"output_dir": "../escape"}, "must be a folder directly below"),
         ({"output_dir": "/etc/escape"}, "must be a folder directly below"),

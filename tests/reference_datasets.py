@@ -1,4 +1,4 @@
-"""Collect ten small datasets and print the hash of each.
+"""Collect small datasets of every kind and print the hash of each.
 
 Run it before and after a change that must not alter what is recorded, and compare the lines:
 

@@ -59,6 +59,7 @@ def test_a_new_option_is_in_the_help(tree):
 
 
 def test_a_new_option_is_in_the_api(tree):
+    pytest.importorskip("pydantic")
     program = (
         "import json; from pp_bridge.messages import StartRequest; "
         "print(json.dumps(StartRequest.model_json_schema()['properties']['dummy']))"
@@ -70,6 +71,7 @@ def test_a_new_option_is_in_the_api(tree):
 
 
 def test_a_new_option_is_in_the_provenance(tree, tmp_path):
+    pytest.importorskip("mujoco")
     words = ["--num-episodes", "1", "--no-cameras", "--dummy", "3", "--workers", "1"]
     run(tree, "collect.py", *words, "--output", str(tmp_path / "set"))
     stored = json.loads((tmp_path / "set/meta/collection.json").read_text())

@@ -53,7 +53,7 @@ check-lerobot: $(VENV)/.ready $(LEROBOT_VENV)/.ready
 	@rm -rf $(LEROBOT_VENV)/dataset
 	$(RUN) collect.py --num-episodes 3 --keep all --output $(LEROBOT_VENV)/dataset
 	$(LEROBOT_VENV)/bin/python tests/check_dataset.py $(LEROBOT_VENV)/dataset
-	$(LEROBOT_VENV)/bin/python tests/check_policy.py
+	$(LEROBOT_VENV)/bin/python -m tests.check_policy
 
 # Trains and evaluates with LeRobot's own commands; leaves dataset, checkpoint and videos there.
 train-lerobot: $(LEROBOT_TRAIN_VENV)/.ready

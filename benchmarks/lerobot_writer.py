@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests"))  # last: it has folders called as ours
 from check_dataset import import_lerobot  # noqa: E402
 
 _CAMERAS = ("cam_high", "cam_wrist")

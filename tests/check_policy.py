@@ -1,6 +1,6 @@
 """Trains a tiny ACT with the real lerobot, and evaluates its checkpoint.
 
-Usage: python tests/check_policy.py       (make check-lerobot)
+Usage: python -m tests.check_policy       (make check-lerobot)
 
 Runs where lerobot and this project are installed, 0.4.x or 0.6.x. `lerobot-train` makes two steps,
 `pp-evaluate` runs two short episodes with videos, and the actions of the first must be those of

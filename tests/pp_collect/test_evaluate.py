@@ -507,4 +507,4 @@ def test_observations_get_lerobots_names_and_shapes():
 
 def test_a_checkpoint_of_the_real_lerobot():
     pytest.importorskip("lerobot", reason="'make check-lerobot' trains and evaluates one")
-    subprocess.run([sys.executable, str(ROOT / "tests/check_policy.py")], check=True)
+    subprocess.run([sys.executable, "-m", "tests.check_policy"], cwd=ROOT, check=True)

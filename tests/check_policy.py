@@ -16,7 +16,8 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
-from check_dataset import import_lerobot
+
+from tests.check_dataset import import_lerobot
 
 _STEPS = 30
 

@@ -38,7 +38,7 @@ test-long: $(VENV)/.ready-dev
 # A cluster of three nodes on this machine, of which one is lost.
 test-ray: $(VENV)/.ready-dev
 	$(RUN) -m pip install --quiet -e ".[ray]"
-	$(RUN) -m pytest -q -m "long or not long" tests/test_cluster.py
+	$(RUN) -m pytest -q -m "long or not long" tests/pp_recorder/parallel/test_ray_cluster.py
 
 crash-test: $(VENV)/.ready-dev
 	$(RUN) -m tests.crash --kills 200
@@ -92,7 +92,7 @@ bench-bridge: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.bridge load
 
 clean:
-	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-newton .venv-isaac .venv-baselines build *.egg-info
+	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-newton .venv-isaac .venv-baselines .venv-peers build *.egg-info
 
 $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) .

@@ -134,7 +134,7 @@ def measure_load(args: argparse.Namespace) -> dict[str, Any]:
         "without": _summary([a for a, _ in pairs], rendering_ms),
         "with": _summary([b for _, b in pairs], rendering_ms),
         "answers_per_second": statistics.median(answers for answers, _ in served),
-        "pictures_per_second": statistics.median(images for _, images in served),
+        "images_per_second": statistics.median(images for _, images in served),
         "pairs": [[a._asdict(), b._asdict()] for a, b in pairs],
     }
 
@@ -189,7 +189,7 @@ def table(results: dict[str, Any]) -> str:
         row("ms of CPU, simulator's process", "cpu_ms", "simulator_cpu"),
         f"{'cores used by the web':34}{without['web_cores']:>9.2f}{with_['web_cores']:>9.2f}",
         f"served: {results['answers_per_second']:.0f} answers/s of {asked[0]}, "
-        f"{results['pictures_per_second']:.0f} images/s of {asked[1]:.0f}",
+        f"{results['images_per_second']:.0f} images/s of {asked[1]:.0f}",
     ]
     cores = results["cores"]
     if results["cores_apart"]:

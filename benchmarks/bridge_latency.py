@@ -79,7 +79,7 @@ def _ages(page: Page, address: str, seconds: float) -> dict[str, float]:
     page.wait_for_timeout(2000)
     ages = sorted(page.evaluate(_READ_CLOCK, seconds))
     return {
-        "pictures_per_second": len(ages) / seconds,
+        "images_per_second": len(ages) / seconds,
         "median_ms": statistics.median(ages),
         "p95_ms": ages[int(0.95 * len(ages))],
         "max_ms": ages[-1],

@@ -64,18 +64,18 @@ _SCALING_ROWS = (
     TableRow("success", ("success",), "{:.1%}"),
     TableRow("episodes", ("episodes",), "{:,}"),
 )
-_PEER_ROWS = (
-    TableRow("images per CPU s", ("pictures", "images_per_cpu_s"), "{:.1f}"),
-    TableRow("ours is faster", ("pictures", "ratio"), "{:.1f} times"),
+_BASELINE_ROWS = (
+    TableRow("images per CPU s", ("images", "images_per_cpu_s"), "{:.1f}"),
+    TableRow("ours is faster", ("images", "ratio"), "{:.1f} times"),
     TableRow("simulated s per CPU s, state only", ("state", "sim_s_per_cpu_s"), "{:.1f}"),
     TableRow("ours is faster", ("state", "ratio"), "{:.1f} times"),
     TableRow("control period, s", ("state", "period_s"), "{:.3f}"),
     TableRow("reset, state only, CPU s", ("state", "reset_cpu_s"), "{:.4f}"),
-    TableRow("reset with images, CPU s", ("pictures", "reset_cpu_s"), "{:.4f}"),
+    TableRow("reset with images, CPU s", ("images", "reset_cpu_s"), "{:.4f}"),
     TableRow("import and make, state only, CPU s", ("state", "make_cpu_s"), "{:.1f}"),
-    TableRow("import and make with images, CPU s", ("pictures", "make_cpu_s"), "{:.1f}"),
+    TableRow("import and make with images, CPU s", ("images", "make_cpu_s"), "{:.1f}"),
     TableRow("peak memory, state only, MB", ("state", "peak_memory_mb"), "{:.0f}"),
-    TableRow("peak memory with images, MB", ("pictures", "peak_memory_mb"), "{:.0f}"),
+    TableRow("peak memory with images, MB", ("images", "peak_memory_mb"), "{:.0f}"),
 )
 
 
@@ -117,7 +117,7 @@ def baselines(results: Results) -> str:
             k: v for figures in kinds.values() for k, v in figures.get("versions", {}).items()
         }
         notes.append(f"{label}: " + ", ".join(f"{name} {v}" for name, v in versions.items()))
-    table = _table(["", *columns], [row.cells(columns.values()) for row in _PEER_ROWS])
+    table = _table(["", *columns], [row.cells(columns.values()) for row in _BASELINE_ROWS])
     return table + "\n\n" + "\n".join(f"- {note}" for note in notes)
 
 
@@ -263,7 +263,7 @@ def charts() -> dict[str, dict[str, float]]:
         }
     if baselines := load("baselines"):
         for title, kind, key in (
-            ("images of 512 x 512\nper second of one core", "pictures", "images_per_cpu_s"),
+            ("images of 512 x 512\nper second of one core", "images", "images_per_cpu_s"),
             ("simulated seconds, state only,\nper second of one core", "state", "sim_s_per_cpu_s"),
         ):
             found[title] = {
@@ -274,15 +274,15 @@ def charts() -> dict[str, dict[str, float]]:
     return found
 
 
-def draw(bars: dict[str, dict[str, float]], path: Path) -> None:
-    """Draws one chart beside the other."""
+def render(bars: dict[str, dict[str, float]], path: Path) -> None:
+    """Render one chart beside the other to a PNG file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(bars), 3.5), layout="constrained")
-    charts_drawn = figure.subplots(1, len(bars), squeeze=False)[0]
-    for axes, (title, lengths) in zip(charts_drawn, bars.items(), strict=True):
-        drawn = axes.barh(list(lengths), list(lengths.values()))
-        axes.bar_label(drawn, fmt=lambda n: f"{n:,.0f}" if n >= 100 else f"{n:.3g}", padding=2)
+    all_axes = figure.subplots(1, len(bars), squeeze=False)[0]
+    for axes, (title, lengths) in zip(all_axes, bars.items(), strict=True):
+        container = axes.barh(list(lengths), list(lengths.values()))
+        axes.bar_label(container, fmt=lambda n: f"{n:,.0f}" if n >= 100 else f"{n:.3g}", padding=2)
         axes.set_title(title)
         axes.margins(x=0.2)
         axes.invert_yaxis()
@@ -304,8 +304,8 @@ def main() -> int:
             print(f"wrote '{name}' into docs/{SECTIONS[name].page}")
     bars = charts()
     if bars:
-        draw(bars, _PLOT)
-        print(f"drew {_PLOT.relative_to(_DOCS.parent)}")
+        render(bars, _PLOT)
+        print(f"rendered {_PLOT.relative_to(_DOCS.parent)}")
     return 0
 
 

@@ -344,12 +344,7 @@ def train(
         set_mode(policy, training=True, adapt_norm=progress < _ADAPT_NORM)
         for group, rate in zip(optimizer.param_groups, highest, strict=True):
             group["lr"] = rate * learning_rate_share(progress)
-        picks = torch.randint(len(frames), (args.batch_size,), device=args.device)
-        others = early_frames[
-            torch.randint(len(early_frames), (args.batch_size,), device=args.device)
-        ]
-        chance = torch.rand(args.batch_size, device=args.device)
-        picks = torch.where(chance < args.early_share, early_frames[others], picks)
+        picks = _sample(len(frames), early_frames, args)
         batch = preprocess(frames.batch(picks, args.chunk_size, args.shift))
         with autocast(args):
             auxiliary_loss = auxiliary.loss(
@@ -373,6 +368,21 @@ def train(
     replace_modules(backbone, nn.BatchNorm2d, FrozenBatchNorm2d)
     errors = held_out_errors(policy, held_out, preprocess, args) if held_out else {}
     return {"steps": step, "seconds": seconds, **errors}
+
+
+def _sample(count: int, early_frames: Tensor, args: argparse.Namespace) -> Tensor:
+    """Return indices (batch,) of random frames, a share of them from the first second.
+
+    Args:
+        count: Number of all frames.
+        early_frames: (n,) indices of the frames in the first second.
+        args: The command line.
+    """
+    size = (args.batch_size,)
+    picks = torch.randint(count, size, device=args.device)
+    early = early_frames[torch.randint(len(early_frames), size, device=args.device)]
+    chance = torch.rand(args.batch_size, device=args.device)
+    return torch.where(chance < args.early_share, early, picks)
 
 
 def main() -> None:

@@ -95,7 +95,7 @@ def test_a_prepared_collection_records(tmp_path):
         assert not ready.session.between_episodes
 
 
-def test_peer_measures_ours():
+def test_ours_is_measured_as_a_baseline():
     command = [sys.executable, "-m", "benchmarks.baseline", "ours", "state", "--seconds", "0.05"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
@@ -104,7 +104,7 @@ def test_peer_measures_ours():
     assert figures["peak_memory_mb"] > 30
 
 
-def test_a_rival_that_fails_is_listed_with_its_error(tmp_path, monkeypatch, results):
+def test_a_baseline_that_fails_is_listed_with_its_error(tmp_path, monkeypatch, results):
     monkeypatch.setattr(baselines, "_VENVS", tmp_path)
     monkeypatch.setitem(baselines.BASELINES, "nobody", baselines.Baseline("Nobody", ("nobody",)))
     python = tmp_path / "nobody" / "bin" / "python"
@@ -118,9 +118,24 @@ def test_a_rival_that_fails_is_listed_with_its_error(tmp_path, monkeypatch, resu
     )
 
 
-def test_the_plot_is_drawn(tmp_path):
+def test_the_table_and_the_charts_have_every_kind_that_is_compared(results):
+    figures = {
+        "versions": {"mujoco": "4"}, "images_per_cpu_s": 12.5, "sim_s_per_cpu_s": 62.5,
+        "period_s": 0.04, "reset_cpu_s": 0.5, "make_cpu_s": 2.0, "peak_memory_mb": 300.0,
+        "ratio": 4.0,
+    }  # fmt: skip
+    benchmarks.save(
+        "baselines", {"environments": {"Theirs": dict.fromkeys(baselines.COMPARED, figures)}}
+    )
+    table, _, _ = report.text_of("baselines").partition("\n\n")
+    assert "| images per CPU s | 12.5 |" in table
+    assert "| - |" not in table
+    assert [list(bars.values()) for bars in report.charts().values()] == [[12.5], [62.5]]
+
+
+def test_the_plot_is_rendered(tmp_path):
     pytest.importorskip("matplotlib")
-    report.draw({"images per second": {"ours": 60.0, "theirs": 30.0}}, tmp_path / "plot.png")
+    report.render({"images per second": {"ours": 60.0, "theirs": 30.0}}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -155,5 +170,5 @@ def test_what_watching_costs_is_measured_without_a_browser(results):
     assert done.returncode == 0, done.stderr
     assert "50 pollers and 4 viewers; pairs of turns: 1" in done.stdout
     found = benchmarks.load("bridge_load")
-    assert found["answers_per_second"] + found["pictures_per_second"] > 0
+    assert found["answers_per_second"] + found["images_per_second"] > 0
     assert found["with"]["frames_per_second"] > 0

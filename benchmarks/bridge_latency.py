@@ -1,6 +1,7 @@
-"""How old an image is when the browser shows it; run by `python -m benchmarks.bridge latency`.
+"""Measure the age of an image when the browser shows it.
 
-Needs playwright and chromium. A clock is drawn into the images.
+Run by `python -m benchmarks.bridge latency`. Needs playwright and chromium. The images contain the
+time at which they were published.
 """
 
 import argparse
@@ -44,7 +45,10 @@ _READ_CLOCK = """(seconds) => new Promise((done) => {
 
 
 def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
-    """Age in ms of images in the browser's canvas, counted from when the bridge gets them."""
+    """Return statistics of the age, ms, of images in the browser's canvas, by transport.
+
+    The age counts from the moment at which an image is published.
+    """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     shared_state = SharedState(["cam_high", "cam_wrist"], (args.resolution, args.resolution))
     shared_state.publish_status({"state": "collecting"})
@@ -52,8 +56,10 @@ def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
         probe.bind(("127.0.0.1", 0))
         media = min(probe.getsockname()[1], 60000)
     web = WebProcess(shared_state, WebSettings("127.0.0.1", 0, media, None, root=None))
-    feeder = _CONTEXT.Process(target=_feed, args=(shared_state, args.resolution), daemon=True)
-    feeder.start()
+    publisher = _CONTEXT.Process(
+        target=_publish_clock, args=(shared_state, args.resolution), daemon=True
+    )
+    publisher.start()
     results = {}
     with (
         sync_playwright() as playwright,
@@ -63,14 +69,14 @@ def measure_latency(args: argparse.Namespace) -> dict[str, Any]:
             page = browser.new_page()
             if transport == "JPEG":
                 page.add_init_script("delete window.RTCPeerConnection")
-            results[transport] = _ages(page, f"http://127.0.0.1:{web.port}", args.seconds)
+            results[transport] = _measure_ages(page, f"http://127.0.0.1:{web.port}", args.seconds)
             page.close()
-    feeder.terminate()
+    publisher.terminate()
     web.close()
     return results
 
 
-def _ages(page: Page, address: str, seconds: float) -> dict[str, float]:
+def _measure_ages(page: Page, address: str, seconds: float) -> dict[str, float]:
     page.goto(address)
     page.wait_for_function(
         "() => document.getElementById('transport').textContent.startsWith('Live by')",
@@ -86,8 +92,8 @@ def _ages(page: Page, address: str, seconds: float) -> dict[str, float]:
     }
 
 
-def _feed(shared_state: SharedState, size: int) -> None:
-    """Shows 30 images per second that have the time in ms drawn into them, bit by bit."""
+def _publish_clock(shared_state: SharedState, size: int) -> None:
+    """Publish 30 images per second that contain the time in ms, a square for each bit."""
     image = np.random.default_rng(0).integers(60, 120, (size // 16, size // 16, 3), np.uint8)
     image = image.repeat(16, 0).repeat(16, 1)
     start = time.monotonic()

@@ -146,9 +146,9 @@ def test_the_plot_is_rendered(tmp_path):
 def test_the_load_has_processors_of_its_own_where_there_are_enough(available, simulator, web, load):
     bridge = pytest.importorskip("benchmarks.bridge")
     # Processors that this machine lacks have no topology here, so their numbers decide.
-    cores = bridge.share_out(range(1000, 1000 + available))
+    cores = bridge.allocate_cores(range(1000, 1000 + available))
     assert tuple(map(len, cores)) == (simulator, web, load)
-    assert cores.apart == (available >= 8)
+    assert cores.are_separate == (available >= 8)
     assert len({cpu for part in cores for cpu in part}) == available
 
 
@@ -168,7 +168,7 @@ def test_what_watching_costs_is_measured_without_a_browser(results):
         [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "50 pollers and 4 viewers; pairs of turns: 1" in done.stdout
+    assert "50 pollers and 4 viewers; pairs of measurements: 1" in done.stdout
     found = benchmarks.load("bridge_load")
     assert found["answers_per_second"] + found["images_per_second"] > 0
     assert found["with"]["frames_per_second"] > 0

@@ -1,4 +1,4 @@
-"""Measurements that anyone can repeat; `benchmarks.report` shows what came of them."""
+"""Repeatable measurements; `benchmarks.report` shows their results."""
 
 import json
 import os
@@ -10,20 +10,20 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def save(name: str, results: dict[str, Any]) -> None:
-    """Writes results to benchmarks/results/NAME.json, and on what they were measured."""
+    """Write results, and the machine they were measured on, to benchmarks/results/NAME.json."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), **results}, indent=2)
     (RESULTS / f"{name}.json").write_text(text)
 
 
 def load(name: str) -> dict[str, Any] | None:
-    """What `save` wrote; None if it has not."""
+    """Return the results that `save` wrote, or None if there are none."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def machine() -> dict[str, Any]:
-    """What decides how fast it goes: processor, cores, versions, and what else was running."""
+    """Return what speed depends on: processor, cores, GPU, versions, and the current load."""
     import mujoco
 
     return {
@@ -38,14 +38,14 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """The most that this process has had in memory so far."""
+    """Return the peak memory of this process, MB."""
     # Not getrusage: its peak includes the parent's, from before exec.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def _gpu() -> str | None:
-    """The first NVIDIA GPU and how many there are; None without a driver."""
+    """Return the number of NVIDIA GPUs and the name of the first, or None without a driver."""
     cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     if not cards:
         return None

@@ -1,9 +1,9 @@
-"""Measures one environment in this process: ours or a baseline's, all in the same way.
+"""Measure one environment in this process: ours or a baseline's, all in the same way.
 
 Usage: python -m benchmarks.baseline NAME state|images [--seconds 2]
 
-Runs in the Python of the one that is measured, so it imports no other. Actions are random,
-the control rate is the environment's own, and resets do not count as steps. Prints JSON.
+Runs in the virtual environment of the one that is measured, and imports no other. Actions are
+random, the control rate is the environment's own, and resets do not count as steps. Prints JSON.
 """
 
 import argparse
@@ -22,15 +22,15 @@ _ACTIONS = 256
 _RESETS = 3
 
 
-class World(NamedTuple):
-    """An environment with what differs between baselines taken away.
+class EnvAdapter(NamedTuple):
+    """An environment behind the interface that all baselines have in common.
 
     Attributes:
-        packages: Whose versions count.
-        period: Between two actions, s.
-        actions: To take in turn.
-        reset: Begins an episode.
-        step: Takes an action, draws two images where they are wanted, returns whether the
+        packages: Packages whose versions are reported.
+        period: Time between two actions, s.
+        actions: Actions to apply in a cycle.
+        reset: Starts an episode.
+        step: Applies an action, renders two images if they are measured, and returns whether the
             episode has ended.
     """
 
@@ -41,8 +41,8 @@ class World(NamedTuple):
     step: Callable[[Any], bool]
 
 
-def ours(images: bool) -> World:
-    """Two cameras in the observation, the preset `default`."""
+def ours(images: bool) -> EnvAdapter:
+    """Return our environment, with two cameras and the preset `default`."""
     import gymnasium as gym
 
     import pp_env
@@ -52,8 +52,8 @@ def ours(images: bool) -> World:
     return _of_gymnasium(env, ("mujoco",), period)
 
 
-def fetch(images: bool) -> World:
-    """The image of its only view, twice."""
+def fetch(images: bool) -> EnvAdapter:
+    """Return Gymnasium-Robotics' Fetch, whose only view is rendered twice."""
     import gymnasium as gym
     import gymnasium_robotics
 
@@ -65,8 +65,11 @@ def fetch(images: bool) -> World:
     return _of_gymnasium(env, packages, env.unwrapped.dt, 2 if images else 0)
 
 
-def panda_gym(images: bool) -> World:
-    """The image of its only view, twice, by PyBullet's own renderer: OpenGL needs a window."""
+def panda_gym(images: bool) -> EnvAdapter:
+    """Return panda-gym, whose only view is rendered twice.
+
+    PyBullet's own renderer is used, because its OpenGL needs a window.
+    """
     import gymnasium as gym
     import panda_gym  # noqa: F401
 
@@ -76,8 +79,8 @@ def panda_gym(images: bool) -> World:
     return _of_gymnasium(env, ("panda-gym", "pybullet"), period, 2 if images else 0)
 
 
-def gym_hil(images: bool) -> World:
-    """Two cameras in the observation."""
+def gym_hil(images: bool) -> EnvAdapter:
+    """Return gym-hil, with two cameras."""
     import gym_hil  # noqa: F401
     import gymnasium as gym
     from gym_hil.mujoco_gym_env import GymRenderingSpec
@@ -87,8 +90,8 @@ def gym_hil(images: bool) -> World:
     return _of_gymnasium(env, ("gym-hil", "mujoco"), env.unwrapped.control_dt)
 
 
-def robosuite(images: bool) -> World:
-    """Two cameras in the observation."""
+def robosuite(images: bool) -> EnvAdapter:
+    """Return robosuite, with two cameras."""
     import numpy as np
     import robosuite
 
@@ -108,16 +111,18 @@ def robosuite(images: bool) -> World:
     def step(action: Any) -> bool:
         return env.step(action)[2]
 
-    return World(("robosuite", "mujoco"), 1 / env.control_freq, actions, env.reset, step)
+    return EnvAdapter(("robosuite", "mujoco"), 1 / env.control_freq, actions, env.reset, step)
 
 
-WORLDS: dict[str, Callable[[bool], World]] = {
-    world.__name__: world for world in (ours, fetch, robosuite, panda_gym, gym_hil)
+ADAPTERS: dict[str, Callable[[bool], EnvAdapter]] = {
+    adapter.__name__: adapter for adapter in (ours, fetch, robosuite, panda_gym, gym_hil)
 }
 
 
-def _of_gymnasium(env: Any, packages: tuple[str, ...], period: float, renders: int = 0) -> World:
-    """A world of an environment, each of whose steps is followed by so many `render`."""
+def _of_gymnasium(
+    env: Any, packages: tuple[str, ...], period: float, renders: int = 0
+) -> EnvAdapter:
+    """Return the adapter of a Gymnasium environment, which renders `renders` times after a step."""
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(_ACTIONS)]
 
@@ -127,25 +132,25 @@ def _of_gymnasium(env: Any, packages: tuple[str, ...], period: float, renders: i
             env.render()
         return terminated or truncated
 
-    return World(packages, period, actions, env.reset, step)
+    return EnvAdapter(packages, period, actions, env.reset, step)
 
 
-def measure(world: World, seconds: float) -> dict[str, float]:
-    """What resets and steps cost, over so many seconds of the processor."""
-    resets = [_cpu_seconds(world.reset) for _ in range(_RESETS)]
-    world.step(world.actions[0])  # the first loads what is loaded late
+def measure(adapter: EnvAdapter, seconds: float) -> dict[str, float]:
+    """Return the cost of resets and steps, measured over so many seconds of CPU time."""
+    resets = [_cpu_seconds(adapter.reset) for _ in range(_RESETS)]
+    adapter.step(adapter.actions[0])  # the first one loads lazily
     steps, spent = 0, 0.0
     while spent < seconds:
         begin = time.process_time()
-        ended = world.step(world.actions[steps % _ACTIONS])
+        ended = adapter.step(adapter.actions[steps % _ACTIONS])
         spent += time.process_time() - begin
         steps += 1
         if ended:
-            world.reset()
+            adapter.reset()
     return {
         "reset_cpu_s": median(resets),
-        "images_per_cpu_s": 2 * steps / spent,  # where there are any
-        "sim_s_per_cpu_s": steps * world.period / spent,
+        "images_per_cpu_s": 2 * steps / spent,  # if images are rendered
+        "sim_s_per_cpu_s": steps * adapter.period / spent,
     }
 
 
@@ -156,20 +161,20 @@ def _cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> int:
-    """Measures one; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=WORLDS)
-    parser.add_argument("what", choices=("state", "images"))
-    parser.add_argument("--seconds", type=float, default=2.0, help="of the processor")
+    parser.add_argument("name", choices=ADAPTERS, help="environment")
+    parser.add_argument("what", choices=("state", "images"), help="observation")
+    parser.add_argument("--seconds", type=float, default=2.0, help="CPU time to measure, s")
     args = parser.parse_args()
-    world = WORLDS[args.name](args.what == "images")
+    adapter = ADAPTERS[args.name](args.what == "images")
     figures = {
         "make_cpu_s": time.process_time(),  # since the process began
-        **measure(world, args.seconds),
+        **measure(adapter, args.seconds),
         "peak_memory_mb": peak_memory_mb(),
     }
-    versions = {package: version(package) for package in world.packages}
-    print(json.dumps({"versions": versions, "period_s": world.period, **figures}))
+    versions = {package: version(package) for package in adapter.packages}
+    print(json.dumps({"versions": versions, "period_s": adapter.period, **figures}))
     return 0
 
 

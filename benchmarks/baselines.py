@@ -1,11 +1,11 @@
-"""Ours beside its baselines: images and physics per second of the processor, start, memory.
+"""Compare ours with baselines: images and physics per second of CPU time, start-up, memory.
 
 Usage: python -m benchmarks.baselines [--only fetch gym_hil] [--rounds 3] [--seconds 2]
 
-Every baseline has an environment of its own in .venv-baselines, made by the first run.
-`benchmarks.baseline` measures it there in a fresh process, and right before it ours in the same
-way: a ratio is the median over such pairs, other figures are medians over the rounds. What can't
-be installed or run is listed with its error. Prints a table and writes JSON to
+Every baseline has a virtual environment of its own in .venv-baselines, made by the first run.
+`benchmarks.baseline` measures it there in a new process, and ours in the same way right before: a
+ratio is the median over such pairs, other figures are medians over the rounds. A baseline that
+can't be installed or run is listed with its error. Prints a table and writes
 benchmarks/results/baselines.json.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import report, save
 
-# What is compared, by what is measured.
+# The figure that is compared, by kind of observation.
 COMPARED = {"state": "sim_s_per_cpu_s", "images": "images_per_cpu_s"}
 
 _ROOT = Path(__file__).parent.parent
@@ -29,11 +29,11 @@ _TIMEOUT = 180  # s, for one process
 
 
 class Baseline(NamedTuple):
-    """A baseline.
+    """Another environment to compare with.
 
     Attributes:
-        label: How people call it.
-        requirements: What pip installs. The versions go together; the newest of all do not.
+        label: Its name in tables.
+        requirements: For pip. These versions work together; the newest ones do not.
     """
 
     label: str
@@ -54,7 +54,7 @@ BASELINES = {
 
 
 def make_venv(name: str) -> Path:
-    """The Python of a baseline's environment, which is made if need be.
+    """Return the Python of a baseline's virtual environment, which is made if it is absent.
 
     Raises:
         RuntimeError: It can't be installed.
@@ -71,16 +71,16 @@ def make_venv(name: str) -> Path:
 
 
 def compare(name: str, kind: str, rounds: int, seconds: float) -> dict[str, list]:
-    """Ours and a baseline in turn.
+    """Measure ours and a baseline alternately.
 
     Args:
         name: The baseline's, one of `BASELINES`.
         kind: One of `COMPARED`.
-        rounds: How often both are measured.
-        seconds: Of the processor, how long each time.
+        rounds: Number of measurements of each.
+        seconds: CPU time of each measurement, s.
 
     Returns:
-        The figures of every process, "ours" and "theirs", and the "ratios" of ours to theirs.
+        Figures of every process, "ours" and "theirs", and the "ratios" of ours to theirs.
 
     Raises:
         RuntimeError: The baseline can't be installed, or a process failed.
@@ -95,7 +95,7 @@ def compare(name: str, kind: str, rounds: int, seconds: float) -> dict[str, list
 
 
 def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of every figure; versions are the same in all."""
+    """Return the median of every figure; versions are the same in all runs."""
     figures = {key: median(run[key] for run in runs) for key in runs[0] if key != "versions"}
     return {"versions": runs[0]["versions"], **figures}
 
@@ -121,7 +121,7 @@ def _output(command: list[str], timeout: float | None = None) -> str:
 
 
 def environments(names: list[str], rounds: int, seconds: float) -> dict[str, dict]:
-    """Figures of ours and of each baseline, by label and by what was measured; or their "error"."""
+    """Return the figures, or the "error", of ours and each baseline by label and by observation."""
     ours: dict[str, list[dict]] = {kind: [] for kind in COMPARED}
     baselines: dict[str, dict] = {BASELINES[name].label: {} for name in names}
     for name in names:
@@ -141,11 +141,12 @@ def environments(names: list[str], rounds: int, seconds: float) -> dict[str, dic
 
 
 def main() -> int:
-    """Compares with every baseline asked for; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=BASELINES, default=list(BASELINES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="per process, of the processor")
+    parser.add_argument("--only", nargs="+", choices=BASELINES, default=list(BASELINES),
+                        help="default: all")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each")
+    parser.add_argument("--seconds", type=float, default=2.0, help="CPU time per process, s")
     args = parser.parse_args()
     save("baselines", {"environments": environments(args.only, args.rounds, args.seconds)})
     report.show("baselines")

@@ -1,4 +1,4 @@
-"""Where a recorded step's time goes, in one process with its encoders beside it.
+"""Measure the parts of a recorded step's time, in one process with its encoders.
 
 Usage: python -m benchmarks.breakdown [--presets fast default pretty]
 
@@ -24,7 +24,7 @@ from pp_recorder.rollout import run_episode
 
 
 def breakdown(preset: str) -> dict[str, float]:
-    """Milliseconds per step of one episode, by where they go."""
+    """Return the ms per step of each part, over one episode."""
     spent: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder, prepared(folder, preset) as ready:
         env, expert, writer = ready.env, ready.expert, ready.session.writer
@@ -58,7 +58,7 @@ def _timed(call: Callable, spent: dict[str, float], label: str) -> Callable:
 
 
 def _encoding_seconds(videos: Path, folder: Path) -> float:
-    """CPU seconds that encoding all these videos again takes, decoding excluded."""
+    """Return the CPU time to encode all videos in a folder again, without decoding, s."""
     total = 0.0
     for path in videos.rglob("file-*.mp4"):
         with av.open(str(path)) as container:
@@ -73,10 +73,11 @@ def _encoding_seconds(videos: Path, folder: Path) -> float:
 
 
 def main() -> int:
-    """Runs it for every preset; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", choices=sorted(RENDER_PRESETS),
-                        default=["fast", "default", "pretty"])  # fmt: skip
+                        default=["fast", "default", "pretty"],
+                        help="image quality")  # fmt: skip
     args = parser.parse_args()
     save("breakdown", {"ms_per_step": {preset: breakdown(preset) for preset in args.presets}})
     report.show("breakdown")

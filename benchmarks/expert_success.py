@@ -1,16 +1,16 @@
-"""How reliable the expert is: over seeds, and over a grid of picks and places.
+"""Measure the expert's success rate over seeds, and over a grid of picks and places.
 
 Usage: python -m benchmarks.expert_success [--seeds 1000] [--grid 9x7] [--grasp fixed_joint]
        [--randomize none]
        python -m benchmarks.expert_success --objects [--seeds 1000] [--num-objects 1]
        python -m benchmarks.expert_success --all [--seeds 1000]
 
-Prints every setting's successes and each failure with its seed or place and its phase, and puts
-them into benchmarks/results/success.json, where what other runs found stays. Exits with 1 if the
-success rate over seeds is below 99.5 % (97 % with `--randomize full`) or, without randomization,
-any place of the grid fails. With --objects it tries every object of the pool, held in both ways, as
-they stand and turned at random; at least 99 % must succeed. --all is all of that, with the cube
-held in both ways and every preset of randomization: half an hour on four cores.
+Prints the successes of every setting, and each failure with its seed or place and its stage, and
+writes them to benchmarks/results/success.json, beside the settings of other runs. Exits with 1 if
+the success rate over seeds is below 99.5 % (97 % with `--randomize full`) or, without
+randomization, any place of the grid fails. --objects measures every object of the pool, in both
+grasp modes, unturned and turned at random; at least 99 % must succeed. --all measures all of that,
+with the cube in both grasp modes and every preset of randomization: half an hour on four cores.
 """
 
 import argparse
@@ -42,15 +42,15 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Setting:
-    """What is tried.
+    """A scene, and the episodes to run in it.
 
     Attributes:
         object: "cube", or a name of the pool.
-        grasp: A mode of `GraspConfig`.
-        randomize: A preset of randomization.
+        grasp: Grasp mode.
+        randomize: Preset of randomization.
         turned: Whether objects are turned at random.
-        num_objects: How many are on the table.
-        grid: None for episodes of the seeds 0, 1, ...; else "NXxNY" picks and places.
+        num_objects: Number of objects on the table.
+        grid: "NXxNY" picks and places, or None for episodes with the seeds 0, 1, ...
     """
 
     object: str = _CUBE
@@ -67,7 +67,7 @@ class Setting:
 
     @property
     def config(self) -> PickPlaceConfig:
-        """The scene."""
+        """Return the configuration of the scene."""
         return PickPlaceConfig(
             grasp=GraspConfig(mode=self.grasp),
             task=TaskConfig(random_yaw=self.turned),
@@ -78,7 +78,7 @@ class Setting:
 
     @property
     def required_rate(self) -> float:
-        """The success rate that is good enough."""
+        """Return the lowest success rate that passes."""
         if self.object != _CUBE:
             return _REQUIRED_RATE_OF_OBJECTS
         if self.grid and self.randomize == "none":
@@ -86,18 +86,18 @@ class Setting:
         return _REQUIRED_RATE[self.randomize]
 
     def options(self, seeds: int) -> list[dict]:
-        """For the reset of each episode."""
+        """Return the reset options of each episode."""
         if self.grid:
             return grid_options(*map(int, self.grid.split("x")))
         return [{} if self.object == _CUBE else {"object": self.object}] * seeds
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One episode to run.
+class EpisodeSpec:
+    """An episode to run.
 
     Attributes:
-        index: Its number, and seed.
+        index: Its number, from which its seed derives.
         options: For the reset.
         setting: The scene.
     """
@@ -109,7 +109,14 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it went: where the object ended, the largest tracking error, and why it failed."""
+    """The outcome of an episode.
+
+    Attributes:
+        success: Whether it succeeded.
+        distance: From the object to the target at the end, m.
+        tracking_error: The largest one, rad.
+        failure: Unmet conditions and stage, or "".
+    """
 
     success: bool
     distance: float
@@ -117,13 +124,13 @@ class Outcome:
     failure: str
 
 
-def attempt(work: Attempt) -> Outcome:
-    """Runs one episode, state only, with the expert's default noise."""
-    env = _environment(work.setting)
+def run_spec(spec: EpisodeSpec) -> Outcome:
+    """Run one episode, state only, with the expert's default noise."""
+    env = _environment(spec.setting)
     expert = PickPlaceExpert(hold_steps=env.config.randomization.action_delay[1])
     tracking = TrackingError()
-    seed = episode_seed(_SEED, work.index)
-    episode = run_episode(env, expert, [tracking], seed, work.index, expert.num_steps, work.options)
+    seed = episode_seed(_SEED, spec.index)
+    episode = run_episode(env, expert, [tracking], seed, spec.index, expert.num_steps, spec.options)
     info = episode.trace[-1][1]
     failure = ""
     if not episode.success:
@@ -132,18 +139,18 @@ def attempt(work: Attempt) -> Outcome:
 
 
 class TrackingError(EpisodeSink):
-    """A sink: the largest difference between an arm target and the joint one period later, rad."""
+    """A sink that measures the largest difference between a joint and its last target, rad."""
 
     def __init__(self) -> None:
         self.largest = 0.0
         self._target: np.ndarray | None = None
 
     def begin(self, seed: int) -> None:
-        """Forgets the last target."""
+        """Forget the last target."""
         self._target = None
 
     def add(self, step) -> None:
-        """Compares the observation with the target before it."""
+        """Compare the joints with the last target."""
         if self._target is not None:
             error = float(np.abs(step.observation[:7] - self._target).max())
             self.largest = max(self.largest, error)
@@ -152,12 +159,12 @@ class TrackingError(EpisodeSink):
 
 @lru_cache(maxsize=1)
 def _environment(setting: Setting) -> PickPlaceEnv:
-    """The environment of this process; settings come one after the other."""
+    """Return the environment of this process, which is made again when the setting changes."""
     return PickPlaceEnv(config=setting.config, terminate_on_success=False)
 
 
 def grid_options(nx: int, ny: int) -> list[dict]:
-    """Every pair of points of an nx x ny grid over the full ranges that may be pick and place."""
+    """Return reset options for every valid pick and place on an nx x ny grid of the ranges."""
     task = PickPlaceConfig().task
     points = [
         (float(x), float(y))
@@ -172,10 +179,10 @@ def grid_options(nx: int, ny: int) -> list[dict]:
 
 
 def run(setting: Setting, seeds: int, processes: int) -> dict:
-    """Runs the attempts of a setting and prints what came of them."""
-    works = [Attempt(k, options, setting) for k, options in enumerate(setting.options(seeds))]
+    """Run the episodes of a setting, print the result, and return it."""
+    specs = [EpisodeSpec(k, options, setting) for k, options in enumerate(setting.options(seeds))]
     with ProcessPoolExecutor(processes) as pool:
-        outcomes = list(pool.map(attempt, works, chunksize=8))
+        outcomes = list(pool.map(run_spec, specs, chunksize=8))
     good = sum(o.success for o in outcomes)
     distances = np.array([o.distance for o in outcomes]) * 1e3
     tracking = max(o.tracking_error for o in outcomes)
@@ -185,8 +192,8 @@ def run(setting: Setting, seeds: int, processes: int) -> dict:
         f"{np.percentile(distances, 99):.2f} mm; largest tracking error {tracking:.4f} rad"
     )
     failures = [
-        {"index": work.index, "options": work.options, "failure": outcome.failure}
-        for work, outcome in zip(works, outcomes, strict=True)
+        {"index": spec.index, "options": spec.options, "failure": outcome.failure}
+        for spec, outcome in zip(specs, outcomes, strict=True)
         if not outcome.success
     ]
     for failure in failures:
@@ -202,8 +209,8 @@ def run(setting: Setting, seeds: int, processes: int) -> dict:
     }
 
 
-def keep(result: dict) -> None:
-    """Puts a result beside those of other settings, in the place of an earlier one of its own."""
+def save_result(result: dict) -> None:
+    """Save a result in place of an earlier one of the same setting; keep other settings."""
     names = [field.name for field in fields(Setting)]
     others = [
         other
@@ -214,7 +221,7 @@ def keep(result: dict) -> None:
 
 
 def object_settings(num_objects: int) -> list[Setting]:
-    """Every object of the pool that can be grasped, in both ways, as it stands and turned."""
+    """Return every graspable object of the pool, in both grasp modes, unturned and turned."""
     return [
         Setting(obj.name, grasp, turned=turned, num_objects=num_objects)
         for turned, grasp in itertools.product((False, True), _GRASPS)
@@ -223,8 +230,8 @@ def object_settings(num_objects: int) -> list[Setting]:
     ]
 
 
-def chosen_settings(args: argparse.Namespace) -> list[Setting]:
-    """What the options ask for."""
+def select_settings(args: argparse.Namespace) -> list[Setting]:
+    """Return the settings that the command line selects."""
     if args.objects:
         cubes = []
     elif args.all:
@@ -248,22 +255,24 @@ def _grid(text: str) -> str | None:
 
 
 def main() -> int:
-    """Tries what was asked for; returns the exit status."""
+    """Run the command line; return 1 if a success rate is too low."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=1000, help="episodes 0..N-1; 0 for none")
+    parser.add_argument("--seeds", type=int, default=1000, help="number of seeds, from 0; 0: none")
     parser.add_argument("--grid", type=_grid, default="9x7",
-                        help="of picks and places, NXxNY; 0x0 for none")  # fmt: skip
-    parser.add_argument("--grasp", choices=_GRASPS, default=_GRASPS[0])
-    parser.add_argument("--randomize", choices=tuple(RANDOMIZATION_PRESETS), default="none")
-    parser.add_argument("--objects", action="store_true", help="every object of the pool instead")
-    parser.add_argument("--num-objects", type=int, default=1, help="on the table, with --objects")
-    parser.add_argument("--all", action="store_true", help="cube and objects in every setting")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+                        help="picks and places, NXxNY; 0x0: none")  # fmt: skip
+    parser.add_argument("--grasp", choices=_GRASPS, default=_GRASPS[0], help="grasp mode")
+    parser.add_argument("--randomize", choices=tuple(RANDOMIZATION_PRESETS), default="none",
+                        help="preset")  # fmt: skip
+    parser.add_argument("--objects", action="store_true", help="measure every object of the pool")
+    parser.add_argument("--num-objects", type=int, default=1, help="on the table, for --objects")
+    parser.add_argument("--all", action="store_true", help="measure every setting")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(),
+                        help="default: one per core")  # fmt: skip
     args = parser.parse_args()
     bad = []
-    for setting in chosen_settings(args):
+    for setting in select_settings(args):
         result = run(setting, args.seeds, args.processes)
-        keep(result)
+        save_result(result)
         if result["successes"] < setting.required_rate * result["episodes"]:
             bad.append(setting)
     for setting in bad:

@@ -1,4 +1,4 @@
-"""Runs in an environment with lerobot: writes given frames with lerobot's own writer.
+"""Write given frames with lerobot's own writer; runs in an environment with lerobot.
 
 Usage: python lerobot_writer.py FRAMES.npy STREAMING(0|1) EPISODES
 """
@@ -18,7 +18,7 @@ _CAMERAS = ("cam_high", "cam_wrist")
 
 
 def main() -> None:
-    """Prints the seconds, wall and CPU, of each episode after the first."""
+    """Print the wall and CPU time, s, of each episode after the first."""
     version, dataset_class = import_lerobot()
     frames = np.load(sys.argv[1])
     streaming, episodes = bool(int(sys.argv[2])), int(sys.argv[3])

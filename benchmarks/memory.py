@@ -1,8 +1,8 @@
-"""The memory of a recording process over many episodes.
+"""Measure the memory of a recording process over many episodes.
 
 Usage: python -m benchmarks.memory [--episodes 200] [--preset fast] [--resolution 512]
 
-Prints and writes JSON to benchmarks/results/memory.json.
+Prints the figures and writes benchmarks/results/memory.json.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pp_env.config import RENDER_PRESETS
 
 
 def memory(episodes: int, preset: str, resolution: int) -> dict[int, float]:
-    """MB after every tenth episode."""
+    """Return the memory after every tenth episode, MB."""
     samples: dict[int, float] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -38,11 +38,12 @@ def _memory_mb() -> float:
 
 
 def main() -> int:
-    """Records; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--episodes", type=int, default=200)
-    parser.add_argument("--preset", choices=sorted(RENDER_PRESETS), default="fast")
-    parser.add_argument("--resolution", type=int, default=512, help="pixels, of the images")
+    parser.add_argument("--episodes", type=int, default=200, help="to record")
+    parser.add_argument("--preset", choices=sorted(RENDER_PRESETS), default="fast",
+                        help="image quality")  # fmt: skip
+    parser.add_argument("--resolution", type=int, default=512, help="of images, pixels")
     args = parser.parse_args()
     samples = memory(args.episodes, args.preset, args.resolution)
     save("memory", {**vars(args), "mb": samples, "peak_mb": peak_memory_mb()})

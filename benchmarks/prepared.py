@@ -1,4 +1,4 @@
-"""A collection as `collect.py` runs it, in this process, ready to be measured."""
+"""Prepare a collection as `collect.py` runs it, in this process, to be measured."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -30,7 +30,7 @@ def prepared(
     seed: int = 0,
     resolution: int = 512,
 ) -> Iterator[Prepared]:
-    """Yield a collection into `folder`/set; the first images are rendered, so meshes are loaded."""
+    """Yield a collection into `folder`/set, after its first images: the meshes are loaded."""
     options = SessionOptions(
         output=Path(folder) / "set",
         preset=preset,

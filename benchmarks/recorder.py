@@ -1,9 +1,10 @@
-"""What recording costs: ours with and without durability, beside lerobot's own writer.
+"""Measure the cost of recording: ours with and without durability, and lerobot's own writer.
 
 Usage: python -m benchmarks.recorder [--lerobot .venv-lerobot/bin/python] [--steps 270]
 
-All writers get the same frames, two cameras of 512 x 512 from an expert episode, already rendered
-and in memory. Figures are per step, CPU of the whole process, and wall per episode.
+All writers record the same frames, two cameras of 512 x 512 from an expert episode, which are
+rendered before and in memory. Figures are wall and CPU time of the whole process per step, and wall
+time per episode.
 """
 
 import argparse
@@ -27,66 +28,75 @@ from pp_collect.session import make_writer
 from pp_recorder.dataset import video
 from pp_recorder.rollout import Episode, EpisodeSink, Step, episode_seed, run_episode
 
-_EPISODES = 2  # after one to warm up
+_EPISODES = 2  # after the first, which is not measured
 
 
-class Keep(EpisodeSink):
-    """A sink that keeps every step in memory."""
+class EpisodeBuffer(EpisodeSink):
+    """A sink that holds an episode in memory."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.episode: Episode | None = None
 
     def add(self, step: Step) -> None:
-        """Keeps it."""
+        """Append the step."""
         self.steps.append(step)
 
     def end(self, episode: Episode) -> None:
-        """Keeps it."""
+        """Hold the outcome."""
         self.episode = episode
 
 
-def record(folder: Path, steps: int) -> tuple[SessionOptions, Keep]:
-    """The options and an expert episode, rendered once."""
-    keep = Keep()
+def record(folder: Path, steps: int) -> tuple[SessionOptions, EpisodeBuffer]:
+    """Return the options, and an expert episode that was rendered once."""
+    buffer = EpisodeBuffer()
     with prepared(folder / "unused", "fast") as ready:
-        run_episode(ready.env, ready.expert, [keep], episode_seed(0, 0), 0, steps)
-    return ready.options, keep
+        run_episode(ready.env, ready.expert, [buffer], episode_seed(0, 0), 0, steps)
+    return ready.options, buffer
 
 
-def ours(folder: Path, options: SessionOptions, keep: Keep, durable: bool) -> dict[str, float]:
-    """Our writer; without durability nothing is flushed to disk and no video is read back."""
-    output = folder / ("durable" if durable else "careless")
+def ours(
+    folder: Path, options: SessionOptions, buffer: EpisodeBuffer, durable: bool
+) -> dict[str, float]:
+    """Return the figures of our writer.
+
+    Without durability, nothing is flushed to disk and no video is read back.
+    """
+    output = folder / ("durable" if durable else "not_durable")
     options = dataclasses.replace(options, output=output)
-    length = len(keep.steps)
-    careless = (
+    length = len(buffer.steps)
+    patches = (
         mock.patch.object(os, "fsync"),
         mock.patch.object(video, "count_images", return_value=length),
     )
     if not durable:
-        for patch in careless:
+        for patch in patches:
             patch.start()
     writer = make_writer(options, make_config(options), {})
     seconds = []
     for k in range(1 + _EPISODES):
         wall, cpu = time.perf_counter(), time.process_time()
         writer.begin(0)
-        for step in keep.steps:
+        for step in buffer.steps:
             writer.add(step)
-        writer.end(keep.episode)
+        writer.end(buffer.episode)
         if k:
             seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
     writer.close()
     if not durable:
-        for patch in careless:
+        for patch in patches:
             patch.stop()
     return _figures(seconds, length)
 
 
-def theirs(folder: Path, python: str, keep: Keep, streaming: bool) -> dict[str, float]:
-    """The writer of lerobot, in its own environment, on the same frames."""
-    names = list(keep.steps[0].observation["pixels"])
-    frames = np.stack([[s.observation["pixels"][n] for n in names] for s in keep.steps])
+def theirs(folder: Path, python: str, buffer: EpisodeBuffer, streaming: bool) -> dict[str, float]:
+    """Return the figures of lerobot's writer, in its own environment, on the same frames.
+
+    Raises:
+        RuntimeError: The writer failed.
+    """
+    names = list(buffer.steps[0].observation["pixels"])
+    frames = np.stack([[s.observation["pixels"][n] for n in names] for s in buffer.steps])
     np.save(folder / "frames.npy", frames)
     script = Path(__file__).with_name("lerobot_writer.py")
     command = [python, str(script), str(folder / "frames.npy"), str(int(streaming)), str(_EPISODES)]
@@ -95,7 +105,7 @@ def theirs(folder: Path, python: str, keep: Keep, streaming: bool) -> dict[str, 
     if done.returncode:
         raise RuntimeError(f"lerobot's writer failed:\n{done.stderr[-2000:]}")
     result = json.loads(done.stdout.splitlines()[-1])
-    return {"version": result["version"], **_figures(result["seconds"], len(keep.steps))}
+    return {"version": result["version"], **_figures(result["seconds"], len(buffer.steps))}
 
 
 def _figures(seconds: list[tuple[float, float]], length: int) -> dict[str, float]:
@@ -108,11 +118,11 @@ def _figures(seconds: list[tuple[float, float]], length: int) -> dict[str, float
 
 
 def compare(lerobot: str | None, steps: int) -> dict[str, dict]:
-    """Figures of every writer over an episode of so many steps, by its label.
+    """Return the figures of every writer, by its label, for an episode of so many steps.
 
     Args:
-        lerobot: A Python that has lerobot; None for ours alone.
-        steps: Of the episode.
+        lerobot: A Python with lerobot, or None to measure ours alone.
+        steps: Length of the episode.
 
     Raises:
         RuntimeError: lerobot's writer failed.
@@ -120,22 +130,22 @@ def compare(lerobot: str | None, steps: int) -> dict[str, dict]:
     results = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        args, keep = record(folder, steps)
-        results["ours"] = ours(folder, args, keep, durable=True)
-        results["ours, not durable"] = ours(folder, args, keep, durable=False)
+        options, buffer = record(folder, steps)
+        results["ours"] = ours(folder, options, buffer, durable=True)
+        results["ours, not durable"] = ours(folder, options, buffer, durable=False)
         if lerobot:
             for label, streaming in (("lerobot", False), ("lerobot, streaming", True)):
-                results[label] = theirs(folder, lerobot, keep, streaming)
+                results[label] = theirs(folder, lerobot, buffer, streaming)
     return results
 
 
 def main() -> int:
-    """Runs all writers; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lerobot", help="a Python with lerobot; without it, only ours")
-    parser.add_argument("--steps", type=int, default=270)
-    options = parser.parse_args()
-    results = compare(options.lerobot, options.steps)
+    parser.add_argument("--steps", type=int, default=270, help="length of the episode")
+    args = parser.parse_args()
+    results = compare(args.lerobot, args.steps)
     save("recorder", {"writers": results})
     report.show("recorder")
     return 0

@@ -1,9 +1,9 @@
-"""Shows what is in benchmarks/results, in tables and a plot, and puts them into docs/.
+"""Show benchmarks/results in tables and a plot, and write both to docs/.
 
 Usage: python -m benchmarks.report
 
-Rewrites what stands between `<!-- results: NAME -->` and `<!-- end -->` in the pages, for every
-NAME that was measured, and draws docs/images/performance.png.
+Replaces the text between `<!-- results: NAME -->` and `<!-- end -->` in the pages, for every NAME
+that was measured, and renders docs/images/performance.png.
 """
 
 import sys
@@ -21,12 +21,12 @@ _PLOT = _DOCS / "images" / "performance.png"
 
 
 class TableRow(NamedTuple):
-    """A line of a table: a figure of each column, where it has one.
+    """A row of a table, with one figure of each column's results.
 
     Attributes:
-        label: What stands left of it.
+        label: The first cell.
         path: Keys that lead to the figure.
-        form: How it is written.
+        form: Its format string.
     """
 
     label: str
@@ -34,7 +34,7 @@ class TableRow(NamedTuple):
     form: str
 
     def cells(self, columns: Iterable[Results]) -> list[str]:
-        """The label and the figures; a dash for none."""
+        """Return the label and the figures, with a dash for a missing one."""
         return [self.label, *map(self._cell, columns)]
 
     def _cell(self, column: Results) -> str:
@@ -80,14 +80,14 @@ _BASELINE_ROWS = (
 
 
 def speed(results: Results) -> str:
-    """Good episodes per hour and what they cost, state only and by preset."""
+    """Return good episodes per hour and their cost, state only and by preset."""
     columns = results["columns"]
     head = [f"{results['processes']} processes side by side", *columns]
     return _table(head, [row.cells(columns.values()) for row in _SPEED_ROWS])
 
 
 def scaling(results: Results) -> str:
-    """Good episodes per hour by number of workers, and the share of N times one worker's."""
+    """Return good episodes per hour and efficiency, by number of workers."""
     runs = results["workers"]
     fewest, slowest = next(iter(runs.items()))
     alone = slowest["good_episodes_per_h"] / int(fewest)
@@ -99,14 +99,14 @@ def scaling(results: Results) -> str:
 
 
 def breakdown(results: Results) -> str:
-    """Where a recorded step's time goes, by preset."""
+    """Return the parts of a recorded step's time, by preset."""
     columns = results["ms_per_step"]
     rows = [TableRow(label, (label,), "{:.1f}") for label in next(iter(columns.values()))]
     return _table(["ms per step", *columns], [row.cells(columns.values()) for row in rows])
 
 
 def baselines(results: Results) -> str:
-    """Ours and its baselines, one environment in one process; below, failures and versions."""
+    """Return the figures of ours and its baselines; below the table, errors and versions."""
     columns = results["environments"]
     notes = []
     for label, kinds in columns.items():
@@ -122,7 +122,7 @@ def baselines(results: Results) -> str:
 
 
 def recorder(results: Results) -> str:
-    """What recording a step costs, by ours and by lerobot's writer."""
+    """Return the cost of recording a step, by our and by lerobot's writer."""
     columns = (("wall per step, ms", "wall_ms_per_step"), ("CPU per step, ms", "cpu_ms_per_step"))
     rows = [
         [
@@ -135,7 +135,7 @@ def recorder(results: Results) -> str:
 
 
 def vector(results: Results) -> str:
-    """Steps of many environments per second, by the clock and of the processor."""
+    """Return the steps of many environments per second of CPU time and of wall time."""
     counts = results["num_envs"]
     rows = [
         [f"{label}, per {per}", *(f"{1 / speed[key]:,.0f}" for speed in results[name])]
@@ -159,23 +159,23 @@ def vector(results: Results) -> str:
 
 
 def objects(results: Results) -> str:
-    """How often the expert succeeds with each object alone on the table."""
+    """Return the expert's successes with each object alone on the table."""
 
-    def how(result: Results) -> str:
+    def column(result: Results) -> str:
         return f"`{result['grasp']}`, {'turned' if result['turned'] else 'as it stands'}"
 
     own = [r for r in results["settings"] if r["object"] != "cube" and r["num_objects"] == 1]
-    return _success(own, lambda result: f"`{result['object']}`", how)
+    return _success(own, lambda result: f"`{result['object']}`", column)
 
 
 def randomization(results: Results) -> str:
-    """How often the expert succeeds with the cube in scenes that vary."""
+    """Return the expert's successes with the cube, by preset of randomization."""
     own = [r for r in results["settings"] if r["object"] == "cube" and r["grid"] is None]
     return _success(own, lambda r: f"`{r['grasp']}`", lambda r: f"`{r['randomize']}`")
 
 
 def _success(results: list[Results], row: Callable, column: Callable) -> str:
-    """Successes and distances, a cell for each result; below them how the others failed."""
+    """Return successes and distances, a cell for each result; below the table, the failures."""
     cells = {
         (row(r), column(r)): f"{r['successes']:,} of {r['episodes']:,}; "
         f"{r['distance_median_mm']:.2f} / {r['distance_p99_mm']:.1f}"
@@ -203,9 +203,9 @@ class Section(NamedTuple):
     """A part of a page.
 
     Attributes:
-        table: Results as Markdown.
-        file: Of the results, without .json.
-        page: In docs/.
+        table: Formats results as Markdown.
+        file: Name of the results' file, without .json.
+        page: Name of the page in docs/.
     """
 
     table: Callable[[Results], str]
@@ -226,7 +226,7 @@ SECTIONS = {
 
 
 def text_of(name: str) -> str | None:
-    """A section's table and what it was measured on; None if it was not measured."""
+    """Return a section's table and machine, or None if it was not measured."""
     section = SECTIONS[name]
     results = load(section.file)
     if results is None:
@@ -239,7 +239,7 @@ def text_of(name: str) -> str | None:
 
 
 def write(name: str, text: str) -> None:
-    """Puts a section's text into its page.
+    """Replace a section's text in its page.
 
     Raises:
         ValueError: The page has no place for it.
@@ -253,7 +253,7 @@ def write(name: str, text: str) -> None:
 
 
 def charts() -> dict[str, dict[str, float]]:
-    """What is drawn: a title, and the length of each bar by its label."""
+    """Return the bar charts: for each title, the length of each bar by its label."""
     found: dict[str, dict[str, float]] = {}
     if speeds := load("speed"):
         found["good episodes per hour,\ntwo cameras of 512 x 512"] = {
@@ -291,12 +291,12 @@ def render(bars: dict[str, dict[str, float]], path: Path) -> None:
 
 
 def show(name: str) -> None:
-    """Prints a section."""
+    """Print a section."""
     print(f"\n{text_of(name)}")
 
 
 def main() -> int:
-    """Writes the sections that were measured and the plot; returns the exit status."""
+    """Write the sections that were measured and the plot; return the exit status."""
     for name in SECTIONS:
         text = text_of(name)
         if text is not None:

@@ -1,11 +1,11 @@
-"""How much faster more workers are: `collect.py --workers N`, from its start to the full dataset.
+"""Measure the speed of `collect.py --workers N`, from its start to the full dataset.
 
 Usage: python -m benchmarks.scaling [--workers 1 2 4 8 16] [--episodes-per-worker 12]
 
-Every run is the command that users type, in a process of its own: two cameras of 512 x 512,
-rendered, encoded, committed one by one. The rate is taken from the moment when every worker has
-had time to finish one episode, so starting up does not count; the whole run's is given beside it.
-Prints a table and writes benchmarks/results/scaling.json.
+Every run is the command line in a process of its own: two cameras of 512 x 512, rendered, encoded,
+committed one by one. The rate counts from the moment at which there is an episode for every worker,
+which excludes start-up; the rate of the whole run is reported, too. Prints a table and writes
+benchmarks/results/scaling.json.
 """
 
 import argparse
@@ -21,11 +21,15 @@ from pathlib import Path
 from benchmarks import report, save
 from pp_env.config import RENDER_PRESETS
 
-_GLANCE = 0.02  # s between two looks at how many episodes there are
+_POLL_PERIOD = 0.02  # s between two counts of the episodes
 
 
 def measure(workers: int, episodes: int, preset: str) -> dict[str, float]:
-    """What a collection with so many workers came to."""
+    """Return the speed and cost of a collection with so many workers.
+
+    Raises:
+        RuntimeError: The collection failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         options = {
             "output": f"{folder}/set", "num-episodes": episodes, "workers": workers,
@@ -52,7 +56,7 @@ def measure(workers: int, episodes: int, preset: str) -> dict[str, float]:
 
 
 def _watch(process: subprocess.Popen, info: Path, begin: float) -> list[tuple[int, float]]:
-    """How many episodes there were, and since when, s, each time that there were more."""
+    """Return each number of episodes, and the time at which it was reached, s after `begin`."""
     times: list[tuple[int, float]] = []
     ended = False
     while not ended:
@@ -60,7 +64,7 @@ def _watch(process: subprocess.Popen, info: Path, begin: float) -> list[tuple[in
         count = json.loads(info.read_text())["total_episodes"] if info.exists() else 0
         if count > (times[-1][0] if times else 0):
             times.append((count, time.perf_counter() - begin))
-        time.sleep(_GLANCE)
+        time.sleep(_POLL_PERIOD)
     return times
 
 
@@ -70,17 +74,18 @@ def _cpu_of_children() -> float:
 
 
 def _success(output: str) -> float:
-    """The share of attempts that succeeded, from the closing report."""
+    """Return the success rate of all attempts, from the final report."""
     words = next(line for line in output.splitlines() if line.startswith("success")).split()
     return int(words[1]) / int(words[3])
 
 
 def main() -> int:
-    """Runs it for each number of workers; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", help="default: 1, 2, 4 ... cores")
-    parser.add_argument("--episodes-per-worker", type=int, default=12)
-    parser.add_argument("--preset", choices=sorted(RENDER_PRESETS), default="default")
+    parser.add_argument("--episodes-per-worker", type=int, default=12, help="to record")
+    parser.add_argument("--preset", choices=sorted(RENDER_PRESETS), default="default",
+                        help="image quality")  # fmt: skip
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     counts = args.workers or [2**k for k in range(cores.bit_length()) if 2**k <= cores]

@@ -1,9 +1,9 @@
-"""How fast it is on all cores: expert episodes state only, and recorded with each preset.
+"""Measure the speed on all cores: expert episodes, state only and recorded with each preset.
 
 Usage: python -m benchmarks.speed [--presets fast default pretty] [--episodes 4] [--processes 2]
 
-So many processes side by side, each with its own simulator, record two cameras of 512 x 512 and
-encode them. Starting up does not count. Prints a table and writes benchmarks/results/speed.json.
+Parallel processes, each with its own simulator, record two cameras of 512 x 512 and encode them.
+Start-up does not count. Prints a table and writes benchmarks/results/speed.json.
 """
 
 import argparse
@@ -27,12 +27,12 @@ _STATE_EPISODES = 200
 
 
 def run_worker(what: str, episodes: int, seed: int) -> dict[str, float]:
-    """What some episodes took in this process, state only or recorded with a preset."""
+    """Return the cost of some episodes in this process, state only or recorded with a preset."""
     return state_only(episodes, seed) if what == STATE_ONLY else recorded(what, episodes, seed)
 
 
 def state_only(episodes: int, seed: int) -> dict[str, float]:
-    """Expert episodes that nobody looks at."""
+    """Return the cost of expert episodes without images."""
     env, expert = PickPlaceEnv(terminate_on_success=False), PickPlaceExpert()
     run_episode(env, expert, [], seed, 0, expert.num_steps)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -49,7 +49,7 @@ def state_only(episodes: int, seed: int) -> dict[str, float]:
 
 
 def recorded(preset: str, episodes: int, seed: int) -> dict[str, float]:
-    """Episodes rendered, encoded and committed."""
+    """Return the cost of episodes that are rendered, encoded and committed."""
     with tempfile.TemporaryDirectory() as folder:
         with prepared(folder, preset, episodes, seed) as ready:
             session = ready.session
@@ -66,8 +66,12 @@ def recorded(preset: str, episodes: int, seed: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def side_by_side(what: str, episodes: int, processes: int) -> dict[str, float]:
-    """Figures of so many workers at once, together."""
+def measure_parallel(what: str, episodes: int, processes: int) -> dict[str, float]:
+    """Return the combined figures of parallel processes.
+
+    Raises:
+        RuntimeError: A process failed.
+    """
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.speed", "--worker", what, str(episodes), str(k)],
@@ -101,12 +105,14 @@ def side_by_side(what: str, episodes: int, processes: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Runs what was asked for; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", choices=sorted(RENDER_PRESETS),
-                        default=["fast", "default", "pretty"])  # fmt: skip
+                        default=["fast", "default", "pretty"],
+                        help="image quality")  # fmt: skip
     parser.add_argument("--episodes", type=int, default=4, help="per process; 1 for pretty")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=os.cpu_count(),
+                        help="default: one per core")  # fmt: skip
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -119,7 +125,7 @@ def main() -> int:
     columns = {}
     for what, count in episodes.items():
         print(f"{what}: {args.processes} processes, {count} episodes each", flush=True)
-        columns[what] = side_by_side(what, count, args.processes)
+        columns[what] = measure_parallel(what, count, args.processes)
     save("speed", {"processes": args.processes, "columns": columns})
     report.show("speed")
     return 0

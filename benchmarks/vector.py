@@ -1,13 +1,12 @@
-"""Many environments at once: the native vector environment, the same in a loop, and Fetch.
+"""Measure many environments at once: the native vector environment, a loop, and Fetch.
 
 Usage: python -m benchmarks.vector [--num-envs 1 16 256] [--steps 4096] [--no-fetch]
 
-State only, random actions. "Native" is `gym.make_vec("FrankaPickPlace-v0")`, "sync" is Gymnasium's
-loop over single environments, here without their wrappers and with one compiled scene, which
-favours it. Fetch is Gymnasium-Robotics' FetchPickAndPlace, one environment, as
-`benchmarks.baselines` has it. Wall time is what a user waits; time of the processor is what the
-code costs, and depends less on what else runs. Prints tables and writes JSON to
-benchmarks/results/vector.json.
+State only, random actions. "Native" is `gym.make_vec("FrankaPickPlace-v0")`. "Sync" is Gymnasium's
+loop over single environments, without their wrappers and with one compiled scene, both of which
+make it faster. Fetch is one environment, Gymnasium-Robotics' FetchPickAndPlace of
+`benchmarks.baselines`. Reports wall time, and CPU time, which depends less on other processes.
+Prints a table and writes benchmarks/results/vector.json.
 """
 
 import argparse
@@ -26,16 +25,16 @@ from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.sim.mujoco.batch import make_simulators
 
 _ROUNDS = 3
-_ACTIONS = 64  # different ones
-_WARM_UP = 30  # steps, until most arms have met something
+_ACTIONS = 64  # applied in a cycle
+_WARM_UP = 30  # steps, until most arms are in contact with something
 
 
 class Speed(NamedTuple):
-    """Seconds that one step of one environment takes.
+    """Time that one step of one environment takes.
 
     Attributes:
-        wall: By the clock.
-        cpu: Of the processor, all threads together.
+        wall: Wall time, s.
+        cpu: CPU time of all threads together, s.
     """
 
     wall: float
@@ -43,12 +42,12 @@ class Speed(NamedTuple):
 
 
 def native(num_envs: int, steps: int) -> Speed:
-    """The vector environment with its default threads."""
+    """Measure the vector environment with its default number of threads."""
     return _vector(gym.make_vec(pp_env.ENV_ID, num_envs=num_envs), steps)
 
 
 def sync(num_envs: int, steps: int) -> Speed:
-    """Gymnasium's loop over single environments."""
+    """Measure Gymnasium's loop over single environments."""
     simulators = iter(make_simulators(PickPlaceConfig(), num_envs))
 
     def make_env() -> PickPlaceEnv:
@@ -58,12 +57,12 @@ def sync(num_envs: int, steps: int) -> Speed:
 
 
 def single(steps: int) -> Speed:
-    """`PickPlaceEnv` alone, without wrappers."""
+    """Measure one `PickPlaceEnv` without wrappers."""
     return _speed(PickPlaceEnv(), steps // _ROUNDS)
 
 
 def make_seconds(num_envs: int) -> float:
-    """Seconds of the processor that making a vector environment takes."""
+    """Return the CPU time to make a vector environment, s."""
     begin = time.process_time()
     gym.make_vec(pp_env.ENV_ID, num_envs=num_envs).close()
     return time.process_time() - begin
@@ -84,7 +83,7 @@ def _speed(env: gym.Env | gym.vector.VectorEnv, count: int) -> Speed:
 
 
 def _timed(call: Callable[[], object], count: int) -> Speed:
-    """Seconds per call, the best of some rounds, after some calls to warm up."""
+    """Return the time per call, the best of several rounds after a warm-up."""
     for _ in range(_WARM_UP):
         call()
     rounds = []
@@ -97,11 +96,12 @@ def _timed(call: Callable[[], object], count: int) -> Speed:
 
 
 def main() -> int:
-    """Runs everything; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 16, 256])
-    parser.add_argument("--steps", type=int, default=4096, help="of all environments together")
-    parser.add_argument("--no-fetch", action="store_true", help="ours alone")
+    parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 16, 256],
+                        help="environments")  # fmt: skip
+    parser.add_argument("--steps", type=int, default=4096, help="total of all environments")
+    parser.add_argument("--no-fetch", action="store_true", help="measure ours alone")
     args = parser.parse_args()
     results: dict = {
         "num_envs": args.num_envs,

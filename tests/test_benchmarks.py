@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say, and their report goes where it belongs."""
+"""Tests of the benchmarks and of their report."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests import ROOT
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """An empty folder for results."""
+    """Return an empty folder for results."""
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path / "results")
     return tmp_path / "results"
 
@@ -57,14 +57,14 @@ def test_what_was_not_measured_has_no_text(results):
 def test_a_setting_takes_the_place_of_its_earlier_result(results):
     first, second = Setting(), Setting(grasp="friction")
     for setting in (first, second, first):
-        expert_success.keep(success(setting))
+        expert_success.save_result(success(setting))
     found = json.loads((results / "success.json").read_text())["settings"]
     assert [entry["grasp"] for entry in found] == ["friction", "fixed_joint"]
 
 
 def test_successes_and_how_the_others_failed(results):
-    expert_success.keep(success(Setting(randomize="light")))
-    expert_success.keep(success(Setting(randomize="full"), ["still_held in LIFT"] * 2))
+    expert_success.save_result(success(Setting(randomize="light")))
+    expert_success.save_result(success(Setting(randomize="full"), ["still_held in LIFT"] * 2))
     text = report.text_of("randomization")
     assert "| `fixed_joint` | 10 of 10; 0.50 / 2.0 | 8 of 10; 0.50 / 2.0 |" in text
     assert "- 2 x `fixed_joint`, `full`: still_held in LIFT" in text

@@ -1,10 +1,10 @@
-"""A program with its own main loop, simulator and HTTP server, in which collecting is one job.
+"""Embed collecting in an application with its own main loop, simulator and HTTP server.
 
     python examples/embed_in_app.py --port 8000 --output datasets/own
     curl -X POST localhost:8000/collect    # or /step, /idle, /quit
     curl localhost:8000
 
-The simulator belongs to the main thread. The server's thread only puts names into a queue.
+Only the main thread uses the simulator. The server's thread puts the names of jobs into a queue.
 """
 
 import argparse
@@ -26,42 +26,47 @@ from pp_env.config import PickPlaceConfig, RenderConfig
 JOBS = ("collect", "step", "idle", "quit")
 
 
-class Program:
-    """The main loop: one frame of collecting, one step of its own, or a short sleep per turn.
+class Application:
+    """The main loop: each iteration collects a frame, takes a step of its own, or sleeps.
 
     Args:
         env: The environment, made by this thread.
         args: The command line.
+
+    Attributes:
+        requests: Names of jobs to switch to.
+        job: The current one of `JOBS`.
+        progress: Progress of the collection.
     """
 
     def __init__(self, env: gym.Env, args: argparse.Namespace) -> None:
-        self.wishes: queue.Queue[str] = queue.Queue()
+        self.requests: queue.Queue[str] = queue.Queue()
         self.job = "idle"
         self.progress = CollectionProgress(0, 0, 0, 0)
         self._env, self._args = env, args
         self._session: CollectionSession | None = None
 
     def run(self) -> None:
-        """Turns until it is told to quit."""
+        """Run until the job is "quit"."""
         while self.job != "quit":
-            if not self.wishes.empty():
-                self._switch(self.wishes.get())
+            if not self.requests.empty():
+                self._switch(self.requests.get())
             if self._session is not None:
                 self._collect(self._session)
             elif self.job == "step":
                 self._env.step(self._env.action_space.sample())
             else:
-                time.sleep(0.02)  # here an Isaac Sim program calls app.update()
+                time.sleep(0.02)  # here an Isaac Sim application calls app.update()
 
     def _collect(self, session: CollectionSession) -> None:
-        going = session.step()
+        is_incomplete = session.step()
         self.progress = CollectionProgress.of(session)
-        if not going:
+        if not is_incomplete:
             self._switch("idle")
 
     def _switch(self, job: str) -> None:
         if self._session is not None:
-            self._session.close()  # drops the episode in hand
+            self._session.close()  # drops the current episode
             self._session = None
         self.job = job
         if job == "collect":
@@ -71,8 +76,8 @@ class Program:
             self._env.reset(seed=0)
 
 
-def serve(program: Program, port: int) -> ThreadingHTTPServer:
-    """The program's own HTTP server, in a thread."""
+def serve(app: Application, port: int) -> ThreadingHTTPServer:
+    """Start the application's own HTTP server in a thread, and return it."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802
@@ -81,11 +86,11 @@ def serve(program: Program, port: int) -> ThreadingHTTPServer:
         def do_POST(self) -> None:  # noqa: N802
             job = self.path.strip("/")
             if job in JOBS:
-                program.wishes.put(job)
+                app.requests.put(job)
             self._answer(202 if job in JOBS else 404)
 
         def _answer(self, status: int) -> None:
-            body = json.dumps({"job": program.job, **program.progress._asdict()}).encode()
+            body = json.dumps({"job": app.job, **app.progress._asdict()}).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -100,12 +105,12 @@ def serve(program: Program, port: int) -> ThreadingHTTPServer:
 
 
 def main() -> int:
-    """Runs the program; returns the exit status."""
+    """Run the application; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--output", type=Path, default=Path("datasets/own"))
-    parser.add_argument("--num-episodes", type=int, default=10)
-    parser.add_argument("--resolution", type=int, default=512)
+    parser.add_argument("--port", type=int, default=8000, help="of the HTTP server; 0: any")
+    parser.add_argument("--output", type=Path, default=Path("datasets/own"), help="dataset")
+    parser.add_argument("--num-episodes", type=int, default=10, help="in the dataset")
+    parser.add_argument("--resolution", type=int, default=512, help="of images, pixels")
     args = parser.parse_args()
     env = gym.make(
         pp_env.ENV_ID,
@@ -114,10 +119,10 @@ def main() -> int:
         terminate_on_success=False,
         config=PickPlaceConfig(render=RenderConfig(resolution=args.resolution, preset="fast")),
     )
-    program = Program(env, args)
-    with serve(program, args.port) as server:
+    app = Application(env, args)
+    with serve(app, args.port) as server:
         print(f"http://127.0.0.1:{server.server_port}", flush=True)
-        program.run()
+        app.run()
         server.shutdown()
     env.close()
     return 0

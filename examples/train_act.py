@@ -1,12 +1,13 @@
-"""Trains LeRobot's ACT on a dataset that is decoded once, into the GPU's memory.
+"""Train LeRobot's ACT on a dataset that is decoded once, into the GPU's memory.
 
 Policy, normalisation, loss and checkpoint are lerobot's own (0.6.1), the same that
 `lerobot-train --policy.type=act` uses, and `lerobot-eval` runs the result. What differs:
 
-- The loader. A GPU that waits for no video decoder trains in minutes.
-- What makes the policy look. The expert's first movement betrays where it will end, so a policy
-  can learn to carry on instead of seeing the object. Hence `--state`, and `--auxiliary-weight`:
-  in training, the images' features must also tell the dataset's ground truth.
+- The loader: the GPU does not wait for video decoders, so training takes minutes.
+- The use of images: the expert's first movement predicts its end, so a policy can learn to
+  continue a movement without using the images. `--state` therefore removes most of the arm's state
+  from the input, and `--auxiliary-weight` adds an auxiliary loss, in training only: the images'
+  features must also predict the ground truth.
 
 See docs/training.md.
 """
@@ -37,23 +38,23 @@ from pp_recorder.dataset.reader import Dataset
 
 _IMAGENET = {"mean": [[[0.485]], [[0.456]], [[0.406]]], "std": [[[0.229]], [[0.224]], [[0.225]]]}
 _TRUTH = "environment_state"
-_LEAST_SPREAD = 0.03  # m: what hardly varies must not weigh as much as what is looked for
+_LEAST_SPREAD = 0.03  # m: limits the weight of values that hardly vary
 _BACKBONE_STRIDE = 32  # pixels
-_GRADIENT_NORM = 10.0  # lerobot-train's
+_GRADIENT_NORM = 10.0  # as in lerobot-train
 _WARM_UP = 0.02  # share of the training in which the learning rate rises
 _ADAPT_NORM = 0.9  # share of the training in which a new backbone's normalisation adapts
-_EARLY = 30  # frames
+_EARLY = 30  # frames of the first second
 _LOG_EVERY, _MEASURE_EVERY = 100, 1000  # steps
 
 
 @dataclass
 class Frames:
-    """A run of whole episodes in memory.
+    """Consecutive episodes in memory.
 
     Attributes:
         images: (frames, 3, H, W) uint8 by column.
         state: (frames, n) float32.
-        truth: (frames, k) float32, where object and goal are.
+        truth: (frames, k) float32, the environment state.
         action: (frames, m) float32.
         last: (frames,) index of the last frame of the frame's episode.
     """
@@ -69,29 +70,30 @@ class Frames:
 
     @property
     def starts(self) -> Tensor:
-        """(episodes,) index of the first frame of each."""
+        """Return (episodes,) indices of the first frames."""
         return nn.functional.pad(self.last.unique()[:-1] + 1, (1, 0))
 
     def first_second(self) -> Tensor:
-        """(n,) indices of the frames in each episode's first second.
+        """Return (n,) indices of the frames in each episode's first second.
 
-        They alone ask for a look from afar: soon the arm in the images tells where it goes.
+        They are oversampled, because only they require the object's position to be seen from a
+        distance: in later ones the arm in the images shows where it is going.
         """
         return (self.starts[:, None] + torch.arange(_EARLY, device=self.last.device)).flatten()
 
     def to(self, device: str) -> "Frames":
-        """The same on another device."""
+        """Return the same frames on another device."""
         images = {key: images.to(device) for key, images in self.images.items()}
         rest = (tensor.to(device) for tensor in (self.state, self.truth, self.action, self.last))
         return Frames(images, *rest)
 
     def batch(self, frames: Tensor, chunk_size: int, shift: int = 0) -> dict[str, Tensor]:
-        """What `LeRobotDataset` and its loader give for these frames.
+        """Return the batch that `LeRobotDataset` and its loader give for these frames.
 
         Args:
-            frames: (batch,) their indices.
+            frames: (batch,) indices.
             chunk_size: Actions per frame.
-            shift: Each image is moved by up to so many pixels, its edges repeated.
+            shift: Largest random shift of an image, pixels; its edges are repeated.
         """
         chunk = frames[:, None] + torch.arange(chunk_size, device=frames.device)
         last = self.last[frames, None]
@@ -103,7 +105,7 @@ class Frames:
 
 
 def _pick(images: Tensor, frames: Tensor, shift: int) -> Tensor:
-    """Images (batch, 3, H, W) out of many, each moved by up to `shift` pixels."""
+    """Return selected images (batch, 3, H, W), each shifted by up to `shift` pixels."""
     if shift == 0:
         return images[frames]
     height, width = images.shape[2:]
@@ -116,14 +118,14 @@ def _pick(images: Tensor, frames: Tensor, shift: int) -> Tensor:
 
 
 def load(dataset: Dataset, episodes: range) -> Frames:
-    """Decodes consecutive episodes, with all processors; to be called before CUDA is used."""
+    """Decode consecutive episodes on all processors; call this before CUDA is used."""
     entries = [dataset.episodes[i] for i in episodes]
     first = entries[0]["dataset_from_index"]
     rows = slice(first, entries[-1]["dataset_to_index"])
     last = [torch.full([e["length"]], e["dataset_to_index"] - 1 - first) for e in entries]
     count = rows.stop - rows.start
     images = {key: _shared((count, *dataset.features[key]["shape"])) for key in dataset.cameras}
-    # Forked, so that the workers have dataset and images without copying them.
+    # Forked: the workers share dataset and images without copies.
     with multiprocessing.get_context("fork").Pool(None, _set_job, (dataset, images)) as pool:
         pool.starmap(_decode, [(key, i, first) for i in episodes for key in dataset.cameras])
     return Frames(
@@ -136,7 +138,7 @@ def load(dataset: Dataset, episodes: range) -> Frames:
 
 
 def _shared(shape: tuple[int, ...]) -> Tensor:
-    """A uint8 tensor that forked processes write to as well."""
+    """Return a uint8 tensor that forked processes can write to, too."""
     return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).reshape(shape)
 
 
@@ -157,7 +159,7 @@ def _decode(camera: str, episode: int, first: int) -> None:
 
 
 def replace_modules(parent: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
-    """Puts a `new` with the same tensors in the place of every `old` below `parent`."""
+    """Replace every `old` below `parent` by a `new` with the same tensors."""
     for name, child in parent.named_children():
         if isinstance(child, old):
             tensors = {k: v for k, v in child.state_dict().items() if "num_batches" not in k}
@@ -170,10 +172,10 @@ def replace_modules(parent: nn.Module, old: type[nn.Module], new: type[nn.Module
 
 
 def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolicy:
-    """A policy for the dataset's features, new or to be taught more.
+    """Return a policy for the dataset's features, new or from a checkpoint.
 
     Raises:
-        RuntimeError: The checkpoint is of another size.
+        RuntimeError: The checkpoint's weights have other shapes.
     """
     config = ACTConfig(
         device=args.device,
@@ -181,7 +183,7 @@ def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolic
         n_action_steps=args.action_steps,
         dim_model=args.dim_model,
         dim_feedforward=args.dim_feedforward,
-        use_vae=False,  # of no use with scripted demonstrations, says ACT's paper
+        use_vae=False,  # ACT's paper: it does not help with scripted demonstrations
         pretrained_backbone_weights=args.backbone_weights,
         optimizer_lr=args.learning_rate,
         optimizer_lr_backbone=args.backbone_learning_rate,
@@ -194,27 +196,27 @@ def make_act(args: argparse.Namespace, meta: LeRobotDatasetMetadata) -> ACTPolic
 
 
 def statistics(
-    meta: LeRobotDatasetMetadata, seen: Sequence[str]
+    meta: LeRobotDatasetMetadata, inputs: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray | Tensor]]:
-    """The dataset's, and for images ImageNet's, as lerobot-train has it by default.
+    """Return the dataset's statistics, with ImageNet's for images as in lerobot-train.
 
-    What the policy shall not see of the state gets an infinite deviation, so that the checkpoint's
-    own normalisation makes it zero wherever the policy runs.
+    Values of the state that are not an input get an infinite standard deviation, so that the
+    checkpoint's own normalisation makes them zero wherever the policy runs.
 
     Args:
         meta: Of the dataset.
-        seen: Names in `observation.state`, or what they begin with.
+        inputs: Names in `observation.state`, or prefixes of names.
 
     Raises:
-        ValueError: A name is not there.
+        ValueError: There is no such name.
     """
     stats = dict(meta.stats)
     names = meta.features[OBS_STATE]["names"]
-    for wanted in seen:
-        if not any(name.startswith(wanted) for name in names):
-            raise ValueError(f"--state has {wanted!r}, but {OBS_STATE} has only {names}")
-    is_seen = np.array([name.startswith(tuple(seen)) for name in names])
-    std = np.where(is_seen, stats[OBS_STATE]["std"], np.inf).astype(np.float32)
+    for prefix in inputs:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"--state has {prefix!r}, but {OBS_STATE} has only {names}")
+    is_input = np.array([name.startswith(tuple(inputs)) for name in names])
+    std = np.where(is_input, stats[OBS_STATE]["std"], np.inf).astype(np.float32)
     stats[OBS_STATE] = {**stats[OBS_STATE], "std": std}
     for camera in meta.camera_keys:
         stats[camera] = {**stats[camera], **{k: torch.tensor(v) for k, v in _IMAGENET.items()}}
@@ -224,9 +226,10 @@ def statistics(
 def held_out_errors(
     policy: ACTPolicy, frames: Frames, preprocess, args: argparse.Namespace
 ) -> dict[str, float]:
-    """Mean absolute errors of predicted chunks, in standard deviations of the actions.
+    """Return mean absolute errors of predicted chunks, in standard deviations of the actions.
 
-    The one at the start says whether the policy looks: there, the arm is the same in all episodes.
+    The error at the start shows whether the policy uses the images, because the arm's state there
+    is the same in all episodes.
     """
     some = torch.arange(0, len(frames), 7, device=args.device)
     return {
@@ -248,25 +251,29 @@ def _error(
 
 
 def autocast(args: argparse.Namespace) -> torch.autocast:
-    """bfloat16 where it is asked for."""
+    """Return a context for bfloat16, if that is selected."""
     return torch.autocast(args.device, torch.bfloat16, enabled=args.bfloat16)
 
 
 def learning_rate_share(progress: float) -> float:
-    """Of the full rate, by share of the training done: a rise, then half a cosine."""
+    """Return the learning rate as a share of its peak: a linear rise, then half a cosine.
+
+    Args:
+        progress: Share of the training that is done.
+    """
     if progress < _WARM_UP:
         return progress / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-class Together(nn.Module):
-    """A policy's backbone that sees the images of all cameras as one batch, in training only.
+class JointBackbone(nn.Module):
+    """A policy's backbone that processes the images of all cameras as one batch, in training only.
 
-    ACT shows it one camera after the other. Batch normalisation would go by each camera's own
-    images then, and at work by what it has learnt of both.
+    ACT passes one camera's images after the other. Batch normalisation would use each camera's own
+    statistics in training, and those of all cameras in evaluation.
 
     Args:
-        backbone: The policy's.
+        backbone: Of the policy.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -274,23 +281,23 @@ class Together(nn.Module):
         self.backbone = backbone
         self._maps: list[Tensor] = []
 
-    def look(self, images: Sequence[Tensor]) -> Tensor:
-        """Sees what the policy is about to show it; returns all features (batch, n)."""
+    def encode(self, images: Sequence[Tensor]) -> Tensor:
+        """Process all cameras' images for the next forward pass; return features (batch, n)."""
         self._maps = list(self.backbone(torch.cat(list(images)))["feature_map"].chunk(len(images)))
         return torch.cat([features.flatten(1) for features in self._maps], dim=1)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """The features of the next camera's images."""
+        """Return the features of the next camera's images."""
         if not self._maps:
             return self.backbone(image)
         return {"feature_map": self._maps.pop(0)}
 
 
 class AuxiliaryLoss(nn.Module):
-    """Tells the ground truth from the features of a policy's images, in training only.
+    """A layer that predicts the ground truth from a policy's image features, in training only.
 
     Args:
-        policy: Whose features they are.
+        policy: The policy with the features.
         truth: (frames, k) of the dataset.
     """
 
@@ -305,13 +312,18 @@ class AuxiliaryLoss(nn.Module):
         self._mean, self._spread = truth.mean(0), truth.std(0).clamp_min(_LEAST_SPREAD)
 
     def loss(self, features: Tensor, truth: Tensor) -> Tensor:
-        """Mean absolute error, in deviations, for features (batch, n) and truth (batch, k)."""
-        told = self._layer(features)
-        return (told - (truth - self._mean) / self._spread).abs().mean()
+        """Return the mean absolute error, in standard deviations.
+
+        Args:
+            features: (batch, n).
+            truth: (batch, k).
+        """
+        predicted = self._layer(features)
+        return (predicted - (truth - self._mean) / self._spread).abs().mean()
 
 
 def set_mode(policy: ACTPolicy, training: bool, adapt_norm: bool) -> None:
-    """Switches dropout, and whether batch normalisation goes by the batch or by what it learnt."""
+    """Switch dropout, and batch normalisation between the batch's and the learned statistics."""
     policy.train(training)
     for module in policy.model.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -321,14 +333,14 @@ def set_mode(policy: ACTPolicy, training: bool, adapt_norm: bool) -> None:
 def train(
     policy: ACTPolicy, frames: Frames, held_out: Frames | None, preprocess, args: argparse.Namespace
 ) -> dict[str, float]:
-    """Trains for `args.steps`, or `args.minutes` if that is sooner; returns what it came to."""
+    """Train for `args.steps` or `args.minutes`, whichever is shorter; return the result."""
     backbone = policy.model.backbone
     if args.backbone_weights is None and args.start_from is None:
-        # LeRobot's backbone has the frozen normalisation of pretrained weights. A new one must
-        # first learn what to freeze.
+        # LeRobot's backbone has the frozen normalisation of pretrained weights. A new backbone has
+        # no statistics yet that could be frozen.
         replace_modules(backbone, FrozenBatchNorm2d, nn.BatchNorm2d)
     backbone.to(memory_format=torch.channels_last)
-    together = policy.model.backbone = Together(backbone)
+    joint_backbone = policy.model.backbone = JointBackbone(backbone)
     images = list(policy.config.image_features)
     early_frames = frames.first_second()
     auxiliary = AuxiliaryLoss(policy, frames.truth).to(args.device)
@@ -338,17 +350,17 @@ def train(
         weight_decay=policy.config.optimizer_weight_decay,
         fused=args.device == "cuda",
     )
-    highest = [group["lr"] for group in optimizer.param_groups]
+    peaks = [group["lr"] for group in optimizer.param_groups]
     begin, step, seconds, log = time.perf_counter(), 0, 0.0, {}
     while (progress := max(step / args.steps, seconds / (60 * args.minutes))) < 1:
         set_mode(policy, training=True, adapt_norm=progress < _ADAPT_NORM)
-        for group, rate in zip(optimizer.param_groups, highest, strict=True):
+        for group, rate in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = rate * learning_rate_share(progress)
         picks = _sample(len(frames), early_frames, args)
         batch = preprocess(frames.batch(picks, args.chunk_size, args.shift))
         with autocast(args):
             auxiliary_loss = auxiliary.loss(
-                together.look([batch[key] for key in images]), frames.truth[picks]
+                joint_backbone.encode([batch[key] for key in images]), frames.truth[picks]
             )
             loss, losses = policy.forward(batch)
         optimizer.zero_grad()
@@ -386,23 +398,23 @@ def _sample(count: int, early_frames: Tensor, args: argparse.Namespace) -> Tenso
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     args = make_parser().parse_args()
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     dataset = Dataset(args.dataset)
     episodes = args.episodes or dataset.num_episodes
-    taught = episodes - args.held_out
+    training_episodes = episodes - args.held_out
     begin = time.perf_counter()
-    frames = load(dataset, range(taught))
-    held_out = load(dataset, range(taught, episodes)) if args.held_out else None
+    frames = load(dataset, range(training_episodes))
+    held_out = load(dataset, range(training_episodes, episodes)) if args.held_out else None
     print(f"{len(frames)} frames decoded in {time.perf_counter() - begin:.0f} s", flush=True)
     meta = LeRobotDatasetMetadata(f"local/{args.dataset.name}", root=args.dataset)
     policy = make_act(args, meta)
     preprocess, postprocess = make_pre_post_processors(
         policy.config,
-        args.start_from,  # whose normalisation its weights go by
+        args.start_from,  # its weights fit its own normalisation
         dataset_stats=statistics(meta, args.state),
         preprocessor_overrides={"device_processor": {"device": args.device}},
     )
@@ -415,13 +427,13 @@ def main() -> None:
     )
     for part in (policy, preprocess, postprocess):
         part.save_pretrained(args.output)
-    result |= {"episodes": taught, "frames": len(frames), "batch_size": args.batch_size}
+    result |= {"episodes": training_episodes, "frames": len(frames), "batch_size": args.batch_size}
     (args.output / "train_act.json").write_text(json.dumps(result, indent=1))
     print(json.dumps(result))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -429,40 +441,40 @@ def make_parser() -> argparse.ArgumentParser:
     add("dataset", type=Path, help="LeRobot v3.0 dataset with images")
     add("--output", type=Path, default=Path("outputs/act"), help="folder of the checkpoint")
     add("--steps", type=int, default=15000, help="optimizer steps")
-    add("--minutes", type=float, default=math.inf, help="stop after so long, if that is sooner")
+    add("--minutes", type=float, default=math.inf, help="stop at the latest after so many")
     add("--batch-size", type=int, default=256, help="frames per step")
-    add("--learning-rate", type=float, default=2e-4, help="at its highest")
-    add("--backbone-learning-rate", type=float, default=1e-3, help="of what sees the images")
+    add("--learning-rate", type=float, default=2e-4, help="its peak")
+    add("--backbone-learning-rate", type=float, default=1e-3, help="the same for the backbone")
     add("--chunk-size", type=int, default=50, help="actions predicted at once")
-    add("--action-steps", type=int, default=50, help="of these, carried out before looking again")
+    add("--action-steps", type=int, default=50, help="of these, executed before predicting again")
     add("--dim-model", type=int, default=512, help="width of the transformer")
-    add("--dim-feedforward", type=int, default=3200, help="width inside its layers")
+    add("--dim-feedforward", type=int, default=3200, help="width of its feed-forward layers")
     add(
         "--early-share",
         "--early",
         type=float,
         default=0.3,
-        help="share of frames from the first second, at least",
+        help="share of frames that are sampled from the first second",
     )
-    add("--state", nargs="*", default=["gripper_pos"], help="what it sees of the state; see docs")
+    add("--state", nargs="*", default=["gripper_pos"], help="names, or prefixes, of inputs from it")
     add(
         "--auxiliary-weight",
         "--lesson",
         type=float,
         default=1.0,
-        help="weight of telling the ground truth; 0: not",
+        help="weight of the auxiliary loss on the ground truth; 0: none",
     )
-    add("--shift", type=int, default=0, help="images are moved by up to so many pixels")
-    add("--episodes", type=int, help="use only the first so many; default all")
-    add("--held-out", type=int, default=20, help="the last of them, used to measure only")
-    add("--start-from", type=Path, metavar="CHECKPOINT", help="of this program; to teach it more")
-    add("--backbone-weights", help="such as ResNet18_Weights.IMAGENET1K_V1; none by default")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
+    add("--shift", type=int, default=0, help="largest random shift of images, pixels")
+    add("--episodes", type=int, help="use only the first so many; default: all")
+    add("--held-out", type=int, default=20, help="the last of them, only for measuring errors")
+    add("--start-from", type=Path, metavar="CHECKPOINT", help="of this program, to continue from")
+    add("--backbone-weights", help="such as ResNet18_Weights.IMAGENET1K_V1; default: none")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for torch")
     add(
         "--bfloat16",
         action=argparse.BooleanOptionalAction,
         default=torch.cuda.is_available(),
-        help="fast on GPUs, and on CPUs that have instructions for it",
+        help="faster on GPUs, and on CPUs with instructions for it",
     )
     add("--seed", type=int, default=0, help="of the training")
     return parser

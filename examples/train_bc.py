@@ -1,10 +1,10 @@
-"""Behaviour cloning on the CPU: a small network learns the task from collected episodes.
+"""Train a small network by behaviour cloning on the CPU, and evaluate it.
 
 Usage: python examples/train_bc.py --dataset datasets/state --output runs/bc
 
-Records the dataset first if there is none, trains, and lets the policy do the task from 200 starts
-that it has not seen. It sees what the environment gives at every step, the observation and the
-environment state; no time, no phase. docs/training.md says what matters and what to expect.
+Collects the dataset first if there is none, trains, and evaluates the policy from 200 starts that
+are not in the dataset. The policy's input is the observation and the environment state, without
+time or phase. docs/training.md has the results and what they depend on.
 """
 
 import argparse
@@ -29,23 +29,24 @@ from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
 from pp_recorder.dataset.reader import Dataset
 from pp_recorder.rollout import Episode, episode_seed, run_episode
 
+COLLECT = Path(__file__).parent.parent / "collect.py"
 JOINTS = 7
 MAX_STEPS = 400  # the expert needs 270
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes a policy.
+    """Hyperparameters of a policy.
 
     Attributes:
-        episodes: It learns from the first so many of the dataset.
+        episodes: Number of episodes to train on, the first ones of the dataset.
         steps: Gradient steps.
         batch: Frames per gradient step.
         width: Units in each of the three hidden layers.
-        learning_rate: At its peak.
-        chunk: Actions that the network predicts at once.
-        execute: How many of them are carried out before it looks again.
-        seed: Of the network's first weights and of the order of the frames.
+        learning_rate: Its peak.
+        chunk: Actions predicted at once.
+        execute: Actions executed before the next prediction.
+        seed: Of the network's initial weights and the order of the frames.
     """
 
     episodes: int = 1000
@@ -60,12 +61,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Frames of several episodes, one after the other.
+    """The concatenated frames of several episodes.
 
     Attributes:
         inputs: (frames, 34) observation and environment state.
-        actions: (frames, 8).
-        last: (frames,) the row with which a frame's episode ends.
+        actions: (frames, 8), rad and m.
+        last: (frames,) index of the last frame of the frame's episode.
     """
 
     inputs: Tensor
@@ -73,21 +74,21 @@ class Demonstrations:
     last: Tensor
 
     def targets(self, rows: Tensor, chunk: int) -> Tensor:
-        """The actions (rows, chunk, 8) from each row on, arm joints relative to where they are.
+        """Return the actions (rows, chunk, 8) from each row on, relative to the current arm joints.
 
-        Beyond an episode's end its last action is repeated.
+        After an episode's end its last action is repeated.
         """
         ahead = torch.minimum(rows[:, None] + torch.arange(chunk), self.last[rows][:, None])
         return self.actions[ahead] - joint_offset(self.inputs[rows])[:, None]
 
 
 def joint_offset(inputs: Tensor) -> Tensor:
-    """The arm's joint positions and a zero for the gripper, (..., 8), from inputs (..., 34)."""
+    """Return arm joint positions and a zero for the gripper, (..., 8), from inputs (..., 34)."""
     return nn.functional.pad(inputs[..., :JOINTS], (0, 1))
 
 
 def read(dataset: Dataset, episodes: int) -> Demonstrations:
-    """The first episodes of a dataset that was recorded without cameras."""
+    """Read the first episodes of a dataset that was recorded without cameras."""
     entries = dataset.episodes[:episodes]
     lengths = torch.tensor([entry["length"] for entry in entries])
     frames = int(lengths.sum())
@@ -101,23 +102,23 @@ def read(dataset: Dataset, episodes: int) -> Demonstrations:
 
 
 def features(inputs: Tensor) -> Tensor:
-    """What the network looks at, (..., 36), from inputs (..., 34).
+    """Return the network's features (..., 36) from inputs (..., 34).
 
-    Positions relative to each other are what the movements depend on. The joint velocities are left
-    out: they tell how the expert will go on, so the network would follow them and not the object.
+    The movements depend on relative positions. Joint velocities are left out: they predict the
+    expert's next action, so the network would follow them instead of the object.
     """
     observation = OBSERVATION.unpack(inputs[..., : OBSERVATION.size])
     truth = ENVIRONMENT_STATE.unpack(inputs[..., OBSERVATION.size :])
-    hand, thing, goal = observation["eef_pos"], truth["object_pos"], truth["goal_pos"]
+    eef, thing, goal = observation["eef_pos"], truth["object_pos"], truth["goal_pos"]
     seen = [part for name, part in observation.items() if name != "joint_vel"]
-    return torch.cat([*seen, *truth.values(), thing - hand, goal - hand, goal - thing], dim=-1)
+    return torch.cat([*seen, *truth.values(), thing - eef, goal - eef, goal - thing], dim=-1)
 
 
 class ChunkPolicy(nn.Module):
-    """Three hidden layers from one frame to the next `chunk` actions.
+    """A network of three hidden layers that predicts the next `chunk` actions from one frame.
 
     Args:
-        settings: Width and chunk.
+        settings: Its width and chunk.
         size: Number of features.
     """
 
@@ -136,10 +137,10 @@ class ChunkPolicy(nn.Module):
             self.register_buffer(f"{name}_std", torch.ones(count))
 
     def normalise(self, demonstrations: Demonstrations) -> None:
-        """Takes means and deviations from the data.
+        """Set means and standard deviations from the data.
 
-        One deviation per joint serves the whole chunk: with one per step as well, the near future,
-        where the arm has hardly moved, would outweigh where it is going.
+        All steps of a chunk share one deviation per joint: with one per step, the first steps, in
+        which the arm hardly moves, would outweigh the later ones.
         """
         rows = torch.arange(len(demonstrations.inputs))
         seen = features(demonstrations.inputs)
@@ -149,26 +150,26 @@ class ChunkPolicy(nn.Module):
             getattr(self, f"{name}_std").copy_(values.std(0).clamp_min(1e-3))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The normalised targets (..., chunk, 8) for inputs (..., 34)."""
+        """Return normalised targets (..., chunk, 8) for inputs (..., 34)."""
         seen = (features(inputs) - self.input_mean) / self.input_std
         return self._layers(seen).unflatten(-1, self._shape)
 
     def loss(self, demonstrations: Demonstrations, rows: Tensor) -> Tensor:
-        """Mean absolute error over some rows, in deviations."""
+        """Return the mean absolute error over some rows, in standard deviations."""
         targets = demonstrations.targets(rows, self._shape[0])
         wanted = (targets - self.target_mean) / self.target_std
         return nn.functional.l1_loss(self(demonstrations.inputs[rows]), wanted)
 
     @torch.no_grad()
     def actions(self, inputs: np.ndarray) -> np.ndarray:
-        """The next actions (chunk, 8), rad and m, for one frame's inputs (34,)."""
+        """Return the next actions (chunk, 8), rad and m, for one frame's inputs (34,)."""
         frame = torch.tensor(inputs)
         targets = self(frame) * self.target_std + self.target_mean
         return (targets + joint_offset(frame)).numpy()
 
 
 def train(demonstrations: Demonstrations, settings: Settings) -> ChunkPolicy:
-    """A policy that imitates; prints the loss every now and then."""
+    """Return a policy trained on demonstrations; print the loss ten times."""
     torch.manual_seed(settings.seed)
     frames = len(demonstrations.inputs)
     policy = ChunkPolicy(settings, features(demonstrations.inputs[:1]).shape[-1])
@@ -189,7 +190,15 @@ def descend(
     steps: int,
     every: int,
 ) -> None:
-    """Follows the gradient of one loss after another; prints their mean `every` so many steps."""
+    """Minimise a loss.
+
+    Args:
+        next_loss: Returns the loss of a new batch.
+        optimizer: Of the parameters.
+        schedule: Of the learning rate.
+        steps: Gradient steps.
+        every: Steps between two prints of the mean loss.
+    """
     total = 0.0
     for step in range(1, steps + 1):
         loss = next_loss()
@@ -204,26 +213,26 @@ def descend(
 
 
 class WithTruth(gym.Wrapper):
-    """The environment with the environment state at the end of the observation, (34,)."""
+    """A wrapper that appends the environment state to the observation: (34,) in all."""
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode."""
+        """Start an episode."""
         observation, info = self.env.reset(**kwargs)
         return np.concatenate([observation, info["environment_state"]]), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Applies an action."""
+        """Apply an action."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         observation = np.concatenate([observation, info["environment_state"]])
         return observation, float(reward), terminated, truncated, info
 
 
 class Executor:
-    """Carries out a part of each predicted chunk, then looks again; a `recorder` `Policy`.
+    """A `pp_recorder` `Policy` that executes the first actions of each predicted chunk.
 
     Args:
-        policy: Predicts.
-        execute: Actions of each chunk that are carried out.
+        policy: Predicts the chunks.
+        execute: Number of actions to execute before the next prediction.
     """
 
     def __init__(self, policy: ChunkPolicy, execute: int) -> None:
@@ -231,18 +240,18 @@ class Executor:
         self._pending: list[np.ndarray] = []
 
     def reset(self, observation: np.ndarray, info: dict, rng: np.random.Generator) -> None:
-        """Forgets the last episode."""
+        """Drop the pending actions of the last episode."""
         self._pending = []
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """The next action (8,)."""
+        """Return the next action (8,), rad and m."""
         if not self._pending:
             self._pending = list(self._policy.actions(observation)[: self._execute])
         return self._pending.pop(0)
 
 
 def evaluate(policy: ChunkPolicy, execute: int, seeds: Sequence[int]) -> dict[str, Any]:
-    """Does the task from one start per seed; how often it succeeds and where it fails."""
+    """Run an episode per seed; return the success rate with its interval, and the failures."""
     env = WithTruth(gym.make(pp_env.ENV_ID, max_episode_steps=MAX_STEPS))
     executor = Executor(policy, execute)
     runs = [run_episode(env, executor, [], s, i, MAX_STEPS) for i, s in enumerate(seeds)]
@@ -261,7 +270,7 @@ def evaluate(policy: ChunkPolicy, execute: int, seeds: Sequence[int]) -> dict[st
 
 
 def failure(episode: Episode) -> str:
-    """In which part of the task an episode failed, and what was wrong at its end."""
+    """Return the part of the task in which an episode failed, and its unmet conditions."""
     unmet = episode.trace[-1][1]["unmet_conditions"]
     if not any(info["is_grasped"] for _, info in episode.trace):
         part = "pick"
@@ -273,7 +282,7 @@ def failure(episode: Episode) -> str:
 
 
 def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a rate, 95 % by default."""
+    """Return the Wilson interval of a success rate, 95 % by default."""
     rate, spread = successes / trials, z * z / trials
     middle = rate + spread / 2
     half = z * math.sqrt((rate * (1 - rate) + spread / 4) / trials)
@@ -281,10 +290,10 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def held_out_seeds(dataset: Dataset, seed: int, count: int) -> list[int]:
-    """Seeds of episodes that are not in the dataset.
+    """Return seeds of episodes that are not in the dataset.
 
     Raises:
-        ValueError: One of them is.
+        ValueError: One of them is in the dataset.
     """
     seeds = [episode_seed(seed, index) for index in range(count)]
     if set(seeds) & {entry["episode/seed"] for entry in dataset.episodes}:
@@ -293,16 +302,14 @@ def held_out_seeds(dataset: Dataset, seed: int, count: int) -> list[int]:
 
 
 def open_dataset(root: Path, episodes: int) -> Dataset:
-    """The dataset with at least so many episodes, collected now if there is none.
+    """Return the dataset, which is collected now if there is none.
 
     Raises:
-        ValueError: It has fewer episodes, or cameras.
+        ValueError: It has too few episodes, or cameras.
         RuntimeError: The collection failed.
     """
     if not root.exists():
-        options = ["--no-cameras", "--num-episodes", str(episodes), "--output", str(root)]
-        if subprocess.call([sys.executable, "-m", "collect", *options]) != 0:
-            raise RuntimeError(f"collect.py {' '.join(options)} failed")
+        run_collect("--no-cameras", "--num-episodes", str(episodes), "--output", str(root))
     dataset = Dataset(root)
     if dataset.cameras or dataset.num_episodes < episodes:
         raise ValueError(
@@ -313,8 +320,21 @@ def open_dataset(root: Path, episodes: int) -> Dataset:
     return dataset
 
 
+def run_collect(*words: str) -> None:
+    """Run collect.py in a process of its own.
+
+    Args:
+        words: Its options.
+
+    Raises:
+        RuntimeError: The collection failed.
+    """
+    if subprocess.call([sys.executable, str(COLLECT), *words]) != 0:
+        raise RuntimeError(f"collect.py {' '.join(words)} failed")
+
+
 def report(result: dict[str, Any]) -> str:
-    """The closing lines."""
+    """Return the final report."""
     low, high = result["wilson_95"]
     lines = [
         f"success    {result['successes']} of {result['episodes']} unseen starts "
@@ -327,7 +347,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     args = make_parser().parse_args(argv)
     chosen = {name: getattr(args, name) for name in asdict(Settings())}
     settings = Settings(**chosen)
@@ -351,9 +371,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        description="Trains a state policy by behaviour cloning and evaluates it.",
+        description="Train a state policy by behaviour cloning, and evaluate it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -361,8 +381,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("runs/bc"), help="for policy.pt and result.json")
     for name, value in asdict(Settings()).items():
         add(f"--{name.replace('_', '-')}", type=type(value), default=value, help="see Settings")
-    add("--eval-episodes", type=int, default=200, help="starts that it has not seen")
-    add("--eval-seed", type=int, default=777, help="they depend on this; not the dataset's seed")
+    add("--eval-episodes", type=int, default=200, help="starts that are not in the dataset")
+    add("--eval-seed", type=int, default=777, help="of these starts; not the dataset's seed")
     add("--threads", type=int, default=1, help="more may change the numbers")
     return parser
 

@@ -1,4 +1,4 @@
-"""Trains SAC of Stable-Baselines3 on FrankaPickPlace-v0, from state and the dense reward.
+"""Train SAC of Stable-Baselines3 on FrankaPickPlace-v0, from state and the dense reward.
 
     pip install stable-baselines3 matplotlib
     python examples/train_sb3.py --steps 60000 --demos 100 --output runs/sac
@@ -26,7 +26,7 @@ from pp_env import PickPlaceConfig, panda, rotation
 from pp_env.config import TaskConfig, TimingConfig
 from pp_env.layout import EE_DELTA_ACTION, ENVIRONMENT_STATE, OBSERVATION
 
-CONTROL_HZ = 10  # decisions per second: at 30 an episode would be three times as long
+CONTROL_HZ = 10  # decisions per second; at 30 an episode would have three times as many
 DECISIONS = 100  # per episode, 10 s; the scripted policy needs 40 to 70
 CONFIG = PickPlaceConfig(
     timing=TimingConfig(control_hz=CONTROL_HZ),
@@ -34,13 +34,13 @@ CONFIG = PickPlaceConfig(
     task=TaskConfig(require_home=False, x_range=(0.3, 0.6)),
 )
 REST_Z = CONFIG.rest_z_of(CONFIG.object)  # m, of the centre of an object that lies on the table
-BOX_LOW = np.array([0.25, -0.35, REST_Z - 0.01])  # m, where the TCP may be sent, world
+BOX_LOW = np.array([0.25, -0.35, REST_Z - 0.01])  # m, world: box for the target of the TCP
 BOX_HIGH = np.array([0.65, 0.35, REST_Z + 0.20])
-EVALUATION_SEED = 1_000_000  # and the following: training and demonstrations never see them
+EVALUATION_SEED = 1_000_000  # and above: not used in training or demonstrations
 
 
 class Features(gym.ObservationWrapper):
-    """Shows 11 numbers of about unit size instead of 34, most of them differences of positions.
+    """A wrapper that observes 11 numbers of about unit size, most of them relative positions.
 
     tcp (3) from the middle of the table, object - tcp (3), goal - object (3), all in units of
     `UNIT` and along world axes; mean finger position (1), 0 closed, 1 open; is_grasped (1).
@@ -53,7 +53,7 @@ class Features(gym.ObservationWrapper):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (11,), np.float32)
 
     def observation(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """Features (11,) of an `environment_state_agent_pos` observation."""
+        """Return features (11,) of an `environment_state_agent_pos` observation."""
         scene = ENVIRONMENT_STATE.unpack(observation["environment_state"])
         robot = OBSERVATION.unpack(observation["agent_pos"])
         fingertips = rotation.rotate(robot["eef_quat"], np.array([0.0, 0.0, panda.TCP_OFFSET]))
@@ -67,10 +67,10 @@ class Features(gym.ObservationWrapper):
 
 
 class HandDown(gym.ActionWrapper):
-    """Actions (4,) in [-1, 1]: the TCP's move along x, y and z, and the fingers (1 is open).
+    """A wrapper with actions (4,) in [-1, 1]: the TCP's move, x, y, z, and the fingers, 1 is open.
 
-    The hand keeps the orientation that it has at HOME and stays in a box: the environment adds
-    moves to a target, so one that pushes into the table would run away from the hand unseen.
+    The hand keeps its orientation at HOME and stays in a box: the environment adds moves to a
+    target, and without the box a target below the table would move ever further from the hand.
     """
 
     def __init__(self, env: Features) -> None:
@@ -79,33 +79,33 @@ class HandDown(gym.ActionWrapper):
         self._tcp = np.zeros(3)
 
     def reset(self, **kwargs):
-        """Starts an episode."""
+        """Start an episode."""
         features, info = self.env.reset(**kwargs)
-        self._note(features)
+        self._store_tcp(features)
         return features, info
 
     def step(self, action):
-        """Moves and notes where the hand is then."""
+        """Apply an action."""
         result = super().step(action)
-        self._note(result[0])
+        self._store_tcp(result[0])
         return result
 
     def action(self, action: np.ndarray) -> np.ndarray:
-        """The action (7,), m and rad, of `control_mode="ee_delta"`."""
+        """Return the action (7,), m and rad, of `control_mode="ee_delta"`."""
         move = np.clip(action[:3], -1, 1) * EE_DELTA_ACTION.high[:3]
         move = np.clip(move, BOX_LOW - self._tcp, BOX_HIGH - self._tcp)
         fingers = (np.clip(action[3], -1, 1) + 1) / 2 * panda.FINGER_OPEN
         return np.array([*move, 0.0, 0.0, 0.0, fingers], dtype=np.float32)
 
-    def _note(self, features: np.ndarray) -> None:
+    def _store_tcp(self, features: np.ndarray) -> None:
         self._tcp = features[:3] * Features.UNIT + [*CONFIG.table.center[:2], REST_Z]
 
 
 def make_env() -> gym.Env:
-    """The environment as the learner sees it.
+    """Return the environment for the learner.
 
-    It goes on after a success. Every step's reward is at least 0, so with an end there, hovering
-    before it for the rest of the episode would pay more than success.
+    An episode continues after a success: every step's reward is at least 0, so if success ended
+    it, hovering short of success until the time limit would have the larger return.
     """
     env = gym.make(
         pp_env.ENV_ID,
@@ -120,7 +120,7 @@ def make_env() -> gym.Env:
 
 
 def scripted_action(features: np.ndarray) -> np.ndarray:
-    """A rule for the whole task, for demonstrations: action (4,) from features (11,)."""
+    """Return the action (4,) of a scripted policy for features (11,)."""
     to_object, to_goal = features[3:6] * Features.UNIT, features[6:9] * Features.UNIT
     tcp_z = features[2] * Features.UNIT
     placed = math.hypot(*to_goal[:2]) < 0.03 and abs(to_goal[2]) < 0.006
@@ -137,19 +137,19 @@ def scripted_action(features: np.ndarray) -> np.ndarray:
         above = math.hypot(*to_object[:2]) < 0.01
         move = np.array([*to_object[:2], to_object[2] if above else to_object[2] + 0.06])
         fingers = -1.0 if np.abs(to_object).max() < 0.012 else 1.0
-    # Half of the way: the arm lags behind its target, and the whole way makes it swing.
+    # Half of the way: the arm lags behind its target, and would oscillate with the whole way.
     move = np.clip(0.5 * move / EE_DELTA_ACTION.high[:3], -1, 1)
     return np.append(move, fingers).astype(np.float32)
 
 
 def add_demonstrations(model: SAC, count: int, noise: float, rng: np.random.Generator) -> float:
-    """Puts scripted episodes into the replay buffer; the share that succeeded.
+    """Add scripted episodes to the replay buffer; return their success rate.
 
     Args:
         model: The learner.
-        count: How many episodes.
-        noise: Standard deviation of what is added to the moves, of 1 at most.
-        rng: Where the noise comes from.
+        count: Number of episodes.
+        noise: Standard deviation of the noise on the moves, which are from -1 to 1.
+        rng: Generator of the noise.
     """
     env, successes = make_env(), 0
     for episode in range(count):
@@ -170,15 +170,15 @@ def add_demonstrations(model: SAC, count: int, noise: float, rng: np.random.Gene
 
 
 def evaluate(act, seeds: Iterable[int]) -> tuple[float, float, float]:
-    """Plays an episode per seed, without exploration.
+    """Run an episode per seed, without exploration.
 
     Args:
-        act: Maps features (11,) to an action (4,).
-        seeds: Given to `reset`.
+        act: Function from features (11,) to an action (4,).
+        seeds: For `reset`.
 
     Returns:
         Mean dense reward of a step, in [0, 1]; share of episodes in which the gripper ever held the
-        object; share whose last state was a success: object on the target, at rest, let go.
+        object; share whose last state was a success: object on the target, at rest, released.
     """
     env, rewards, grasped, ended_well = make_env(), [], [], []
     for seed in seeds:
@@ -194,7 +194,7 @@ def evaluate(act, seeds: Iterable[int]) -> tuple[float, float, float]:
 
 
 def report(model: SAC, episodes: int) -> None:
-    """Prints how a trained model does, on seeds that no evaluation during training had."""
+    """Print the results of a trained model on seeds that no evaluation in training had."""
     first = EVALUATION_SEED + 100_000
     seeds = range(first, first + episodes)
     reward, grasped, success = evaluate(lambda x: model.predict(x, deterministic=True)[0], seeds)
@@ -206,7 +206,7 @@ def report(model: SAC, episodes: int) -> None:
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
+    """Return the 95 % Wilson interval of a success rate."""
     z, share = 1.96, successes / episodes
     middle = share + z * z / (2 * episodes)
     half = z * math.sqrt(share * (1 - share) / episodes + z * z / (4 * episodes**2))
@@ -215,11 +215,17 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 
 
 class Progress(BaseCallback):
-    """Evaluates every so many steps and writes table, image and model; ends after some minutes.
+    """A callback that evaluates regularly, writes table, plot and model, and ends the training.
 
-    The columns of the table: decisions trained on before; mean dense reward of a step; share of
-    episodes in which the gripper ever held the object; share that ended as a success; minutes and
-    minutes of CPU time since the start.
+    The table's columns: decisions in training so far; mean dense reward of a step; share of
+    episodes in which the gripper ever held the object; share that ended as a success; minutes of
+    wall time and of CPU time since the start.
+
+    Args:
+        folder: Of the files.
+        every: Steps between two evaluations.
+        episodes: Per evaluation.
+        minutes: After which training ends.
     """
 
     COLUMNS = ("steps", "reward", "grasped", "success", "wall_min", "cpu_min")
@@ -254,7 +260,7 @@ class Progress(BaseCallback):
 
 
 def plot(tables: dict[str, Path], path: Path) -> None:
-    """Draws reward, grasps and successes over steps, a line per table of `Progress`."""
+    """Plot reward, grasps and successes over steps, a line per table of `Progress`."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
     titles = {"reward": "mean reward of a step", "grasped": "grasped", "success": "success"}
@@ -270,23 +276,23 @@ def plot(tables: dict[str, Path], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains as the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=60_000, help="decisions to train on")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="ends then at the latest")
-    parser.add_argument("--demos", type=int, default=100, help="scripted episodes; 0 is none")
-    parser.add_argument("--demo-noise", type=float, default=0.2, help="on their moves, of 1")
-    parser.add_argument("--evaluate-every", type=int, default=2_500)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="the longest time")
+    parser.add_argument("--demos", type=int, default=100, help="scripted demonstrations; 0: none")
+    parser.add_argument("--demo-noise", type=float, default=0.2, help="on their moves, std")
+    parser.add_argument("--evaluate-every", type=int, default=2_500, help="decisions")
     parser.add_argument("--episodes", type=int, default=20, help="per evaluation")
-    parser.add_argument("--final-episodes", type=int, default=100)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--gamma", type=float, default=0.95)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("runs/sac"))
+    parser.add_argument("--final-episodes", type=int, default=100, help="of the last evaluation")
+    parser.add_argument("--batch-size", type=int, default=256, help="per gradient step")
+    parser.add_argument("--gamma", type=float, default=0.95, help="discount factor")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument("--output", type=Path, default=Path("runs/sac"), help="folder")
     parser.add_argument("--evaluate", type=Path, metavar="ZIP", help="only evaluate this model")
-    parser.add_argument("--compare", nargs="+", metavar="NAME=CSV", help="only draw these tables")
+    parser.add_argument("--compare", nargs="+", metavar="NAME=CSV", help="only plot these tables")
     args = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # the networks are too small to gain from more
+    torch.set_num_threads(1)  # the networks are too small for more to help
     args.output.mkdir(parents=True, exist_ok=True)
     if args.compare:
         tables = dict(pair.split("=", 1) for pair in args.compare)
@@ -301,7 +307,7 @@ def main(arguments: list[str] | None = None) -> None:
         learning_rate=1e-3,
         gamma=args.gamma,
         tau=0.02,
-        ent_coef="auto_0.02",  # from 1, entropy would drown rewards below 1 for thousands of steps
+        ent_coef="auto_0.02",  # from 1, entropy would outweigh the rewards for thousands of steps
         batch_size=args.batch_size,
         buffer_size=args.steps + args.demos * DECISIONS + 1,
         learning_starts=0 if args.demos else min(1_000, args.steps // 2),

@@ -1,20 +1,19 @@
-"""State estimator for the policy of train_bc.py: a small network that finds things in images.
+"""Train a small network on the CPU to estimate the state from images, for train_bc.py's policy.
 
 Usage, from the project's folder:
     python -m examples.train_state_estimator --dataset datasets/images --bc-policy runs/bc/policy.pt
     pp-evaluate --policy examples.train_state_estimator:make --obs-type pixels_agent_pos \
         --resolution 160 --preset fast --num-episodes 100
 
-The state estimator learns the environment state from both cameras' images, the BC policy
-(train_bc.py) what to do with it. At work, the policy gets images and the arm's state and nothing
-else. Of that state the estimator gets the fingers only, or it would guess from the arm's movement
-what it should look for: docs/training.md.
+The state estimator predicts the environment state from both cameras' images, and the BC policy
+(train_bc.py) acts on the estimate: together they need images and the arm's state alone. Of the
+arm's state the estimator's input has the fingers only, because the arm's movement predicts the
+object's position without any image: docs/training.md.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,22 +26,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from examples.train_bc import ChunkPolicy, Executor, Settings, descend
+from examples.train_bc import ChunkPolicy, Executor, Settings, descend, run_collect
 from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION
 from pp_recorder.dataset.reader import Dataset
 
-CHECKPOINT = "EYES"  # environment variable: what `make` loads
+CHECKPOINTS = ("STATE_ESTIMATOR", "EYES")  # variables with the path for `make`; EYES is 0.1.0's
 DEFAULT_CHECKPOINT = "runs/state_estimator/policy.pt"
 TRUTH = "environment_state"  # the dataset's column
 RESOLUTION, PRESET = 160, "fast"
 CAMERAS = ("cam_high", "cam_wrist")
 TABLE_PIXELS, WRIST_PIXELS = 96, 40
-TABLE_ROW, TABLE_COLUMN = 40, 44  # where the table's part of cam_high's image begins
+TABLE_ROW, TABLE_COLUMN = 40, 44  # first pixel of the crop from cam_high's image
 FINGERS = OBSERVATION.names.index("gripper_pos_0")
 # Channels, size, stride and dilation of each layer.
 CONVOLUTIONS = ((16, 5, 2, 1), (32, 3, 2, 1), (32, 3, 1, 1), (32, 3, 1, 2))
-EARLY = 30  # frames
-LEAST_SPREAD = 0.03  # m: what hardly varies must not weigh as much as what is looked for
+EARLY = 30  # frames of the first second, all of which are used
+LEAST_SPREAD = 0.03  # m: limits the weight of values that hardly vary
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Views:
 
 
 class Keypoints(nn.Module):
-    """Where in an image 32 learned features are, (..., 64), each axis from -1 to 1."""
+    """A network that locates 32 learned features in an image: (..., 64), axes from -1 to 1."""
 
     def __init__(self, features: int = 32) -> None:
         super().__init__()
@@ -84,7 +83,7 @@ class Keypoints(nn.Module):
         self._layers = nn.Sequential(*layers, nn.Conv2d(before, features, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """From images (..., 3, H, W) uint8."""
+        """Return positions (..., 64) in images (..., 3, H, W) uint8."""
         maps = self._layers(images.float() / 127.5 - 1)
         share = maps.flatten(2).softmax(-1).unflatten(2, maps.shape[2:])
         y, x = (torch.linspace(-1, 1, n) for n in maps.shape[2:])
@@ -92,7 +91,7 @@ class Keypoints(nn.Module):
 
 
 class StateEstimator(nn.Module):
-    """The environment state (..., 11), from what the cameras see."""
+    """A network that estimates the environment state (..., 11) from both cameras' images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,21 +108,21 @@ class StateEstimator(nn.Module):
         self.register_buffer("spread", torch.ones(size))
 
     def normalise(self, truth: Tensor) -> None:
-        """Takes means and deviations from environment states (frames, 11)."""
+        """Set means and standard deviations from environment states (frames, 11)."""
         self.mean.copy_(truth.mean(0))
         self.spread.copy_(truth.std(0).clamp_min(LEAST_SPREAD))
 
     def forward(self, views: Views) -> Tensor:
-        """(frames, 11)."""
-        seen = [self._table(views.table), self._wrist(views.wrist), 50 * views.fingers - 1]
-        return self._layers(torch.cat(seen, dim=1)) * self.spread + self.mean
+        """Return estimated environment states (frames, 11)."""
+        parts = [self._table(views.table), self._wrist(views.wrist), 50 * views.fingers - 1]
+        return self._layers(torch.cat(parts, dim=1)) * self.spread + self.mean
 
     def loss(self, views: Views, truth: Tensor) -> Tensor:
-        """Mean absolute error, in deviations."""
+        """Return the mean absolute error, in standard deviations."""
         return ((self(views) - truth) / self.spread).abs().mean()
 
 
-def look(pixels: dict[str, np.ndarray], state: np.ndarray) -> Views:
+def make_views(pixels: dict[str, np.ndarray], state: np.ndarray) -> Views:
     """Return the estimator's inputs from images (n, 160, 160, 3) by camera and states (n, 23)."""
     table, wrist = (torch.from_numpy(pixels[camera]).permute(0, 3, 1, 2) for camera in CAMERAS)
     rows, columns = (slice(n, n + TABLE_PIXELS) for n in (TABLE_ROW, TABLE_COLUMN))
@@ -135,16 +134,17 @@ def look(pixels: dict[str, np.ndarray], state: np.ndarray) -> Views:
 
 
 def read(dataset: Dataset, episodes: Sequence[int], every: int) -> tuple[Views, Tensor]:
-    """Every so many frames of some episodes, and the environment state (frames, 11) there.
+    """Read every n-th frame of some episodes, and its environment state (frames, 11).
 
-    Of the first second all, since they alone ask for a look from afar: docs/training.md.
+    Frames of the first second are all read (early-frame oversampling), because only they have the
+    arm far from the object: docs/training.md.
     """
     chosen = [
         [*range(EARLY), *range(EARLY, dataset.episodes[episode]["length"], every)]
         for episode in episodes
     ]
     counts = [len(frames) for frames in chosen]
-    # Whole at once: thousands of pieces beside what is decoded would fill the memory with gaps.
+    # Allocated at once: thousands of pieces among decoded images would fragment the memory.
     views = Views(
         table=torch.empty(sum(counts), 3, TABLE_PIXELS, TABLE_PIXELS, dtype=torch.uint8),
         wrist=torch.empty(sum(counts), 3, WRIST_PIXELS, WRIST_PIXELS, dtype=torch.uint8),
@@ -157,16 +157,16 @@ def read(dataset: Dataset, episodes: Sequence[int], every: int) -> tuple[Views, 
         for camera in CAMERAS:
             images = enumerate(dataset.frames(episode, f"observation.images.{camera}"))
             pixels[camera] = np.stack([image for i, image in images if i in wanted])
-        seen = look(pixels, rows["observation.state"][frames])
+        new = make_views(pixels, rows["observation.state"][frames])
         part = slice(end, end := end + len(frames))
         for name in ("table", "wrist", "fingers"):
-            getattr(views, name)[part] = getattr(seen, name)
+            getattr(views, name)[part] = getattr(new, name)
         truth.append(torch.tensor(rows[TRUTH][frames]))
     return views, torch.cat(truth)
 
 
 def train(estimator: StateEstimator, views: Views, truth: Tensor, args: argparse.Namespace) -> None:
-    """Trains for `args.steps`; prints the loss every now and then."""
+    """Train for `args.steps`; print the loss twenty times."""
     estimator.normalise(truth)
     optimizer = torch.optim.AdamW(estimator.parameters(), args.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps)
@@ -181,35 +181,35 @@ def train(estimator: StateEstimator, views: Views, truth: Tensor, args: argparse
 
 @torch.no_grad()
 def errors(estimator: StateEstimator, views: Views, truth: Tensor) -> dict[str, np.ndarray]:
-    """By "object" and "goal", how far off (frames,) they are seen in the plane, m."""
-    seen = torch.cat([estimator(views[rows]) for rows in torch.arange(len(views)).split(256)])
-    seen, real = (ENVIRONMENT_STATE.unpack(values.numpy()) for values in (seen, truth))
+    """Return the errors (frames,) in the plane, m, of "object" and "goal"."""
+    estimate = torch.cat([estimator(views[rows]) for rows in torch.arange(len(views)).split(256)])
+    estimate, real = (ENVIRONMENT_STATE.unpack(values.numpy()) for values in (estimate, truth))
     return {
-        name: np.linalg.norm((seen[f"{name}_pos"] - real[f"{name}_pos"])[:, :2], axis=1)
+        name: np.linalg.norm((estimate[f"{name}_pos"] - real[f"{name}_pos"])[:, :2], axis=1)
         for name in ("object", "goal")
     }
 
 
 class EstimatorPolicy:
-    """State estimator and BC policy: from images and the arm's state to the next actions."""
+    """A state estimator and a BC policy, from images and the arm's state to the next actions."""
 
     def __init__(self, estimator: StateEstimator, bc_policy: ChunkPolicy) -> None:
         self._estimator, self._bc_policy = estimator, bc_policy
 
     @torch.no_grad()
     def actions(self, observation: dict[str, Any]) -> np.ndarray:
-        """The next actions (chunk, 8) for an observation of `pixels_agent_pos`."""
+        """Return the next actions (chunk, 8), rad and m, for a `pixels_agent_pos` observation."""
         pixels = {name: image[None] for name, image in observation["pixels"].items()}
         state = observation["agent_pos"]
-        seen = self._estimator(look(pixels, state[None]))[0].numpy()
-        return self._bc_policy.actions(np.concatenate([state, seen]))
+        estimate = self._estimator(make_views(pixels, state[None]))[0].numpy()
+        return self._bc_policy.actions(np.concatenate([state, estimate]))
 
 
 def make(env: gym.Env) -> Executor:
-    """The trained policy, for `pp-evaluate`.
+    """Return the trained policy, for `pp-evaluate`.
 
     Raises:
-        ValueError: The environment shows other images than the estimator was trained on.
+        ValueError: The environment renders other images than the estimator was trained on.
     """
     config = env.unwrapped.config.render
     if (config.resolution, config.preset) != (RESOLUTION, PRESET):
@@ -218,7 +218,8 @@ def make(env: gym.Env) -> Executor:
             f"--resolution {RESOLUTION} --preset {PRESET}"
         )
     torch.set_num_threads(1)
-    path = os.environ.get(CHECKPOINT, DEFAULT_CHECKPOINT)
+    given = [os.environ[name] for name in CHECKPOINTS if name in os.environ]
+    path = given[0] if given else DEFAULT_CHECKPOINT
     saved = torch.load(path, weights_only=True)
     estimator = StateEstimator()
     estimator.load_state_dict(saved.get("estimator") or saved["eyes"])
@@ -227,7 +228,7 @@ def make(env: gym.Env) -> Executor:
 
 
 def load_bc_policy(saved: dict[str, Any]) -> tuple[ChunkPolicy, Settings]:
-    """The policy that train_bc.py saved, and what made it."""
+    """Return the policy that train_bc.py saved, and its settings."""
     settings = Settings(**saved["settings"])
     bc_policy = ChunkPolicy(settings, len(saved["weights"]["input_mean"]))
     bc_policy.load_state_dict(saved["weights"])
@@ -235,22 +236,15 @@ def load_bc_policy(saved: dict[str, Any]) -> tuple[ChunkPolicy, Settings]:
 
 
 def open_dataset(root: Path, episodes: int) -> Dataset:
-    """The dataset with at least so many episodes, collected now if there is none.
+    """Return the dataset, which is collected now if there is none.
 
     Raises:
-        ValueError: It has fewer episodes, or other images.
+        ValueError: It has too few episodes, or other images.
         RuntimeError: The collection failed.
     """
     if not root.exists():
-        options = ["--num-episodes", str(episodes), "--output", str(root)]
-        options += ["--preset", PRESET, "--resolution", str(RESOLUTION)]
-        if (
-            subprocess.call(
-                [sys.executable, "-m", "collect", *options, "--resolution", str(RESOLUTION)]
-            )
-            != 0
-        ):
-            raise RuntimeError(f"collect.py {' '.join(options)} failed")
+        words = ["--num-episodes", str(episodes), "--output", str(root)]
+        run_collect(*words, "--preset", PRESET, "--resolution", str(RESOLUTION))
     dataset = Dataset(root)
     shapes = {camera: tuple(dataset.features[camera]["shape"]) for camera in dataset.cameras}
     wanted = {f"observation.images.{name}": (RESOLUTION, RESOLUTION, 3) for name in CAMERAS}
@@ -263,24 +257,25 @@ def open_dataset(root: Path, episodes: int) -> Dataset:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     args = make_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     bc_policy = torch.load(args.bc_policy, weights_only=True)
     load_bc_policy(bc_policy)
     dataset = open_dataset(args.dataset, args.episodes)
-    taught = args.episodes - args.held_out
-    views, truth = read(dataset, range(taught), args.every)
-    print(f"{len(views)} frames of {taught} episodes", flush=True)
+    training_episodes = args.episodes - args.held_out
+    views, truth = read(dataset, range(training_episodes), args.every)
+    print(f"{len(views)} frames of {training_episodes} episodes", flush=True)
     begin, begin_cpu = time.perf_counter(), time.process_time()
     estimator = StateEstimator()
     train(estimator, views, truth, args)
     result: dict[str, Any] = {
-        "frames": len(views), "episodes": taught, "steps": args.steps,
+        "frames": len(views), "episodes": training_episodes, "steps": args.steps,
         "train_s": time.perf_counter() - begin, "train_cpu_s": time.process_time() - begin_cpu,
     }  # fmt: skip
-    for name, found in errors(estimator, *read(dataset, range(taught, args.episodes), 5)).items():
+    held_out = read(dataset, range(training_episodes, args.episodes), 5)
+    for name, found in errors(estimator, *held_out).items():
         median, most = (1000 * float(np.quantile(found, share)) for share in (0.5, 0.9))
         result[f"{name}_mm"] = {"median": median, "90 %": most}
         print(f"unseen scenes: {name} to {median:.1f} mm (median), {most:.1f} mm (90 %)")
@@ -294,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -313,12 +308,12 @@ def make_parser() -> argparse.ArgumentParser:
         default=Path("runs/state_estimator"),
         help="for policy.pt and estimator.json",
     )
-    add("--episodes", type=int, default=620, help="of the dataset, the first so many")
-    add("--held-out", type=int, default=20, help="the last of them, used to measure only")
-    add("--every", type=int, default=5, help="every so many frames")
+    add("--episodes", type=int, default=620, help="number of episodes to use, the first ones")
+    add("--held-out", type=int, default=20, help="the last of them, only for measuring errors")
+    add("--every", type=int, default=5, help="train on every n-th frame")
     add("--steps", type=int, default=4000, help="gradient steps")
     add("--batch", type=int, default=64, help="frames per gradient step")
-    add("--learning-rate", type=float, default=3e-3, help="at its highest")
+    add("--learning-rate", type=float, default=3e-3, help="its peak")
     add("--seed", type=int, default=0, help="of the training")
     add("--threads", type=int, default=1, help="more may change the numbers")
     return parser

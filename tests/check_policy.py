@@ -1,10 +1,10 @@
-"""Trains a tiny ACT with the real lerobot, and evaluates its checkpoint.
+"""Train a tiny ACT with the real lerobot, and evaluate its checkpoint.
 
 Usage: python -m tests.check_policy       (make check-lerobot)
 
-Runs where lerobot and this project are installed, 0.4.x or 0.6.x. `lerobot-train` makes two steps,
-`pp-evaluate` runs two short episodes with videos, and the actions of the first must be those of
-`lerobot-eval`'s own loop, bit for bit. Exits with 1 if any of this fails.
+Needs this project and lerobot 0.4.x or 0.6.x. `lerobot-train` makes two steps, `pp-evaluate` runs
+two short episodes with videos, and the actions of the first must equal those of `lerobot-eval`'s
+own loop, bit for bit. Exits with 1 if any of this fails.
 """
 
 import io
@@ -23,7 +23,7 @@ _STEPS = 30
 
 
 def train(dataset: Path, output: Path) -> None:
-    """Two steps of training."""
+    """Train for two steps."""
     from lerobot.scripts import lerobot_train
 
     sys.argv = [
@@ -38,7 +38,7 @@ def train(dataset: Path, output: Path) -> None:
 
 
 def our_actions(options) -> np.ndarray:
-    """The actions (steps, 8) of episode 0 in `pp-evaluate`."""
+    """Return the actions (steps, 8) of episode 0 in `pp-evaluate`."""
     from pp_collect import evaluate as pp_evaluate
 
     runner = pp_evaluate.make_runner(options)
@@ -49,7 +49,7 @@ def our_actions(options) -> np.ndarray:
 
 
 def actions_of_lerobot(options, folder: str) -> np.ndarray:
-    """The actions (steps, 8) of the same episode in `lerobot-eval`, clipped as they are applied."""
+    """Return the same episode's actions (steps, 8) in `lerobot-eval`, clipped as when applied."""
     import gymnasium as gym
     from lerobot.configs.policies import PreTrainedConfig
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
@@ -60,7 +60,7 @@ def actions_of_lerobot(options, folder: str) -> np.ndarray:
     from pp_recorder.rollout import episode_seed
 
     class SeedOnly(gym.Wrapper):
-        """Drops the reset option by which lerobot 0.6 talks to its own wrappers."""
+        """A wrapper that drops the reset option which lerobot 0.6 passes to its own wrappers."""
 
         def reset(self, *, seed=None, options=None):
             return self.env.reset(seed=seed)
@@ -85,7 +85,7 @@ def actions_of_lerobot(options, folder: str) -> np.ndarray:
 
 
 def check(folder: Path, *words: str) -> None:
-    """Collects with these options, trains, evaluates, and compares."""
+    """Collect with these options, train, evaluate, and compare."""
     import collect
     from pp_collect import evaluate as pp_evaluate
     from pp_collect.options import EvaluateOptions
@@ -105,8 +105,8 @@ def check(folder: Path, *words: str) -> None:
     assert [(row["steps"], row["error"]) for row in rows] == [(_STEPS, "")] * 2, rows
     assert len(list(videos.glob("*.mp4"))) == 2
 
-    asked = EvaluateOptions(policy=str(output), num_episodes=2, max_steps=_STEPS, preset="fast")
-    options = pp_evaluate.resolve_options(asked)
+    given = EvaluateOptions(policy=str(output), num_episodes=2, max_steps=_STEPS, preset="fast")
+    options = pp_evaluate.resolve_options(given)
     ours = our_actions(options)
     with redirect_stderr(io.StringIO()):
         theirs = actions_of_lerobot(options, str(Checkpoint(output).folder))
@@ -115,7 +115,7 @@ def check(folder: Path, *words: str) -> None:
 
 
 def main() -> int:
-    """Runs the check with and without cameras; returns the exit status."""
+    """Run the check with and without cameras; return the exit status."""
     logging.disable(logging.INFO)
     version, _ = import_lerobot()
     for options in (["--resolution", "64", "--preset", "fast"], ["--no-cameras"]):

@@ -1,4 +1,4 @@
-"""The reinforcement learning example runs; whether it learns is in docs/training.md."""
+"""Tests that the reinforcement learning example runs; docs/training.md has its results."""
 
 import csv
 import importlib.util
@@ -9,7 +9,7 @@ import pytest
 from tests import ROOT
 
 pytest.importorskip("stable_baselines3", reason="the example needs stable-baselines3")
-pytest.importorskip("matplotlib", reason="the example draws its curve with matplotlib")
+pytest.importorskip("matplotlib", reason="the example plots with matplotlib")
 
 PROGRAM = ROOT / "examples" / "train_sb3.py"
 

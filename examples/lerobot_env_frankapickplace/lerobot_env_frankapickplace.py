@@ -33,21 +33,21 @@ gym.register(id=f"{__name__}/{pp_env.ENV_ID}", entry_point=f"{__name__}:make_env
 @EnvConfig.register_subclass("frankapickplace")
 @dataclass
 class FrankaPickPlaceConfig(EnvConfig):
-    """What may be chosen on the command line, as for collect.py; match it to the dataset.
+    """Options `--env.*` of lerobot's commands, named as collect.py's; match them to the dataset.
 
     Attributes:
         task: Part of the Gymnasium id.
         fps: Control and camera rate, Hz.
-        episode_length: Steps after which an episode is broken off.
+        episode_length: Steps after which an episode is truncated.
         obs_type: "pixels_agent_pos", or "environment_state_agent_pos" for datasets without
             images.
         resolution: Width and height of images, one number for both or [640,480].
-        preset: Picture quality.
+        preset: Image quality.
         grasp: Grasp mode.
-        randomize: How much else varies, a preset.
-        use_ycb: Household objects instead of the cube.
-        num_objects: On the table.
-        random_yaw: Whether objects are turned.
+        randomize: Preset of randomization.
+        use_ycb: Whether there are household objects instead of the cube.
+        num_objects: Number of objects on the table.
+        random_yaw: Whether objects are turned about the vertical.
 
     Raises:
         ValueError: A value is unknown or out of range.
@@ -87,12 +87,12 @@ class FrankaPickPlaceConfig(EnvConfig):
 
     @property
     def package_name(self) -> str:
-        """The module that registers the environment."""
+        """Return the module that registers the environment."""
         return __name__
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
-        """Keywords of `gym.make`."""
+        """Return the keywords of `gym.make`."""
         return {
             "max_episode_steps": self.episode_length,
             "render_mode": "rgb_array",
@@ -101,7 +101,7 @@ class FrankaPickPlaceConfig(EnvConfig):
         }
 
     def scene(self) -> PickPlaceConfig:
-        """The environment's configuration.
+        """Return the environment's configuration.
 
         Raises:
             ValueError: A value is unknown or out of range.
@@ -123,7 +123,13 @@ class FrankaPickPlaceConfig(EnvConfig):
 
 
 def make_env(render_mode: str, obs_type: str, config: PickPlaceConfig) -> gym.Env:
-    """The environment as LeRobot wants it; `obs_type` is that of `FrankaPickPlaceConfig`."""
+    """Return the environment with LeRobot's names.
+
+    Args:
+        render_mode: For Gymnasium.
+        obs_type: As in `FrankaPickPlaceConfig`.
+        config: Of the environment.
+    """
     return LeRobotEnv(
         pp_env.PickPlaceEnv(
             obs_type=_ENV_OBS_TYPES[obs_type], render_mode=render_mode, config=config
@@ -132,9 +138,9 @@ def make_env(render_mode: str, obs_type: str, config: PickPlaceConfig) -> gym.En
 
 
 class LeRobotEnv(gym.Wrapper):
-    """Names observations as LeRobot does, and takes its reset options.
+    """A wrapper that names observations as LeRobot does and accepts its reset options.
 
-    LeRobot marks every rollout with an option of its own, which the environment would refuse.
+    LeRobot passes a reset option of its own to every rollout, which the environment would refuse.
     """
 
     def __init__(self, env: pp_env.PickPlaceEnv) -> None:
@@ -150,13 +156,13 @@ class LeRobotEnv(gym.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode; of the options, only the environment's own count."""
+        """Start an episode; options that are not the environment's have no effect."""
         own = {key: value for key, value in (options or {}).items() if key in task.OPTIONS}
         observation, info = self.env.reset(seed=seed, options=own)
         return self._named(observation, info), info
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Applies an action for one control period."""
+        """Apply an action for one control period."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._named(observation, info), float(reward), terminated, truncated, info
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from experts.pick_place import PickPlaceExpert
 from pp_collect.factory import make_config, make_expert
@@ -107,8 +108,8 @@ def collect(
     """Collect and report; return the exit status."""
     begin = time.perf_counter()
     if options.workers == 1 and options.ray_address is None:
-        watchers = lambda: live_view(options, config)  # noqa: E731
-        monitor = run_local(options, config, expert, stop, file, watchers)
+        make_watchers = partial(live_view, options, config)
+        monitor = run_local(options, config, expert, stop, file, make_watchers)
     else:
         monitor = run_parallel(options, config, expert, stop, file)
     if monitor.restart and not stop.requested:

@@ -10,13 +10,11 @@ from typing_extensions import Doc
 
 from pp_bridge.settings import TOKEN_VARIABLE
 from pp_bridge.shared_state import MAX_VIEWERS
-from pp_collect.options import SimulatorOptions
-from pp_recorder.command_line import one_of
-from pp_recorder.dataset.video import CODECS
+from pp_collect.options import CollectOptions, SimulatorOptions, VideoOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class BridgeOptions(SimulatorOptions):
+class BridgeOptions(SimulatorOptions, VideoOptions):
     """The scene, which holds as long as the service, and where the service is found."""
 
     host: Annotated[str, Doc(f"address; any other needs a token in {TOKEN_VARIABLE}")] = "127.0.0.1"
@@ -26,6 +24,5 @@ class BridgeOptions(SimulatorOptions):
     )
     streaming_port: Annotated[
         int, Doc(f"first of {MAX_VIEWERS} UDP ports of the live view, one per viewer")
-    ] = 49102
+    ] = CollectOptions.streaming_port
     resume: Annotated[bool, Doc("go on with what the last end interrupted")] = False
-    codec: Annotated[str, one_of(sorted(CODECS)), Doc("video compression")] = "h264"

@@ -22,6 +22,7 @@ from annotated_types import Ge
 from typing_extensions import Doc
 
 from experts.pick_place import PickPlaceExpert
+from pp_collect.options import AssetsRoot
 from pp_env import kinematics, panda, rotation, task
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig
 from pp_env.env import PickPlaceEnv
@@ -291,11 +292,7 @@ class CheckOptions(Options):
     output: Annotated[Path, Doc("folder for table and images"), tyro.conf.arg(metavar="DIR")] = (
         Path("isaac_check")
     )
-    assets_root: Annotated[
-        str | None,
-        Doc("folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT"),
-        tyro.conf.arg(metavar="DIR"),
-    ] = None
+    assets_root: AssetsRoot = None
     resolution: Annotated[int, Ge(1), Doc("width and height of images")] = 512
 
 

@@ -44,6 +44,13 @@ assert _spec.max_episode_steps is not None
 _MAX_STEPS: int = _spec.max_episode_steps
 
 
+AssetsRoot = Annotated[
+    str | None,
+    Doc("folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT"),
+    tyro.conf.arg(metavar="DIR"),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SceneOptions(Options):
     """The simulated scene."""
@@ -80,11 +87,7 @@ class SimulatorOptions(SceneOptions):
     """A scene, and how its simulator is started."""
 
     headless: Annotated[bool, Doc("without the simulator's window")] = True
-    assets_root: Annotated[
-        str | None,
-        Doc("folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT"),
-        tyro.conf.arg(metavar="DIR"),
-    ] = None
+    assets_root: AssetsRoot = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,7 +133,14 @@ class DemonstrationOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetOptions(Options):
+class VideoOptions(Options):
+    """How images are compressed."""
+
+    codec: Annotated[str, one_of(sorted(CODECS)), Doc("video compression")] = "h264"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(VideoOptions):
     """The dataset that is recorded."""
 
     num_episodes: Annotated[int, Ge(1), Le(1_000_000), Doc("episodes in the dataset")] = 50
@@ -144,7 +154,6 @@ class DatasetOptions(Options):
     ] = None
     resume: Annotated[bool, Doc("go on with an interrupted collection")] = False
     cameras: Annotated[bool, Doc("record both cameras")] = True
-    codec: Annotated[str, one_of(sorted(CODECS)), Doc("video compression")] = "h264"
     render_after: Annotated[
         bool, Doc("run each attempt without images first, render only what is kept")
     ] = False

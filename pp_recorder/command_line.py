@@ -202,9 +202,9 @@ def _without_checks(cls: type[Options]) -> type:
     hints = get_type_hints(cls, include_extras=True)
     twins = []
     for option in fields(cls):
-        text = documentation(cls, option.name)  # older versions of tyro do not read Doc
-        behavior = "" if option.default is None else None  # the text says what None means
-        settings = tyro.conf.arg(help=text, help_behavior_hint=behavior)
+        words = documentation(cls, option.name)  # older versions of tyro do not read Doc
+        behavior = "" if option.default is None else None  # the words say what None means
+        settings = tyro.conf.arg(help=words, help_behavior_hint=behavior)
         hint = Annotated[hints[option.name], settings]
         twins.append((option.name, hint, field(default=_default(option))))
     return make_dataclass(cls.__name__, twins, kw_only=True, frozen=True)

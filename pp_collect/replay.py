@@ -16,7 +16,13 @@ import gymnasium as gym
 
 from pp_collect.factory import make_env, make_expert, simulator_description
 from pp_collect.options import ReplayOptions, ReproduceOptions
-from pp_collect.schema import describe_environment, make_row, stored_config, stored_options
+from pp_collect.schema import (
+    as_recorded,
+    describe_environment,
+    make_row,
+    stored_config,
+    stored_options,
+)
 from pp_collect.session import make_writer
 from pp_env.config import RenderConfig
 from pp_env.sim import shutdown_app
@@ -79,7 +85,7 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
     results = []
     with closing(make_env(session, config, session.cameras)) as env:
         writer = output and make_writer(session, config, simulator_description(env))
-        row = make_row(session, config)
+        row = as_recorded(make_row(session, config), provenance.get("revision", 1))
         try:
             for k in episodes:
                 entry = dataset.episodes[k]

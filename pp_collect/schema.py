@@ -20,11 +20,17 @@ from pp_recorder.dataset import keys
 from pp_recorder.dataset.schema import DatasetSchema, Feature, image_feature
 from pp_recorder.rollout import Episode, Step
 
-DATA_REVISION = 2  # one more whenever attempt k of a seed comes out otherwise than before
+DATA_REVISION = 3  # one more whenever attempt k of a seed comes out otherwise than before
 
 _PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
 # Stored under the names that the options had in 0.1.0, so that old and new datasets fit together.
 _STORED_NAMES = {"path_noise_rad": "wander_rad"}
+_TRUTH, _TRUTH_AS_INPUT = "environment_state", "observation.environment_state"
+_LAYOUTS = {
+    keys.STATE: OBSERVATION,
+    _TRUTH: ENVIRONMENT_STATE,
+    _TRUTH_AS_INPUT: ENVIRONMENT_STATE,
+}
 _DEMONSTRATION = [f.name for f in dataclasses.fields(DemonstrationOptions)]
 
 
@@ -76,6 +82,29 @@ def make_row(
         return values
 
     return row
+
+
+def as_recorded(
+    row: Callable[[Step], dict[str, np.ndarray]], revision: int
+) -> Callable[[Step], dict[str, np.ndarray]]:
+    """Return `row`, with its numbers as a dataset of an older revision has them.
+
+    Before revision 3 all quaternions had w >= 0.
+    """
+    if revision >= 3:
+        return row
+
+    def old_row(step: Step) -> dict[str, np.ndarray]:
+        values = row(step)
+        for key, layout in _LAYOUTS.items():
+            if key in values:
+                values[key] = values[key].copy()
+                for name, part in layout.unpack(values[key]).items():
+                    if name.endswith("_quat"):
+                        part[:] = rotation.canonical(part)
+        return values
+
+    return old_row
 
 
 def describe_episode(episode: Episode) -> dict[str, Any]:
@@ -206,7 +235,7 @@ def _ground_truth_key(options: SessionOptions) -> str:
     With images it must not look like an input for a policy, so its name lacks the prefix by which
     training code recognises inputs (docs/decisions/003).
     """
-    return "environment_state" if options.cameras else "observation.environment_state"
+    return _TRUTH if options.cameras else _TRUTH_AS_INPUT
 
 
 def _vector(layout: Layout) -> Feature:

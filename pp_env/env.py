@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from pp_env import reward, rotation, task
+from pp_env import panda, reward, rotation, task
 from pp_env.config import PickPlaceConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.disturbances import ActionDelay, SensorNoise
@@ -16,6 +16,8 @@ from pp_env.sim import default_timing, make_simulator
 from pp_env.sim.api import IMAGE_TYPES, Command, InitialState, SimState, Simulator
 
 OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos", "goal")
+
+_IDENTITY_QUAT = rotation.about_z(0.0)
 
 Observation = np.ndarray | dict[str, Any]
 
@@ -64,7 +66,7 @@ class PickPlaceEnv(gym.Env):
     `info`, at reset and at every step, without sensor noise:
         `is_success`, `is_grasped`: bool.
         `unmet_conditions`: names of the conditions for success that do not hold.
-        `object_pos` (3,), m, `object_quat` (4,), w, x, y, z with w >= 0, `goal_pos` (3,), m: world
+        `object_pos` (3,), m, `object_quat` (4,), w, x, y, z, `goal_pos` (3,), m: world
             frame.
         `distance`: from the object to the goal in the table's plane, m.
         `environment_state`: (11,) float32, `pp_env.layout.ENVIRONMENT_STATE`.
@@ -130,6 +132,7 @@ class PickPlaceEnv(gym.Env):
         self._command = Command(np.zeros(7), 0.0)
         self._goal_pos = np.zeros(3)
         self._object_rgb = np.zeros(3)
+        self._object_quat = _IDENTITY_QUAT
         self._target = 0
         self._episode_info: dict[str, Any] = {}
         if callable(simulator):
@@ -165,7 +168,7 @@ class PickPlaceEnv(gym.Env):
         self._variation, self._add_sensor_noise = variation, SensorNoise(variation)
         self._delay_command = ActionDelay(variation, self._command)
         self._describe_episode(initial)
-        self._state = self._simulator.reset(initial)
+        self._state, self._object_quat = self._simulator.reset(initial), _IDENTITY_QUAT
         return self._observe(self._state)
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -271,6 +274,7 @@ class PickPlaceEnv(gym.Env):
 
     def _observe(self, state: SimState) -> tuple[Observation, dict[str, Any]]:
         """Return observation and info of a state."""
+        self._object_quat = rotation.nearest(state.object.quat_wxyz, self._object_quat)
         true_values, noisy_state = self._field_values(state), self._add_sensor_noise(state)
         if noisy_state is state:
             return self._observation(true_values), self._info(state, true_values)
@@ -283,9 +287,9 @@ class PickPlaceEnv(gym.Env):
             "joint_vel": state.joint_vel,
             "gripper_pos": state.gripper_pos,
             "eef_pos": state.eef.position,
-            "eef_quat": rotation.canonical(state.eef.quat_wxyz),
+            "eef_quat": rotation.nearest(state.eef.quat_wxyz, panda.HAND_DOWN_QUAT_WXYZ),
             "object_pos": state.object.position,
-            "object_quat": rotation.canonical(state.object.quat_wxyz),
+            "object_quat": self._object_quat,
             "object_vel": state.object_vel,
             "goal_pos": self._goal_pos,
             "is_grasped": state.is_grasped,

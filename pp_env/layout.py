@@ -143,8 +143,8 @@ OBSERVATION = Layout(
     ),
     Field("eef_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "origin of `panda_hand`, world frame"),
     Field(
-        "eef_quat", _WXYZ, "", np.array([0.0, -1.0, -1.0, -1.0]), 1.0,
-        "orientation of `panda_hand`, world frame, unit quaternion, w >= 0",
+        "eef_quat", _WXYZ, "", np.array([-1.0, 0.0, -1.0, -1.0]), 1.0,
+        "orientation of `panda_hand`, world frame, unit quaternion, x >= 0",
     ),
 )  # fmt: skip
 
@@ -187,8 +187,8 @@ EE_DELTA_ACTION = Layout(
 _OBJECT_FIELDS = (
     Field("object_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "object's centre, world frame"),
     Field(
-        "object_quat", _WXYZ, "", np.array([0.0, -1.0, -1.0, -1.0]), 1.0,
-        "object's orientation, world frame, unit quaternion, w >= 0",
+        "object_quat", _WXYZ, "", -1.0, 1.0,
+        "object's orientation, world frame, unit quaternion, w >= 0 at reset, without sign flips",
     ),
 )  # fmt: skip
 _IS_GRASPED = Field("is_grasped", ("",), "", 0.0, 1.0, "1 while the gripper holds the object")

@@ -111,5 +111,11 @@ FINGERTIP_OFFSET = 0.112  # m along panda_hand's +z
 HAND_HALF_WIDTH = 0.104  # m along panda_hand's y
 OPEN_FINGER_REACH = 0.064  # m along panda_hand's y: the outer side of an open finger
 
-for _array in (JOINT_LOWER, JOINT_UPPER, JOINT_VELOCITY_LIMIT, JOINT_TORQUE_LIMIT):
+# Orientation of panda_hand at HOME, pointing down. Around it, quaternions with x >= 0 have no jump;
+# with w >= 0 the sign would be noise, since w is all but 0.
+HAND_DOWN_QUAT_WXYZ = np.array([0.0, 1.0, 0.0, 0.0])
+
+for _array in (
+    JOINT_LOWER, JOINT_UPPER, JOINT_VELOCITY_LIMIT, JOINT_TORQUE_LIMIT, HAND_DOWN_QUAT_WXYZ,
+):  # fmt: skip
     _array.setflags(write=False)

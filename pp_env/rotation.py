@@ -22,6 +22,11 @@ def canonical(quat_wxyz: np.ndarray) -> np.ndarray:
     return -quat_wxyz if quat_wxyz[0] < 0 else quat_wxyz
 
 
+def nearest(quat_wxyz: np.ndarray, reference_wxyz: np.ndarray) -> np.ndarray:
+    """Return the unit quaternion (4,) of the same rotation that is nearer to the reference (4,)."""
+    return -quat_wxyz if quat_wxyz @ reference_wxyz < 0 else quat_wxyz
+
+
 def from_matrix(matrix: np.ndarray) -> np.ndarray:
     """Return the unit quaternion (4,), w >= 0, of a rotation matrix (3, 3)."""
     m = matrix

@@ -15,6 +15,7 @@ from pp_recorder.checks.metadata import check_episodes, check_info, check_leftov
 from pp_recorder.checks.robot import (
     check_joint_limits,
     check_joint_speed,
+    check_quaternions,
     check_saturation,
     check_success,
     check_tracking,
@@ -63,6 +64,7 @@ def all_checks(view: DatasetView) -> list[tuple[str, Check]]:
         ("joint speed", check_joint_speed),
         ("tracking", check_tracking),
         ("saturation", check_saturation),
+        ("quaternions", check_quaternions),
         ("success", check_success),
     ]
 

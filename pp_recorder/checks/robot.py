@@ -10,6 +10,7 @@ from pp_recorder.dataset import keys
 
 LIMIT_TOLERANCE = 0.005  # rad; limits in simulators are slightly soft
 TRACKING_LIMIT = 0.1  # rad
+UNIT_TOLERANCE = 1e-3
 SATURATED = 0.5  # share of the frames
 
 
@@ -142,6 +143,49 @@ def _action_bounds(
     if joints and len(joints) == known[0].size == known[1].size:
         low[joints], high[joints] = known
     return low, high
+
+
+def check_quaternions(view: DatasetView, result: CheckResult) -> str:
+    """Check that quaternions have length 1 and do not change their sign from frame to frame."""
+    groups = _quaternions(view)
+    if not groups:
+        raise UnavailableError("no four numbers are called *_w, *_x, *_y and *_z")
+    ends = np.zeros(view.spans[-1][1], dtype=bool)
+    ends[[end - 1 for _, end in view.spans]] = True
+    for name, values in groups.items():
+        length = np.linalg.norm(values, axis=1)
+        for episode, frames in by_episode(
+            view, np.flatnonzero(np.abs(length - 1) > UNIT_TOLERANCE)
+        ):
+            result.add_error(
+                f"episode {episode}, {text_of(frames)}: {name} is not a unit quaternion",
+                episode,
+                int(frames[0]),
+            )
+        flips = (values[:-1] * values[1:]).sum(1) < 0
+        flips &= ~ends[:-1]
+        for episode, frames in by_episode(view, np.flatnonzero(flips) + 1):
+            result.add_warning(
+                f"episode {episode}, {text_of(frames)}: {name} changes its sign though the "
+                "rotation does not jump, which is noise to whoever learns from it",
+                episode,
+                int(frames[0]),
+            )
+    return ", ".join(groups) + ("" if result.findings else ": unit length, no sign flips")
+
+
+def _quaternions(view: DatasetView) -> dict[str, np.ndarray]:
+    """Return the quaternions (frames, 4), w first, by their names without the suffix."""
+    found = {}
+    for key, feature in view.features.items():
+        names = feature_names(feature)
+        for name in names:
+            stem = name.removesuffix("_w")
+            parts = [f"{stem}_{axis}" for axis in "wxyz"]
+            if stem.endswith("quat") and name != stem and set(parts) <= set(names):
+                columns = [names.index(part) for part in parts]
+                found[stem] = view.column(key)[: view.spans[-1][1], columns].astype(np.float64)
+    return found
 
 
 def check_success(view: DatasetView, result: CheckResult) -> str:

@@ -10,9 +10,9 @@ from gymnasium.utils.env_checker import check_env
 
 import pp_env
 from pp_env import PickPlaceConfig, PickPlaceEnv
-from pp_env.config import RenderConfig, TimingConfig
+from pp_env.config import RenderConfig, TaskConfig, TimingConfig
 from pp_env.env import OBS_TYPES
-from pp_env.layout import ACTION
+from pp_env.layout import ACTION, GOAL_OBSERVATION
 from tests.fakes import SIMULATOR, FakeSimulator
 
 SMALL = PickPlaceConfig(render=RenderConfig(resolution=32))
@@ -212,3 +212,25 @@ def test_import_is_light_and_has_no_side_effects():
         "assert dict(os.environ) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("random_yaw", [False, True])
+def test_no_quaternion_changes_its_sign_within_an_episode(random_yaw):
+    from experts.pick_place import PickPlaceExpert
+
+    config = PickPlaceConfig(task=TaskConfig(random_yaw=random_yaw))
+    env = PickPlaceEnv(SIMULATOR, "goal", config=config, terminate_on_success=False)
+    expert = PickPlaceExpert()
+    for seed in range(5):
+        observation, info = env.reset(seed=seed)
+        assert info["object_quat"][0] >= 0
+        expert.reset(observation["observation"][:23], info, np.random.default_rng(seed))
+        seen = [observation["observation"]]
+        for _ in range(expert.num_steps):
+            observation, *_ = env.step(expert.act(observation))
+            seen.append(observation["observation"])
+        fields = GOAL_OBSERVATION.unpack(np.array(seen))
+        for name in ("eef_quat", "object_quat"):
+            assert ((fields[name][1:] * fields[name][:-1]).sum(1) > 0.9).all()
+        assert fields["eef_quat"][:, 1].min() > 0
+    env.close()

@@ -39,6 +39,14 @@ def test_unrotate_undoes_rotate(quat_wxyz):
     np.testing.assert_allclose(rotation.unrotate(quat_wxyz, turned), vector, atol=1e-12)
 
 
+def test_nearest_has_the_sign_of_the_reference():
+    quat = np.array([0.1, -0.7, 0.7, 0.1])
+    quat /= np.linalg.norm(quat)
+    for sign in (1, -1):
+        assert rotation.nearest(sign * quat, np.array([0.0, 1.0, 0.0, 0.0]))[1] > 0
+        assert np.array_equal(rotation.nearest(sign * quat, quat), quat)
+
+
 def test_canonical_has_a_positive_w():
     assert rotation.canonical(np.array([-0.5, 0.5, 0.5, 0.5]))[0] == 0.5
 

@@ -364,6 +364,12 @@ DEFECTS = {
     "saturated": (
         edit_rows(DATA, stuck_action), "saturation", "warning",
         "action_joint_2 is at a bound in 8.% of the frames"),
+    "quaternion flips": (
+        edit_cell(DATA, "observation.state", 190, lambda s: [*s[:19], *(-x for x in s[19:])]),
+        "quaternions", "warning", "episode 1, frames 10..11 .*: eef_quat changes its sign"),
+    "quaternion too long": (
+        edit_cell(DATA, "observation.state", 190, lambda s: [*s[:19], *(2 * x for x in s[19:])]),
+        "quaternions", "error", "episode 1, frame 10: eef_quat is not a unit quaternion"),
     "video left over": (
         extra_video, "leftovers", "warning", r"cam_high/chunk-000/file-007.mp4 belongs to no"),
     "unfinished": (

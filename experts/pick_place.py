@@ -1,25 +1,22 @@
 """The scripted expert: it plans waypoints from an episode's pick and place, and actions between."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from experts import inverse_kinematics
+from experts.reach import (
+    BESIDE_HEIGHT,
+    HOME,
+    Column,
+    GraspRequirements,
+    add_joint_noise,
+    raise_hand,
+    raise_over,
+    reach_pick_and_place,
+    vary_posture,
+)
 from experts.waypoints import WAYPOINTS, Interpolation, Waypoint, path_offset
-from pp_env import kinematics, panda, rotation
-from pp_env.config import HOME_JOINT_POS, HOME_TCP, TaskConfig, TimingConfig
+from pp_env import panda
+from pp_env.config import TimingConfig
 from pp_env.layout import OBSERVATION
-from pp_env.objects import ObjectConfig
-
-_HOME = np.array(HOME_JOINT_POS)
-_TILTS = np.radians(np.arange(0, 50, 5))
-_MOUNT_ANGLE = np.pi / 4  # by which joint 7 must turn for a hand that looks along the arm
-# Around the joint 7 that leaves the elbow in the vertical plane of base and hand, densely near it.
-_JOINT_7_OFFSETS = 2.0 * np.linspace(-1, 1, 41) * np.abs(np.linspace(-1, 1, 41))
-_PLACE_CLEARANCE = 0.002  # m above the table at which the object is released
-_LIMIT_MARGIN = 0.02  # rad between a planned posture and the joint limits
-_POINTING_DOWN = np.diag([1.0, -1.0, -1.0])  # panda_hand's axes at HOME
 
 MAX_NOISE_RAD = 0.2  # rad
 MAX_PATH_NOISE_RAD = 0.5  # rad
@@ -29,43 +26,6 @@ _PATH_NOISE_WEIGHTS = np.array([1.0, 0.3, 1.0, 0.3, 1.0, 0.3, 1.0])
 _PATH_NOISE_SEGMENTS = tuple(
     i for i, w in enumerate(WAYPOINTS) if w.name in ("APPROACH_PICK", "MOVE_TO_PLACE")
 )
-_MAX_PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object held near its top
-_TALL_SCENE = 0.045  # m: higher tops come too near to the fingertips at HOME
-_MAX_TCP_SHIFT = 0.02  # m that noise may move the TCP beside and above tall objects
-_TOP_CLEARANCE = 0.05  # m from the highest top to the TCP, on the way out and home
-_SWING_COST = 1.0  # weight of a joint's way up from a tall object, beside its distance from HOME
-_BESIDE_HEIGHT = 0.05  # m above the grasp: below, the fingers are beside the object
-
-
-class UnreachableError(ValueError):
-    """No posture of the arm reaches the pick or the place."""
-
-
-@dataclass(frozen=True)
-class GraspRequirements:
-    """Grasp of the target and clearance of the scene. By default, those of a small cube alone.
-
-    Attributes:
-        grasp_height: Height of the TCP above the object's centre, m.
-        grasp_yaws: Headings at which the hand fits, relative to the object's x axis, rad.
-        travel_height: Height of the TCP above the grasp where it passes over everything, m.
-        scene_height: Height of the highest top above the table, m.
-    """
-
-    grasp_height: float = ObjectConfig().grasp_height
-    grasp_yaws: tuple[float, ...] = tuple(ObjectConfig().grasp_yaws.tolist())
-    travel_height: float = TaskConfig.travel_height
-    scene_height: float = ObjectConfig().height
-
-    @classmethod
-    def from_info(cls, info: dict[str, Any]) -> "GraspRequirements":
-        """Read the fields from an environment's `info`; missing ones keep their defaults."""
-        return cls(**{name: info[name] for name in cls.__dataclass_fields__ if name in info})
-
-    @property
-    def is_tall(self) -> bool:
-        """True if the hand cannot go straight from HOME to the object."""
-        return self.scene_height > _TALL_SCENE
 
 
 class PickPlaceExpert:
@@ -145,7 +105,7 @@ class PickPlaceExpert:
         requirements = GraspRequirements.from_info(info)
         targets = plan(info["object_pos"], info["object_quat"], info["goal_pos"], requirements)
         noise = rng.uniform(-self._noise_rad, self._noise_rad, size=(len(WAYPOINTS), 7))
-        targets = _add_noise(targets, noise, _MAX_TCP_SHIFT if requirements.is_tall else np.inf)
+        targets = _add_noise(targets, noise, requirements.max_tcp_shift)
         highest_top = info["goal_pos"][2] + requirements.scene_height
         begin = np.append(start["joint_pos"], start["gripper_pos"].mean())
         has_path_noise = self._path_noise_rad > 0.0 and not requirements.is_tall
@@ -201,10 +161,6 @@ def plan(
 ) -> np.ndarray:
     """Return the actions (9, 8) at the waypoints, without noise.
 
-    One tilt serves the whole episode, the smallest with which everything is reachable, so that
-    the object stays upright between pick and place. The object keeps its heading, or one that
-    looks the same; where that is out of reach, it is placed with the hand pointing outward.
-
     Args:
         object_pos: (3,) the object's centre, m, world frame.
         object_quat_wxyz: (4,) its orientation, world frame.
@@ -215,31 +171,16 @@ def plan(
         UnreachableError: The arm cannot reach the pick or the place.
     """
     requirements = requirements or GraspRequirements()
-    grasp_pos = object_pos + np.array([0.0, 0.0, requirements.grasp_height])
-    place_pos = np.append(goal_pos[:2], grasp_pos[2] + _PLACE_CLEARANCE)
-    heights = (0.0, requirements.travel_height)
-    swing_cost = _SWING_COST if requirements.is_tall else 0.0
-    yaws = rotation.yaw(np.asarray(object_quat_wxyz)) + np.array(requirements.grasp_yaws)
-    tilts = _TILTS if requirements.grasp_height == 0.0 else _TILTS[_TILTS <= _MAX_PALM_TILT + 1e-9]
-    outward = np.array([np.arctan2(goal_pos[1], goal_pos[0])])
-    for place_yaws in (yaws, outward):
-        for tilt in tilts:
-            pick = _reach_above(grasp_pos, yaws, tilt, heights, swing_cost)
-            if not pick:
-                continue
-            place = _reach_above(place_pos, place_yaws, tilt, heights, swing_cost)
-            if place:
-                return np.array([_action(w, {"pick": pick, "place": place}) for w in WAYPOINTS])
-    raise UnreachableError(
-        f"the arm reaches no grasp at pick {_xy(object_pos)} and place {_xy(goal_pos)}; "
-        "try points within 0.75 m of the robot's base and at least 0.3 m in front of it"
-    )
+    pick, place = reach_pick_and_place(object_pos, object_quat_wxyz, goal_pos, requirements)
+    return np.array([_action(w, {"pick": pick, "place": place}) for w in WAYPOINTS])
 
 
-def _action(waypoint: Waypoint, reached: dict[str, list[np.ndarray]]) -> np.ndarray:
-    """Return the action (8,) at a waypoint, from the joints (7,) at both heights of each place."""
-    arm = _HOME if waypoint.place == "home" else reached[waypoint.place][waypoint.is_raised]
-    return np.append(arm, waypoint.gripper)
+def _action(waypoint: Waypoint, columns: dict[str, Column]) -> np.ndarray:
+    """Return the action (8,) at a waypoint, from the postures at pick and place."""
+    if waypoint.place == "home":
+        return np.append(HOME, waypoint.gripper)
+    column = columns[waypoint.place]
+    return np.append(column.raised if waypoint.is_raised else column.low, waypoint.gripper)
 
 
 def _via_points(targets: np.ndarray, highest_top: float) -> dict[int, np.ndarray]:
@@ -252,96 +193,15 @@ def _via_points(targets: np.ndarray, highest_top: float) -> dict[int, np.ndarray
         targets: Actions (9, 8) at the waypoints.
         highest_top: Height of the highest top, m, world frame.
     """
-    above_home = _raise_hand(_HOME, max(0.0, highest_top + _TOP_CLEARANCE - HOME_TCP[2]), _HOME)
+    above_home = raise_over(highest_top)
     last = len(WAYPOINTS) - 1
     via_points = {i: np.append(above_home, WAYPOINTS[i].gripper) for i in (0, last)}
     for i in range(1, last):
         if WAYPOINTS[i].is_raised != WAYPOINTS[i - 1].is_raised:
             low, high = sorted((i - 1, i), key=lambda k: WAYPOINTS[k].is_raised)
-            beside = _raise_hand(targets[low, :7], _BESIDE_HEIGHT, targets[high, :7])
+            beside = raise_hand(targets[low, :7], BESIDE_HEIGHT, targets[high, :7])
             via_points[i] = np.append(beside, targets[low, 7])
     return via_points
-
-
-def _raise_hand(posture: np.ndarray, height: float, towards: np.ndarray) -> np.ndarray:
-    """Return a posture (7,) with the hand raised by `height`, m, near the way to `towards` (7,).
-
-    If none is within reach, return `towards`. Joint 7 may move a little, because near HOME joints 1
-    and 3 may be almost parallel and with a fixed joint 7 the arm could swing.
-    """
-    hand, orientation = kinematics.forward(posture)
-    tcp = hand + panda.TCP_OFFSET * orientation[:, 2] + np.array([0.0, 0.0, height])
-    candidates = _postures(tcp, orientation, posture[6] + 0.1 * _JOINT_7_OFFSETS).reshape(-1, 7)
-    costs = _cost(candidates, posture) + _cost(candidates, towards)
-    return candidates[costs.argmin()] if np.isfinite(costs).any() else towards
-
-
-def _reach_above(
-    grasp_pos: np.ndarray,
-    yaws: np.ndarray,
-    tilt: float,
-    heights: tuple[float, float],
-    swing_cost: float,
-) -> list[np.ndarray] | None:
-    """Return joints (7,) at both heights above a grasp, or None where one is out of reach.
-
-    Both heights share joint 7, so that going up and down is all but a straight line. Of all pairs
-    it takes the one nearest to HOME.
-
-    Args:
-        grasp_pos: (3,) the TCP in the grasp, m, world frame.
-        yaws: (n,) headings of the hand, rad from world x.
-        tilt: Angle by which the fingers point away from the base, rad.
-        heights: Heights above the grasp, m.
-        swing_cost: Weight of the distance between the pair's two postures.
-    """
-    radial = np.arctan2(grasp_pos[1], grasp_pos[0])
-    raised = grasp_pos + np.array([0.0, 0.0, 1.0]) * np.array(heights)[:, None, None]
-    for heading in _headings(yaws, radial):
-        joint_7 = _MOUNT_ANGLE + radial - heading + _JOINT_7_OFFSETS
-        postures = _postures(raised, hand_orientation(heading, tilt), joint_7)
-        low, high = postures[0][:, :, None], postures[1][:, None]  # to be paired, branch by branch
-        costs = _cost(low, _HOME) + _cost(high, _HOME)
-        if swing_cost:
-            costs = costs + swing_cost * _cost(low, high)
-        if np.isfinite(costs).any():
-            joint, *branches = np.unravel_index(costs.argmin(), costs.shape)
-            return [postures[i, joint, branch] for i, branch in enumerate(branches)]
-    return None
-
-
-def _headings(yaws: np.ndarray, radial: float) -> list[float]:
-    """Return the two headings, rad, that point outward the most, the better one first."""
-    off_radial = np.abs((yaws - radial + np.pi) % (2 * np.pi) - np.pi)
-    return [float(yaws[i]) for i in np.argsort(off_radial, kind="stable")[:2]]
-
-
-def hand_orientation(heading: float, tilt: float) -> np.ndarray:
-    """Return the rotation matrix (3, 3), world frame, of a hand that points down.
-
-    Args:
-        heading: Direction of the hand's x axis seen from above, rad from world x.
-        tilt: Angle by which the fingers point away from the base, along the heading, rad.
-    """
-    cosine, sine = np.cos(tilt), np.sin(tilt)
-    outward = np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
-    return kinematics.about_z(np.array(heading)) @ outward @ _POINTING_DOWN
-
-
-def _postures(tcp: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
-    """Return postures (..., 4, 7), rad, well within the joint limits; NaN where there is none.
-
-    Args:
-        tcp: (..., 3) position of the TCP, m, world frame.
-        orientation: (3, 3) rotation matrix of `panda_hand`.
-        joint_7: (...) rad.
-    """
-    hand = tcp - panda.TCP_OFFSET * orientation[:, 2]
-    postures = inverse_kinematics.inverse(hand, orientation, joint_7)
-    inside = (postures > panda.JOINT_LOWER + _LIMIT_MARGIN) & (
-        postures < panda.JOINT_UPPER - _LIMIT_MARGIN
-    )
-    return np.where(inside.all(-1, keepdims=True), postures, np.nan)
 
 
 def _add_noise(targets: np.ndarray, noise: np.ndarray, max_tcp_shift: float) -> np.ndarray:
@@ -355,11 +215,11 @@ def _add_noise(targets: np.ndarray, noise: np.ndarray, max_tcp_shift: float) -> 
     noisy = targets.copy()
     for i, waypoint in enumerate(WAYPOINTS):
         if waypoint.is_free:
-            noisy[i, :7] = _add_joint_noise(targets[i, :7], noise[i], max_tcp_shift)
+            noisy[i, :7] = add_joint_noise(targets[i, :7], noise[i], max_tcp_shift)
         elif waypoint.place != "home":
             same_pose = i > 0 and np.array_equal(targets[i, :7], targets[i - 1, :7])
             noisy[i, :7] = (
-                noisy[i - 1, :7] if same_pose else _vary_posture(targets[i, :7], noise[i, 6])
+                noisy[i - 1, :7] if same_pose else vary_posture(targets[i, :7], noise[i, 6])
             )
     return noisy
 
@@ -369,44 +229,3 @@ def _is_feasible(path: np.ndarray) -> bool:
     speed = np.abs(np.diff(path, axis=0)) * TimingConfig.control_hz
     inside = (path >= panda.JOINT_LOWER) & (path <= panda.JOINT_UPPER)
     return bool(inside.all() and (speed <= panda.JOINT_VELOCITY_LIMIT).all())
-
-
-def _add_joint_noise(posture: np.ndarray, noise: np.ndarray, max_tcp_shift: float) -> np.ndarray:
-    """Return the posture (7,) plus noise (7,), rad, within the joint limits.
-
-    The noise is halved until it moves the TCP by at most `max_tcp_shift`, m.
-    """
-    noisy = np.clip(posture + noise, panda.JOINT_LOWER, panda.JOINT_UPPER)
-    if np.isinf(max_tcp_shift):
-        return noisy
-    tcp = _tcp_position(posture)
-    while np.linalg.norm(_tcp_position(noisy) - tcp) > max_tcp_shift:
-        noisy = (noisy + posture) / 2
-    return noisy
-
-
-def _tcp_position(posture: np.ndarray) -> np.ndarray:
-    """Return the position (3,) of the TCP in a posture (7,), m, world frame."""
-    hand, orientation = kinematics.forward(posture)
-    return hand + panda.TCP_OFFSET * orientation[:, 2]
-
-
-def _vary_posture(posture: np.ndarray, joint_7_noise: float) -> np.ndarray:
-    """Return another posture (7,) with the same pose of the hand, and joint 7 moved by noise, rad.
-
-    If there is none, return the posture itself.
-    """
-    hand, orientation = kinematics.forward(posture)
-    tcp = hand + panda.TCP_OFFSET * orientation[:, 2]
-    candidates = _postures(tcp, orientation, posture[6] + np.array(joint_7_noise))
-    costs = _cost(candidates, posture)
-    return candidates[costs.argmin()] if np.isfinite(costs).any() else posture
-
-
-def _cost(postures: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return squared distances (...) of postures (..., 7) from one, rad^2; infinite for NaN."""
-    return np.nan_to_num(((postures - reference) ** 2).sum(-1), nan=np.inf)
-
-
-def _xy(position: np.ndarray) -> str:
-    return f"({position[0]:.3f}, {position[1]:.3f})"

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from experts.diagnosis import failure_phase
-from experts.pick_place import PickPlaceExpert, UnreachableError, hand_orientation, plan
+from experts.pick_place import PickPlaceExpert, plan
+from experts.reach import UnreachableError, hand_orientation
 from experts.waypoints import WAYPOINTS, Interpolation
 from pp_env import PickPlaceEnv, kinematics, panda
 from pp_env.config import HOME_JOINT_POS

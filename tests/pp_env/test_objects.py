@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from experts.pick_place import GraspRequirements, PickPlaceExpert, plan
+from experts.pick_place import PickPlaceExpert, plan
+from experts.reach import GraspRequirements
 from pp_env import PickPlaceConfig, PickPlaceEnv, kinematics, panda, placement, rotation, task
 from pp_env.config import HOME_JOINT_POS, HOME_TCP, GraspConfig, TaskConfig
 from pp_env.objects import YCB_OBJECTS, ObjectConfig

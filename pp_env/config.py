@@ -371,7 +371,7 @@ class GraspConfig:
     Attributes:
         mode: "fixed_joint" attaches the object to the hand, "friction" leaves it to contact.
         closed_below: A finger target below this is a command to close, m.
-        stopped_speed: A finger slower than this has stopped, m/s.
+        stopped_speed: Fingers that approach each other slower than this have stopped, m/s.
         max_distance_xy: Greatest horizontal distance from `panda_hand` to the object's centre, m.
         max_distance_z: Greatest vertical distance from `panda_hand` to the height at which the
             object is grasped, m.

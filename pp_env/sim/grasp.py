@@ -19,16 +19,17 @@ def is_grasped(state: SimState, command: Command, config: GraspConfig, obj: Obje
     """Return True if the gripper holds the object after `command` was given in `state`.
 
     A held object stays held until the gripper is commanded open. Otherwise it becomes held when
-    the gripper is commanded closed, both fingers have stopped short of closing, and the object is
-    near `panda_hand` and between the fingers.
+    the gripper is commanded closed, both fingers have stopped short of closing and are no further
+    apart than the object is wide, and the object is near `panda_hand` and between the fingers.
     """
     if command.gripper >= config.closed_below:
         return False
     if state.is_grasped:
         return True
     return (
-        max(map(abs, state.gripper_vel.tolist())) < config.stopped_speed
+        abs(sum(state.gripper_vel.tolist())) < config.stopped_speed
         and min(state.gripper_pos.tolist()) > command.gripper
+        and _fingers_touch(state, config, obj)
         and _is_near_hand(state, config, obj)
         and _is_between_fingers(state, config, obj)
     )
@@ -50,3 +51,18 @@ def _is_between_fingers(state: SimState, config: GraspConfig, obj: ObjectConfig)
     tcp_in_object = unrotate(state.object.quat_wxyz, tcp_position(state) - state.object.position)
     reach = np.array(obj.size) / 2 + config.margin
     return bool((np.abs(tcp_in_object) < reach).all())
+
+
+def _fingers_touch(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:
+    """Return True if the fingers are as near to each other as the object lets them.
+
+    Without this, fingers that have not begun to move would count as stopped.
+    """
+    closing_axis = rotate(state.eef.quat_wxyz, np.array([0.0, 1.0, 0.0]))
+    x, y, z = unrotate(state.object.quat_wxyz, closing_axis)
+    width, depth, height = obj.size
+    if obj.shape == "cylinder":
+        extent = width * math.hypot(x, y) + height * abs(z)
+    else:
+        extent = width * abs(x) + depth * abs(y) + height * abs(z)
+    return sum(state.gripper_pos.tolist()) < extent + config.margin

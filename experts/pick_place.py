@@ -80,7 +80,7 @@ class PickPlaceExpert:
 
     @property
     def phase(self) -> str:
-        """Name of the waypoint that the next action leads to.
+        """Name of the waypoint that the last action leads to.
 
         Raises:
             RuntimeError: `reset` was not called.

@@ -112,10 +112,14 @@ class ReactiveExpert:
     Attributes:
         phase: Name of what the last action is for, one of `experts.waypoints.WAYPOINTS`.
         done: True once the object rests on the target and the arm is at HOME.
+        uses_info: True: `act` takes the `info`, too, which says where the object is.
+        num_steps: Most actions that an episode can need.
 
     Raises:
         ValueError: An argument is out of range.
     """
+
+    uses_info = True
 
     def __init__(
         self,

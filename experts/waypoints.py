@@ -83,8 +83,8 @@ class Interpolation:
 
     @property
     def segment(self) -> int:
-        """Index of the segment that the next action belongs to; the last one at the end."""
-        return min(self._step, len(self._actions) - 1) // self._steps_per_segment
+        """Index of the segment that the last action belongs to; 0 before the first."""
+        return (min(max(self._step, 1), len(self._actions)) - 1) // self._steps_per_segment
 
     def next_action(self) -> np.ndarray:
         """Return the next action (8,) float32, and advance."""

@@ -13,7 +13,7 @@ from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
 from pp_env.reward import REWARD_TYPES
 from pp_env.sim import default_timing, make_simulator
-from pp_env.sim.api import IMAGE_TYPES, Command, InitialState, SimState, Simulator
+from pp_env.sim.api import IMAGE_TYPES, Command, InitialState, Pose, SimState, Simulator
 
 OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos", "goal")
 
@@ -32,7 +32,8 @@ class PickPlaceEnv(gym.Env):
         `reset`'s seed alone decides pick, place and the object's colour; with a pool of objects
         (`PickPlaceConfig.objects`) also which object it is and what stands beside it, and with
         `TaskConfig.random_yaw` how the objects are turned. `options` may fix "pick" and "place"
-        (x, y in m), "color" (r, g, b in [0, 1]), "object" (a name) and "yaw" (rad).
+        (x, y in m), "color" (r, g, b in [0, 1]), "object" (a name), "yaw" (rad)
+        and "joint_pos" (7,), rad, at which the arm starts.
         `config.randomization` (`pp_env.randomization`) says what else varies, by default nothing.
 
     Success (`pp_env.task.is_success`):
@@ -181,11 +182,61 @@ class PickPlaceEnv(gym.Env):
             ValueError: The action has the wrong shape or is not finite.
             RuntimeError: `reset` was not called.
         """
+        state, applied, clipped = self._apply(action)
+        return self.end_step(state, applied, clipped)
+
+    def advance(self, action: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Apply an action like `step`, but render nothing; wrappers do not count it.
+
+        Args:
+            action: (action size,), as for `step`.
+
+        Returns:
+            The observation of `obs_type="state"`, (23,), and `info`.
+        """
+        self._state, applied, clipped = self._apply(action)
+        vector, info = self._observe(self._state, OBSERVATION.pack)
+        return vector, {**info, "action": applied, "action_clipped": clipped}
+
+    def move_object(
+        self, position: np.ndarray, quat_wxyz: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Put the target object at rest at another pose, in the middle of an episode.
+
+        Args:
+            position: (3,) its centre, m, world frame.
+            quat_wxyz: (4,) its orientation, world frame, unit quaternion.
+
+        Returns:
+            The observation of `obs_type="state"`, (23,), and `info`.
+
+        Raises:
+            RuntimeError: `reset` was not called, or the gripper holds the object.
+        """
+        if self._state is None or self._state.is_grasped:
+            raise RuntimeError("move_object needs a started episode and an object that is not held")
+        self._state = self._simulator.move_object(
+            Pose(np.array(position, dtype=np.float64), np.array(quat_wxyz, dtype=np.float64))
+        )
+        return self._observe(self._state, OBSERVATION.pack)
+
+    def observe(self) -> tuple[Observation, dict[str, Any]]:
+        """Return observation and `info` of the present state, as after a reset.
+
+        Raises:
+            RuntimeError: `reset` was not called.
+        """
+        if self._state is None:
+            raise RuntimeError("observe needs a started episode; call reset first")
+        return self._observe(self._state)
+
+    def _apply(self, action: np.ndarray) -> tuple[SimState, np.ndarray, bool]:
+        """Return the state after an action, the applied action, and whether it was clipped."""
         layout = self._control.layout
         given = checked_actions(action, layout, (layout.size,))
         applied = layout.clip(given)
         state = self._simulator.step(self.begin_step(applied))
-        return self.end_step(state, applied, applied.tolist() != given.tolist())
+        return state, applied, applied.tolist() != given.tolist()
 
     def begin_step(self, applied: np.ndarray) -> Command:
         """Return the simulator's next command: the part of `step` before the physics.
@@ -272,13 +323,16 @@ class PickPlaceEnv(gym.Env):
             spaces["agent_pos"] = OBSERVATION.space()
         return gym.spaces.Dict(spaces)
 
-    def _observe(self, state: SimState) -> tuple[Observation, dict[str, Any]]:
-        """Return observation and info of a state."""
+    def _observe(
+        self, state: SimState, pack: Callable[[dict[str, Any]], Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return observation and info of a state; `pack` makes the observation of its values."""
+        pack = pack or self._observation
         self._object_quat = rotation.nearest(state.object.quat_wxyz, self._object_quat)
         true_values, noisy_state = self._field_values(state), self._add_sensor_noise(state)
         if noisy_state is state:
-            return self._observation(true_values), self._info(state, true_values)
-        return self._observation(self._field_values(noisy_state)), self._info(state, true_values)
+            return pack(true_values), self._info(state, true_values)
+        return pack(self._field_values(noisy_state)), self._info(state, true_values)
 
     def _field_values(self, state: SimState) -> dict[str, Any]:
         """Return a state's numbers by the names of the layouts' fields."""

@@ -1,7 +1,7 @@
 """The task: where an episode starts, and which conditions make it a success. Pure functions."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from pp_env.sim.api import InitialState, PlacedObject, Pose, SimState
 
 _MAX_SAMPLES = 1000
 _MAX_ARRANGEMENTS = 50
-OPTIONS = ("pick", "place", "object", "color", "yaw")
+OPTIONS = ("pick", "place", "object", "color", "yaw", "joint_pos")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class EpisodeStart:
         target: Index of the object in the configuration's `object_pool`.
         yaw: The object's turn about the vertical, rad.
         others: The other objects on the table.
+        joint_pos: (7,) the arm's joints, rad.
     """
 
     pick: np.ndarray
@@ -36,6 +37,7 @@ class EpisodeStart:
     target: int = 0
     yaw: float = 0.0
     others: tuple[PlacedObject, ...] = ()
+    joint_pos: np.ndarray = field(default_factory=lambda: np.array(HOME_JOINT_POS))
 
 
 def sample_start(
@@ -50,8 +52,8 @@ def sample_start(
     Args:
         rng: Source of all randomness.
         config: The scene and the ranges.
-        options: Any of "pick" (2,), m, "place" (2,), m, "color" (3,), "object" (a name) and "yaw",
-            rad.
+        options: Any of "pick" (2,), m, "place" (2,), m, "color" (3,), "object" (a name), "yaw",
+            rad, and "joint_pos" (7,), rad, for an arm that does not start at HOME.
 
     Raises:
         ValueError: An option is unknown or does not fit the scene, or there is no room for the
@@ -60,6 +62,7 @@ def sample_start(
     options = dict(options or {})
     _check_option_names(options)
     fixed = _Fixed(_point(options, "pick", config), _point(options, "place", config), _yaw(options))
+    joint_pos = _joint_pos(options)
     rgb = rng.uniform(*config.task.color_range, size=3)
     target, others = _choose_objects(rng, config, options.get("object"))
     obj = config.object_pool[target]
@@ -74,7 +77,7 @@ def sample_start(
             f"{_where_fixed(fixed)}; try fewer of them (--num-objects)"
         )
     rgb = _color(options["color"]) if "color" in options else _own_color(obj, rgb)
-    return EpisodeStart(pick, place, rgb, target, yaw, placed)
+    return EpisodeStart(pick, place, rgb, target, yaw, placed, joint_pos)
 
 
 def sample_variation(
@@ -88,10 +91,10 @@ def sample_variation(
 def initial_state(
     start: EpisodeStart, config: PickPlaceConfig, variation: Variation | None = None
 ) -> InitialState:
-    """Return the scene at reset: arm at HOME, gripper open, objects at rest on the table."""
+    """Return the scene at reset: gripper open, objects at rest on the table."""
     height = config.rest_z_of(config.object_pool[start.target])
     return InitialState(
-        joint_pos=np.array(HOME_JOINT_POS),
+        joint_pos=start.joint_pos,
         gripper_pos=panda.FINGER_OPEN,
         object=Pose(np.append(start.pick, height), rotation.about_z(start.yaw)),
         object_rgb=start.object_rgb,
@@ -297,6 +300,21 @@ def _yaw(options: dict) -> float | None:
     if not math.isfinite(yaw):
         raise ValueError(f"yaw must be a finite angle in rad, got {yaw}")
     return yaw
+
+
+def _joint_pos(options: dict) -> np.ndarray:
+    """Return the joints (7,), rad, at which the arm starts: those fixed, or HOME."""
+    joint_pos = np.array(options.get("joint_pos", HOME_JOINT_POS), dtype=np.float64)
+    if joint_pos.shape != (7,) or not np.isfinite(joint_pos).all():
+        raise ValueError(f"joint_pos must be seven finite numbers in rad, got {joint_pos}")
+    beyond = (joint_pos < panda.JOINT_LOWER) | (joint_pos > panda.JOINT_UPPER)
+    if beyond.any():
+        i = int(beyond.argmax())
+        raise ValueError(
+            f"joint_pos[{i}] must be within {panda.JOINT_LOWER[i]:.4f}..{panda.JOINT_UPPER[i]:.4f} "
+            f"rad, got {joint_pos[i]:.4f}"
+        )
+    return joint_pos
 
 
 def _point(options: dict, name: str, config: PickPlaceConfig) -> np.ndarray | None:

@@ -1,6 +1,6 @@
 """Run episodes of any policy in any Gymnasium environment, and pass every step to any sinks."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,11 @@ import numpy as np
 class Policy(Protocol):
     """A function from observations to actions, with state that is reset before each episode.
 
-    It may also have an attribute `phase`: a name for what it is doing.
+    It may also have some of these attributes:
+
+    - `phase`: a name for what its last action is for.
+    - `done`: True once it has nothing more to do, which ends the episode.
+    - `uses_info`: True if `act` takes the `info` of the same instant as a second argument.
     """
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
@@ -36,17 +40,19 @@ class Step:
         index: Counts from 0 in each episode.
         observation: At time t.
         info: At time t.
-        action: What the environment applied at time t.
+        action: What the policy wanted at time t, within the environment's bounds.
+        executed: What the environment applied at time t; it differs if the action was disturbed.
         reward: For the step from t to t + 1.
         done: True in the last step of the episode.
         success: True if the state at t + 1 is a success.
-        phase: The policy's phase at time t, or "".
+        phase: What the action is for, as the policy calls it, or "".
     """
 
     index: int
     observation: Any
     info: dict[str, Any]
     action: np.ndarray
+    executed: np.ndarray
     reward: float
     done: bool
     success: bool
@@ -63,7 +69,7 @@ class Episode:
         length: Number of steps.
         success: True if the last state is a success.
         start_info: `info` of the first state.
-        trace: Per step, the policy's phase at time t and the `info` at time t + 1.
+        trace: Per step, the policy's phase of the action at time t and the `info` at time t + 1.
     """
 
     index: int
@@ -77,6 +83,18 @@ class Episode:
     def end_info(self) -> dict[str, Any]:
         """Return the `info` of the last state."""
         return self.trace[-1][1]
+
+
+class Disturbance(Protocol):
+    """A change of actions between the policy and the environment."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Prepare for an episode; `rng` is the only source of randomness."""
+        ...
+
+    def __call__(self, action: np.ndarray) -> np.ndarray:
+        """Return what is executed in place of the action."""
+        ...
 
 
 class EpisodeSink(Protocol):
@@ -110,6 +128,22 @@ def episode_seed(seed: int, index: int) -> int:
     return int(high) << 31 | int(low) >> 1  # 63 bits: fits a signed column
 
 
+Start = Callable[[gym.Env, int, dict[str, Any] | None], tuple[Any, dict[str, Any]]]
+
+
+def reset_env(
+    env: gym.Env, seed: int, options: dict[str, Any] | None
+) -> tuple[Any, dict[str, Any]]:
+    """Start an episode with a reset and nothing else."""
+    return env.reset(seed=seed, options=options)
+
+
+def choose_action(policy: Policy, observation: Any, info: dict[str, Any]) -> Any:
+    """Return the policy's action for an observation, and for the `info` if it uses that."""
+    act: Any = policy.act
+    return act(observation, info) if getattr(policy, "uses_info", False) else act(observation)
+
+
 def run_episode(
     env: gym.Env,
     policy: Policy,
@@ -118,9 +152,13 @@ def run_episode(
     index: int,
     max_steps: int,
     options: dict[str, Any] | None = None,
+    start: Start = reset_env,
+    disturbance: Disturbance | None = None,
 ) -> Episode:
     """Run one episode and pass it to the sinks; see `iterate_episode`."""
-    steps = iterate_episode(env, policy, sinks, seed, index, max_steps, options)
+    steps = iterate_episode(
+        env, policy, sinks, seed, index, max_steps, options, start, disturbance
+    )
     while True:
         try:
             next(steps)
@@ -136,6 +174,8 @@ def iterate_episode(
     index: int,
     max_steps: int,
     options: dict[str, Any] | None = None,
+    start: Start = reset_env,
+    disturbance: Disturbance | None = None,
 ) -> Generator[Step, None, Episode]:
     """Run one episode, one step per iteration.
 
@@ -150,6 +190,9 @@ def iterate_episode(
         index: The attempt's number in the collection, stored in the `Episode`.
         max_steps: Upper limit of the episode's length.
         options: For `env.reset`.
+        start: Brings the environment to where the episode begins, and returns the first
+            observation and `info`. What happens in it reaches no sink.
+        disturbance: Changes the actions before they are executed.
 
     Returns:
         The `Episode`, as the iterator's value.
@@ -157,7 +200,13 @@ def iterate_episode(
     for sink in sinks:
         sink.begin(seed)
     try:
-        episode = yield from _steps(env, policy, sinks, seed, index, max_steps, options)
+        observation, info = start(env, seed, options)
+        if disturbance is not None:
+            disturbance.reset(np.random.default_rng([seed, 2]))
+        policy.reset(observation, info, np.random.default_rng([seed, 1]))
+        episode = yield from _steps(
+            env, policy, sinks, seed, index, max_steps, (observation, info), disturbance
+        )
         for sink in sinks:
             sink.end(episode)
     except BaseException:
@@ -174,22 +223,26 @@ def _steps(
     seed: int,
     index: int,
     max_steps: int,
-    options: dict[str, Any] | None,
+    first: tuple[Any, dict[str, Any]],
+    disturbance: Disturbance | None,
 ) -> Generator[Step, None, Episode]:
-    observation, info = env.reset(seed=seed, options=options)
-    policy.reset(observation, info, np.random.default_rng([seed, 1]))
+    observation, info = first
     start_info, trace = info, []
     done = False
     while not done:
+        action = choose_action(policy, observation, info)
         phase = getattr(policy, "phase", "")
-        action = policy.act(observation)
-        next_observation, reward, terminated, truncated, next_info = env.step(action)
-        done = bool(terminated or truncated or len(trace) + 1 >= max_steps)
+        given = action if disturbance is None else disturbance(action)
+        next_observation, reward, terminated, truncated, next_info = env.step(given)
+        executed = next_info.get("action", given)
+        ended = terminated or truncated or getattr(policy, "done", False)
+        done = bool(ended or len(trace) + 1 >= max_steps)
         step = Step(
             index=len(trace),
             observation=observation,
             info=info,
-            action=next_info.get("action", action),
+            action=executed if disturbance is None else action,
+            executed=executed,
             reward=float(reward),
             done=done,
             success=bool(next_info.get("is_success", False)),

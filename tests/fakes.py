@@ -52,6 +52,10 @@ class FakeSimulator:
         self._state = state._replace(object=Pose(position, state.object.quat_wxyz))
         return self._state
 
+    def move_object(self, pose: Pose) -> SimState:
+        self._state = self._state._replace(object=pose)
+        return self._state
+
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         width, height = self.config.render.size
         row = np.arange(height, dtype=np.uint8)[:, None, None]

@@ -128,6 +128,10 @@ class Simulator(Protocol):
         """Advance exactly one control period."""
         ...
 
+    def move_object(self, pose: Pose) -> SimState:
+        """Put the target object, which must not be held, at rest at a pose."""
+        ...
+
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         """Render an image of the current state.
 

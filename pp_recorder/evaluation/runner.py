@@ -11,7 +11,7 @@ import numpy as np
 
 from pp_recorder.evaluation.metrics import EpisodeResult
 from pp_recorder.parallel.processes import Died, run_all
-from pp_recorder.rollout import Policy, episode_seed, run_episode
+from pp_recorder.rollout import Policy, choose_action, episode_seed, run_episode
 
 _GIVE_UP_AFTER = 3  # episodes; the evaluation ends if each of the first ones has an error
 _LONGEST_REASON = 120
@@ -217,6 +217,8 @@ class _EpisodeRecorder(gym.Wrapper):
 class _CheckedPolicy:
     """A `Policy` that raises only `PolicyError`, and gives only actions of the space."""
 
+    uses_info = True
+
     def __init__(self, policy: Policy, space: gym.Space) -> None:
         self._policy = policy
         self._space = space
@@ -227,9 +229,9 @@ class _CheckedPolicy:
         except (Exception, SystemExit) as error:
             raise PolicyError(f"reset raised {_first_line(error)}") from error
 
-    def act(self, observation: Any) -> Any:
+    def act(self, observation: Any, info: dict[str, Any]) -> Any:
         try:
-            action = self._policy.act(observation)
+            action = choose_action(self._policy, observation, info)
             if isinstance(self._space, gym.spaces.Box):
                 action = np.asarray(action)
         except (Exception, SystemExit) as error:

@@ -147,6 +147,13 @@ class IsaacSimulator:
             self._render()
         return self._state
 
+    def move_object(self, pose: Pose) -> SimState:
+        """Put the target object, which must not be held, at rest at a pose."""
+        _teleport(self._object, pose)
+        self._images, self._extra_renders = None, _RENDERS_AFTER_TELEPORT
+        self._state = self._observe(grasped=False)
+        return self._state
+
     def render(self, camera: str, kind: str = "rgb") -> np.ndarray:
         """Return an image of the current state, (H, W, 3) uint8 RGB.
 

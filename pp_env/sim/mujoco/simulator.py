@@ -93,6 +93,12 @@ class MujocoSimulator:
         self._state = self._observe(self._grasped)
         return self._state
 
+    def move_object(self, pose: Pose) -> SimState:
+        """Put the target object, which must not be held, at rest at a pose."""
+        self._bodies[self._target].move(self._data, pose)
+        self._state = self._observe(grasped=False)
+        return self._state
+
     @property
     def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """The model and the data that the physics works on."""
@@ -198,6 +204,7 @@ class _Body:
         self.id = model.body(name).id
         self.weld = model.equality(numbered("grasp", index)).id
         self.velocity = slice(free.dofadr[0], free.dofadr[0] + 3)  # linear
+        self._dofs = slice(free.dofadr[0], free.dofadr[0] + 6)
         self._qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
         self._geom = model.geom(name).id
         self._geoms = np.flatnonzero(model.geom_bodyid == self.id)
@@ -210,6 +217,11 @@ class _Body:
         model.geom_rgba[self._geoms, :3] = placed.rgb
         model.geom_contype[self._geom], model.geom_conaffinity[self._geom] = self._collides
         model.body_gravcomp[self.id] = 0.0
+
+    def move(self, data: mujoco.MjData, pose: Pose) -> None:
+        """Put the object at a pose, at rest."""
+        data.qpos[self._qpos] = np.concatenate(pose)
+        data.qvel[self._dofs] = 0.0
 
     def park(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Put the object below the floor, weightless, where it touches nothing."""

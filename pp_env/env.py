@@ -13,7 +13,7 @@ from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
 from pp_env.reward import REWARD_TYPES
 from pp_env.sim import default_timing, make_simulator
-from pp_env.sim.api import IMAGE_TYPES, Command, InitialState, Pose, SimState, Simulator
+from pp_env.sim.api import IMAGE_TYPES, Command, InitialState, PlacedObject, Pose, SimState, Simulator
 
 OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos", "goal")
 
@@ -134,7 +134,7 @@ class PickPlaceEnv(gym.Env):
         self._goal_pos = np.zeros(3)
         self._object_rgb = np.zeros(3)
         self._object_quat = _IDENTITY_QUAT
-        self._target = 0
+        self._target, self._others = 0, ()
         self._episode_info: dict[str, Any] = {}
         if callable(simulator):
             self._simulator = simulator(self.config)
@@ -142,6 +142,11 @@ class PickPlaceEnv(gym.Env):
             self._simulator = make_simulator(
                 simulator, self.config, headless, **(simulator_options or {})
             )
+
+    @property
+    def others(self) -> tuple[PlacedObject, ...]:
+        """The objects beside the target, as the episode began."""
+        return self._others
 
     @property
     def simulator_description(self) -> dict[str, Any]:
@@ -221,14 +226,15 @@ class PickPlaceEnv(gym.Env):
         return self._observe(self._state, OBSERVATION.pack)
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:
-        """Return observation and `info` of the present state, as after a reset.
+        """Return observation and `info` of the present state, with the same sensor noise as before.
 
         Raises:
             RuntimeError: `reset` was not called.
         """
         if self._state is None:
             raise RuntimeError("observe needs a started episode; call reset first")
-        return self._observe(self._state)
+        values = self._field_values(self._seen)
+        return self._observation(values), self._info(self._state, self._field_values(self._state))
 
     def _apply(self, action: np.ndarray) -> tuple[SimState, np.ndarray, bool]:
         """Return the state after an action, the applied action, and whether it was clipped."""
@@ -329,10 +335,9 @@ class PickPlaceEnv(gym.Env):
         """Return observation and info of a state; `pack` makes the observation of its values."""
         pack = pack or self._observation
         self._object_quat = rotation.nearest(state.object.quat_wxyz, self._object_quat)
-        true_values, noisy_state = self._field_values(state), self._add_sensor_noise(state)
-        if noisy_state is state:
-            return pack(true_values), self._info(state, true_values)
-        return pack(self._field_values(noisy_state)), self._info(state, true_values)
+        true_values, self._seen = self._field_values(state), self._add_sensor_noise(state)
+        seen_values = true_values if self._seen is state else self._field_values(self._seen)
+        return pack(seen_values), self._info(state, true_values)
 
     def _field_values(self, state: SimState) -> dict[str, Any]:
         """Return a state's numbers by the names of the layouts' fields."""
@@ -384,7 +389,7 @@ class PickPlaceEnv(gym.Env):
 
     def _describe_episode(self, initial: InitialState) -> None:
         """Set the part of `info` that is the same at every step of the episode."""
-        self._target = initial.target
+        self._target, self._others = initial.target, initial.others
         target, *others = (self.config.object_pool[placed.pool_index] for placed in initial.placed)
         self.task_description = task.language_instruction(target, self.config)
         self._episode_info = {

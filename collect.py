@@ -5,8 +5,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from experts.pick_place import PickPlaceExpert
-from pp_collect.factory import make_config, make_expert
+from pp_collect.factory import Expert, make_config, make_expert, require_start_policy
 from pp_collect.options import CollectOptions
 from pp_collect.process import StopRequest, restart_process, stop_on_signal
 from pp_collect.runs import (
@@ -41,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = make_config(options)
         expert = make_expert(options, config)
+        require_start_policy(options, config, options.cameras, options.render_after)
         options = resolve_workers(options)
         require_extras(options)
         require_writable(options)
@@ -74,7 +74,7 @@ def require_extras(options: CollectOptions) -> None:
 def run(
     options: CollectOptions,
     config: PickPlaceConfig,
-    expert: PickPlaceExpert,
+    expert: Expert,
     words: Sequence[str],
 ) -> int:
     """Collect, and report in words and in the status file; return the exit status."""
@@ -100,7 +100,7 @@ def run(
 def collect(
     options: CollectOptions,
     config: PickPlaceConfig,
-    expert: PickPlaceExpert,
+    expert: Expert,
     words: Sequence[str],
     stop: StopRequest,
     file: StatusFile,

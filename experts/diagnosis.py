@@ -8,7 +8,7 @@ and follows from the `info` alone, so `failure_stage` serves the episodes of any
 from collections.abc import Sequence
 from typing import Any
 
-from experts.waypoints import WAYPOINTS
+from experts.waypoints import PHASES
 
 _RELEASE = "OPEN_GRIPPER"
 _GRASP = "CLOSE_GRIPPER"
@@ -23,7 +23,7 @@ def failure_phase(trace: Sequence[tuple[str, dict[str, Any]]]) -> str:
         trace: Per step, the expert's phase and the `info` that the step led to.
 
     Returns:
-        A name in `experts.waypoints.WAYPOINTS`: the phase in which a grasp was lost; CLOSE_GRIPPER
+        A name in `experts.waypoints.PHASES`: the phase in which a grasp was lost; CLOSE_GRIPPER
         if the object was never held; OPEN_GRIPPER if it was carried to the end but does not lie at
         the target; else the last phase.
     """
@@ -62,4 +62,4 @@ def failure_stage(infos: Sequence[dict[str, Any]]) -> str:
 
 def _order(phase: str) -> int:
     """Return the position of a phase in an episode, from 0."""
-    return [waypoint.name for waypoint in WAYPOINTS].index(phase)
+    return PHASES.index(phase)

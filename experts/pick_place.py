@@ -79,6 +79,11 @@ class PickPlaceExpert:
         return len(WAYPOINTS) * self._steps_per_segment + self._hold_steps
 
     @property
+    def typical_steps(self) -> int:
+        """Number of actions in an episode, for estimates."""
+        return self.num_steps
+
+    @property
     def phase(self) -> str:
         """Name of the waypoint that the last action leads to.
 

@@ -31,6 +31,7 @@ _JOINT_ACCELERATION = 4.0  # rad/s^2
 _CONTACT_SPEED = 0.5  # share of the speed on the way down
 _GRIPPER_SPEED = 0.08  # m/s of each finger, where the gripper's command is a ramp
 _TIME_LIMIT = 30.0  # s
+_TYPICAL_TIME = 6.0  # s
 
 _OPEN, _CLOSED = panda.FINGER_OPEN, panda.FINGER_CLOSED
 _IS_OPEN = 0.9 * panda.FINGER_OPEN  # m, beyond which a finger counts as open
@@ -110,10 +111,11 @@ class ReactiveExpert:
         control_hz: Actions per second.
 
     Attributes:
-        phase: Name of what the last action is for, one of `experts.waypoints.WAYPOINTS`.
+        phase: Name of what the last action is for, one of `experts.waypoints.PHASES`.
         done: True once the object rests on the target and the arm is at HOME.
         uses_info: True: `act` takes the `info`, too, which says where the object is.
         num_steps: Most actions that an episode can need.
+        typical_steps: Number of actions in an episode, for estimates.
 
     Raises:
         ValueError: An argument is out of range.
@@ -140,6 +142,7 @@ class ReactiveExpert:
         self._patience = round(_PATIENCE * control_hz)
         self._servo = JointServo(joint_speed, _JOINT_ACCELERATION, 1.0 / control_hz)
         self.num_steps = round(_TIME_LIMIT * control_hz)
+        self.typical_steps = round(_TYPICAL_TIME * control_hz)
         self.phase = ""
         self.done = False
         self._requirements = GraspRequirements()
@@ -273,9 +276,7 @@ class ReactiveExpert:
     def _clear_height(self) -> float:
         """Height of the TCP above the grasp at which it may move sideways, m."""
         return (
-            self._requirements.travel_height - 0.01
-            if self._requirements.is_tall
-            else _CLEAR_HEIGHT
+            self._requirements.travel_height - 0.01 if self._requirements.is_tall else _CLEAR_HEIGHT
         )
 
     def _has_missed(self, scene: _Scene) -> bool:

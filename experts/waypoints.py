@@ -16,6 +16,7 @@ class Waypoint:
 
     Attributes:
         name: Name of the segment, and of the phase that ends at this waypoint.
+        text: What the arm does in it, in words.
         place: Location that the hand is above.
         is_raised: True at the episode's travel height above the grasp, False at the grasp.
         gripper: Finger position target, m.
@@ -24,6 +25,7 @@ class Waypoint:
     """
 
     name: str
+    text: str
     place: Literal["home", "pick", "place"]
     is_raised: bool
     gripper: float
@@ -33,16 +35,18 @@ class Waypoint:
 _OPEN, _CLOSED = panda.FINGER_OPEN, panda.FINGER_CLOSED
 
 WAYPOINTS = (  # the arm starts at HOME
-    Waypoint("APPROACH_PICK", "pick", True, _OPEN, is_free=True),
-    Waypoint("DOWN_PICK", "pick", False, _OPEN, is_free=False),
-    Waypoint("CLOSE_GRIPPER", "pick", False, _CLOSED, is_free=False),
-    Waypoint("LIFT", "pick", True, _CLOSED, is_free=True),
-    Waypoint("MOVE_TO_PLACE", "place", True, _CLOSED, is_free=True),
-    Waypoint("DOWN_PLACE", "place", False, _CLOSED, is_free=False),
-    Waypoint("OPEN_GRIPPER", "place", False, _OPEN, is_free=False),
-    Waypoint("RETRACT", "place", True, _OPEN, is_free=True),
-    Waypoint("HOME", "home", False, _OPEN, is_free=False),
+    Waypoint("APPROACH_PICK", "move above the object", "pick", True, _OPEN, is_free=True),
+    Waypoint("DOWN_PICK", "move down to the object", "pick", False, _OPEN, is_free=False),
+    Waypoint("CLOSE_GRIPPER", "close the gripper", "pick", False, _CLOSED, is_free=False),
+    Waypoint("LIFT", "lift the object", "pick", True, _CLOSED, is_free=True),
+    Waypoint("MOVE_TO_PLACE", "move above the marker", "place", True, _CLOSED, is_free=True),
+    Waypoint("DOWN_PLACE", "move down to the marker", "place", False, _CLOSED, is_free=False),
+    Waypoint("OPEN_GRIPPER", "open the gripper", "place", False, _OPEN, is_free=False),
+    Waypoint("RETRACT", "move up from the object", "place", True, _OPEN, is_free=True),
+    Waypoint("HOME", "move home", "home", False, _OPEN, is_free=False),
 )
+
+PHASES = tuple(waypoint.name for waypoint in WAYPOINTS)
 
 
 class Interpolation:

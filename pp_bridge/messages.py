@@ -14,6 +14,7 @@ RefusalReason = Literal["invalid", "conflict", "storage", "unavailable"]
 def _from_options() -> dict[str, Any]:
     """Return the fields of a request that are options of a collection."""
     asked = [f.name for f in dataclasses.fields(DemonstrationOptions)] + ["num_episodes", "resume"]
+    asked.remove("start_policy")  # it is code, which a request must not choose
     hints = get_type_hints(SessionOptions, include_extras=True)
     defaults = {f.name: f.default for f in dataclasses.fields(SessionOptions)}
     defaults["num_episodes"] = ...  # required: a default would be a guess

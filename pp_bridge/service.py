@@ -69,7 +69,7 @@ class RunningCollection:
         except Exception as error:  # such as a simulator that can't render any more
             _LOG.exception("not started", extra=request.model_dump())
             raise RefusalError("unavailable", f"it can't be started: {error}") from None
-        self._frames_per_episode = expert.num_steps
+        self._frames_per_episode = expert.typical_steps
         self._frame = 0
         self._times: deque[float] = deque()
 

@@ -10,9 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from traceback import format_exc
 from typing import Any
 
 import gymnasium as gym
@@ -20,27 +18,25 @@ from tqdm import tqdm
 
 import pp_env
 from experts.diagnosis import failure_stage
-from experts.pick_place import PickPlaceExpert
 from pp_collect.factory import make_config, reset_options
 from pp_collect.options import EvaluateOptions, PolicyOptions
+from pp_collect.policies import make_policy
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
 from pp_env.config import PickPlaceConfig, RenderConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
-from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint, LeRobotPolicy
+from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint
 from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, compute_metrics
 from pp_recorder.evaluation.runner import (
     EvaluatedEpisode,
     EvaluationError,
-    FunctionPolicy,
     PolicyRunner,
-    RandomPolicy,
     TaskOutcome,
     evaluate,
 )
-from pp_recorder.rollout import Policy, run_episode
+from pp_recorder.rollout import run_episode
 from pp_recorder.sinks import SideBySide, setup_logging
 
 _POLICY_OPTIONS = [f.name for f in dataclasses.fields(PolicyOptions)]
@@ -144,78 +140,6 @@ def make_env(options: EvaluateOptions, obs_type: str) -> gym.Env:
         obs_type=obs_type,
         control_mode=options.control_mode,
         config=make_config(options),
-    )
-
-
-def make_policy(name: str, env: gym.Env) -> Policy:
-    """Return the policy that --policy names.
-
-    Raises:
-        EvaluationError: There is none, or it cannot be made.
-        CheckpointError: A checkpoint is incomplete, or is for another environment.
-        ImportError: A checkpoint needs lerobot, and that is not installed.
-    """
-    if name == "expert":
-        return PickPlaceExpert()
-    if name == "random":
-        return RandomPolicy(env.action_space)
-    if Path(name).is_dir():
-        checkpoint = Checkpoint(Path(name))
-        checkpoint.require_fitting(env.observation_space, env.action_space)
-        return LeRobotPolicy(checkpoint)
-    return load_policy(name, env)
-
-
-def load_policy(name: str, env: gym.Env) -> Policy:
-    """Return what the callable in "module:callable" makes of the environment.
-
-    Raises:
-        EvaluationError: There is no such module or callable, or it makes no policy.
-    """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise EvaluationError(f"--policy must be like my_module:make_policy, got {name!r}")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # where a console script does not look
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            f"--policy {name}: there is no module {error.name!r} in {Path.cwd()} or on the path"
-        ) from error
-    except Exception as error:
-        raise EvaluationError(
-            f"--policy {name} raised when imported\n{format_exc().rstrip()}"
-        ) from error
-    make = getattr(module, attribute, None)
-    if not callable(make):
-        raise EvaluationError(
-            f"--policy {name}: {module.__file__} has no callable {attribute!r}, it has "
-            f"{[key for key, value in vars(module).items() if callable(value)]}"
-        )
-    try:
-        made = make(env)
-    except Exception as error:
-        raise EvaluationError(
-            f"--policy {name} raised when called\n{format_exc().rstrip()}"
-        ) from error
-    return as_policy(made, name)
-
-
-def as_policy(made: Any, name: str) -> Policy:
-    """Return a policy as it is, and a function as a policy.
-
-    Raises:
-        EvaluationError: It is neither.
-    """
-    if callable(getattr(made, "act", None)) and callable(getattr(made, "reset", None)):
-        return made
-    if callable(made):
-        return FunctionPolicy(made)
-    raise EvaluationError(
-        f"--policy {name}: called with the environment it must return an object with "
-        "reset(observation, info, rng) and act(observation), or a function from observation to "
-        f"action; got {made!r}"
     )
 
 

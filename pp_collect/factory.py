@@ -2,13 +2,17 @@
 
 import dataclasses
 import sys
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 import pp_env
+from experts.action_noise import ActionNoise
 from experts.pick_place import PickPlaceExpert
+from experts.reactive import JOINT_SPEED, ReactiveExpert
 from pp_collect.options import DemonstrationOptions, SceneOptions, SimulatorOptions
+from pp_collect.starts import EpisodeStarts
 from pp_env.config import (
     GraspConfig,
     PickPlaceConfig,
@@ -19,6 +23,12 @@ from pp_env.objects import YCB_OBJECTS, ObjectConfig
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing
 from pp_env.sim.meshes import ycb_mesh
+
+if TYPE_CHECKING:
+    from pp_collect.policies import StartPolicy
+
+Expert = PickPlaceExpert | ReactiveExpert
+_NO_SIMULATOR: Any = None  # for an environment of which only the spaces are used
 
 
 def make_config(options: SceneOptions) -> PickPlaceConfig:
@@ -71,16 +81,80 @@ def make_env(
     )
 
 
-def make_expert(options: DemonstrationOptions, config: PickPlaceConfig) -> PickPlaceExpert:
+def make_expert(options: DemonstrationOptions, config: PickPlaceConfig) -> Expert:
     """Return the expert, whose episodes are long enough for the longest delay of its actions.
 
     Raises:
         ValueError: An option is out of range.
     """
+    if options.expert == "reactive":
+        return make_reactive_expert(options, config)
     longest_delay = config.randomization.action_delay[1]
     return PickPlaceExpert(
         options.steps_per_segment, options.noise_rad, longest_delay, options.path_noise_rad
     )
+
+
+def make_reactive_expert(options: DemonstrationOptions, config: PickPlaceConfig) -> ReactiveExpert:
+    """Return the reactive expert of these options.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+    return ReactiveExpert(
+        options.joint_speed or JOINT_SPEED,
+        options.gripper or "binary",
+        options.noise_rad,
+        config.timing.control_hz,
+    )
+
+
+def make_starts(options: DemonstrationOptions, config: PickPlaceConfig) -> EpisodeStarts:
+    """Return what brings each attempt to its start."""
+    name = options.start_policy
+    return EpisodeStarts(
+        options.start_shares,
+        config,
+        partial(make_reactive_expert, options, config),
+        None if name is None else partial(_make_start_policy, name),
+    )
+
+
+def make_disturbance(options: DemonstrationOptions) -> ActionNoise | None:
+    """Return what disturbs the actions before they are executed, or None."""
+    return ActionNoise(options.action_noise) if options.action_noise else None
+
+
+def require_start_policy(
+    options: DemonstrationOptions, config: PickPlaceConfig, cameras: bool, dry_run: bool
+) -> None:
+    """Check that the policy that drives up to the start fits the environment.
+
+    Args:
+        options: Of the demonstrations.
+        config: Of the environment.
+        cameras: Whether observations have images.
+        dry_run: Whether attempts are also run without images.
+
+    Raises:
+        ValueError: It does not fit, or cannot be made.
+        ImportError: A checkpoint needs lerobot, and that is not installed.
+    """
+    if options.start_policy is None:
+        return
+    obs_type = "pixels_agent_pos" if cameras else "state"
+    env = pp_env.PickPlaceEnv(lambda _: _NO_SIMULATOR, obs_type, config=config)
+    policy = _make_start_policy(options.start_policy, env)
+    if dry_run and policy.needs_images:
+        raise ValueError(
+            "--render-after runs attempts without images first, but --start-policy needs images"
+        )
+
+
+def _make_start_policy(name: str, env: gym.Env) -> "StartPolicy":
+    from pp_collect.policies import StartPolicy
+
+    return StartPolicy(name, env)
 
 
 def reset_options(options: SceneOptions) -> dict[str, Any] | None:

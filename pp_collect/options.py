@@ -11,7 +11,7 @@ benchmarks derive from these classes. To add an option, add a field; its place s
 - `EvaluateOptions`: how `pp-evaluate` runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +21,10 @@ from annotated_types import Ge, Interval, Le
 from typing_extensions import Doc
 
 import pp_env
+from experts.action_noise import MAX_ACTION_NOISE
 from experts.pick_place import MAX_NOISE_RAD, MAX_PATH_NOISE_RAD
+from experts.reactive import JOINT_SPEED, MAX_JOINT_SPEED
+from pp_collect.starts import START_KINDS, parse_start_mix
 from pp_env.config import RENDER_PRESETS, RenderConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES
@@ -99,6 +102,13 @@ class SimulatorOptions(SceneOptions):
             )
 
 
+_STARTS_OF = {"waypoints": ("home", "random"), "reactive": START_KINDS}
+_OPTIONS_OF = {
+    "waypoints": ("steps_per_segment", "path_noise_rad"),
+    "reactive": ("joint_speed", "gripper"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemonstrationOptions(Options):
     """What is demonstrated."""
@@ -107,6 +117,34 @@ class DemonstrationOptions(Options):
         12345
     )
     first_attempt: Annotated[int, Ge(0), Doc("number of the first attempt, for parts")] = 0
+    expert: Annotated[
+        Literal["waypoints", "reactive"],
+        Doc("nine waypoints by the clock, or closed loop (docs/experts.md)"),
+    ] = "waypoints"
+    start_mix: Annotated[
+        str,
+        Doc("where episodes begin, such as home=0.4,random=0.3,anywhere=0.3"),
+        tyro.conf.arg(metavar="MIX"),
+    ] = "home"
+    start_policy: Annotated[
+        str | None,
+        Doc("drives up to the start of episodes of the kind policy"),
+        tyro.conf.arg(metavar="CHECKPOINT"),
+    ] = None
+    action_noise: Annotated[
+        float,
+        Interval(ge=0, le=MAX_ACTION_NOISE),
+        Doc("noise on executed actions, as a share of their motion"),
+    ] = 0.0
+    joint_speed: Annotated[
+        float | None,
+        Interval(gt=0, le=MAX_JOINT_SPEED),
+        Doc(f"reactive: of the fastest joint, rad/s; default {JOINT_SPEED:g}"),
+    ] = None
+    gripper: Annotated[
+        Literal["binary", "ramped"] | None,
+        Doc("reactive: how the fingers are commanded; default binary"),
+    ] = None
     steps_per_segment: Annotated[
         int, Ge(1), Le(10_000), Doc("steps per waypoint; nine segments")
     ] = 30
@@ -130,6 +168,39 @@ class DemonstrationOptions(Options):
         super().__post_init__()
         if self.task is not None and not self.task.strip():
             raise OptionError("task", "must not be empty")
+        try:
+            shares = self.start_shares
+        except ValueError as error:
+            raise OptionError("start_mix", str(error)) from None
+        if unable := sorted(set(shares) - set(_STARTS_OF[self.expert])):
+            able = [name for name, kinds in _STARTS_OF.items() if set(shares) <= set(kinds)]
+            raise ValueError(
+                f"--expert {self.expert} cannot start from {', '.join(unable)}; "
+                f"try --expert {' or '.join(able)}"
+            )
+        if ("policy" in shares) != (self.start_policy is not None):
+            raise ValueError(
+                "--start-policy and the start kind policy need each other: "
+                "--start-mix policy=0.5,home=0.5 --start-policy CHECKPOINT"
+            )
+        self._require_options_of_the_expert()
+
+    @property
+    def start_shares(self) -> dict[str, float]:
+        """Share of the episodes by start kind.
+
+        Raises:
+            ValueError: `start_mix` is malformed.
+        """
+        return parse_start_mix(self.start_mix)
+
+    def _require_options_of_the_expert(self) -> None:
+        defaults = {f.name: f.default for f in fields(DemonstrationOptions)}
+        for expert, names in _OPTIONS_OF.items():
+            given = [name for name in names if getattr(self, name) != defaults[name]]
+            if given and expert != self.expert:
+                options = ", ".join("--" + name.replace("_", "-") for name in given)
+                raise ValueError(f"{options} is for --expert {expert}, got --expert {self.expert}")
 
 
 @dataclass(frozen=True, kw_only=True)

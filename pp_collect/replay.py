@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
-from pp_collect.factory import make_env, make_expert, simulator_description
+from experts.waypoints import PHASES
+from pp_collect.factory import (
+    make_disturbance,
+    make_env,
+    make_expert,
+    make_starts,
+    simulator_description,
+)
 from pp_collect.options import ReplayOptions, ReproduceOptions
 from pp_collect.schema import (
     as_recorded,
@@ -24,13 +32,20 @@ from pp_collect.schema import (
     stored_options,
 )
 from pp_collect.session import make_writer
+from pp_collect.starts import Prelude, RecordedStart
 from pp_env.config import RenderConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import parse
 from pp_recorder.dataset import keys
-from pp_recorder.dataset.compare import Comparison, ComparisonSink, ReplayPolicy, compare_episodes
+from pp_recorder.dataset.compare import (
+    Comparison,
+    ComparisonSink,
+    RecordedExecution,
+    ReplayPolicy,
+    compare_episodes,
+)
 from pp_recorder.dataset.reader import Dataset, DatasetError
-from pp_recorder.rollout import EpisodeSink, Policy, run_episode
+from pp_recorder.rollout import AnyPolicy, Disturbance, EpisodeSink, Start, run_episode
 from pp_recorder.sinks import setup_logging
 
 _TOLERANCE = 1e-3  # rad, m, ...: between machines or versions, whose arithmetic differs
@@ -84,15 +99,19 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
     session = stored_options(provenance, cameras=output is not None, output=output or Path())
     results = []
     with closing(make_env(session, config, session.cameras)) as env:
-        writer = output and make_writer(session, config, simulator_description(env))
-        row = as_recorded(make_row(session, config), provenance.get("revision", 1))
+        has_phases = keys.SUBTASK_INDEX in dataset.features
+        writer = output and make_writer(session, config, simulator_description(env), has_phases)
+        row = as_recorded(make_row(session, config, has_phases), provenance.get("revision", 1))
         try:
             for k in episodes:
                 entry = dataset.episodes[k]
                 compare = ComparisonSink(dataset, k, row, tolerance(provenance))
-                policy = ReplayPolicy(dataset.rows(k)[keys.ACTION])
                 sinks = [compare, writer] if writer else [compare]
-                _run_again(env, policy, sinks, entry, entry[keys.LENGTH])
+                rows, start = dataset.rows(k), RecordedStart(Prelude.from_entry(entry))
+                executed = rows.get(keys.EXECUTED_ACTION)
+                disturbance = None if executed is None else RecordedExecution(executed)
+                policy = ReplayPolicy(rows[keys.ACTION], _phases(rows))
+                _run_again(env, policy, sinks, entry, entry[keys.LENGTH], start, disturbance)
                 results.append(compare.result)
             if writer:
                 writer.close()
@@ -117,8 +136,10 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
         with closing(make_env(session, config, session.cameras)) as env:
             writer = make_writer(session, config, simulator_description(env))
             try:
+                starts, disturbance = make_starts(session, config), make_disturbance(session)
                 for k in episodes:
-                    _run_again(env, expert, [writer], dataset.episodes[k], expert.num_steps)
+                    entry, steps = dataset.episodes[k], expert.num_steps
+                    _run_again(env, expert, [writer], entry, steps, starts, disturbance)
                     again = Dataset(output)
                     last = writer.num_episodes - 1
                     results.append(compare_episodes(dataset, k, again, last, tolerance(provenance)))
@@ -152,15 +173,22 @@ def tolerance(provenance: dict[str, Any]) -> float:
 
 def _run_again(
     env: gym.Env,
-    policy: Policy,
+    policy: AnyPolicy,
     sinks: Sequence[EpisodeSink],
     entry: dict[str, Any],
     max_steps: int,
+    start: Start,
+    disturbance: Disturbance | None,
 ) -> None:
     """Run a recorded episode again: its seed, and its object, whether sampled or chosen."""
     options = {"object": entry[keys.EPISODE_OBJECT]} if keys.EPISODE_OBJECT in entry else None
     seed, attempt = entry[keys.EPISODE_SEED], entry[keys.EPISODE_ATTEMPT]
-    run_episode(env, policy, sinks, seed, attempt, max_steps, options)
+    run_episode(env, policy, sinks, seed, attempt, max_steps, options, start, disturbance)
+
+
+def _phases(rows: dict[str, np.ndarray]) -> list[str]:
+    """Return the phase of each recorded action; none where they were not recorded."""
+    return [PHASES[int(k)] for k in rows.get(keys.SUBTASK_INDEX, np.zeros((0, 1)))[:, 0]]
 
 
 def _run(

@@ -8,8 +8,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from experts.pick_place import PickPlaceExpert
-from pp_collect.factory import make_env
+from pp_collect.factory import Expert, make_env
 from pp_collect.options import CollectOptions
 from pp_collect.process import StopRequest, restart_is_due
 from pp_collect.session import (
@@ -89,7 +88,7 @@ class RunMonitor:
 def run_local(
     options: CollectOptions,
     config: PickPlaceConfig,
-    expert: PickPlaceExpert,
+    expert: Expert,
     stop: StopRequest,
     status: StatusFile,
     make_watchers: Callable[[], Sequence[EpisodeSink]] = tuple,
@@ -109,7 +108,7 @@ def run_local(
     """
     with closing(make_env(options, config, options.cameras, options.livestream_port)) as env:
         session = CollectionSession(options, config, expert, env)
-        monitor = RunMonitor(options, session.writer, session.stats, expert.num_steps, status)
+        monitor = RunMonitor(options, session.writer, session.stats, expert.typical_steps, status)
         session.watchers.append(monitor.progress)
         try:
             session.watchers += make_watchers()
@@ -131,7 +130,7 @@ def run_local(
 def run_parallel(
     options: CollectOptions,
     config: PickPlaceConfig,
-    expert: PickPlaceExpert,
+    expert: Expert,
     stop: StopRequest,
     status: StatusFile,
 ) -> RunMonitor:
@@ -153,7 +152,7 @@ def run_parallel(
         simulator = pool.run_once(describe_simulator, options, config)
         writer = make_writer(options, config, simulator)
         stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
-        monitor = RunMonitor(options, writer, stats, expert.num_steps, status)
+        monitor = RunMonitor(options, writer, stats, expert.typical_steps, status)
         scratch = None if options.ray_address else writer.scratch
         worker_factory = partial(RolloutWorker, options, config, expert, scratch)
         try:

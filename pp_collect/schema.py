@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 from collections.abc import Callable
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import numpy as np
 
 import pp_env
 from experts.diagnosis import failure_phase
+from experts.waypoints import PHASES, WAYPOINTS
 from pp_collect.options import DemonstrationOptions, SessionOptions
+from pp_collect.starts import Prelude
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, from_dict
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION, Layout
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.schema import DatasetSchema, Feature, image_feature
+from pp_recorder.evaluation.lerobot_policy import Checkpoint
 from pp_recorder.rollout import Episode, Step
 
 DATA_REVISION = 3  # one more whenever attempt k of a seed comes out otherwise than before
@@ -35,7 +39,10 @@ _DEMONSTRATION = [f.name for f in dataclasses.fields(DemonstrationOptions)]
 
 
 def make_schema(
-    options: SessionOptions, config: PickPlaceConfig, provenance: dict[str, Any]
+    options: SessionOptions,
+    config: PickPlaceConfig,
+    provenance: dict[str, Any],
+    has_phases: bool = True,
 ) -> DatasetSchema:
     """Return what is recorded.
 
@@ -43,6 +50,7 @@ def make_schema(
         options: Of the collection.
         config: Of the environment.
         provenance: How the dataset comes about, from `describe_collection`.
+        has_phases: Whether the policy says what each action is for.
     """
     width, height = config.render.size
     features = {
@@ -50,22 +58,27 @@ def make_schema(
         keys.ACTION: _vector(ACTION),
         _ground_truth_key(options): _vector(ENVIRONMENT_STATE),
     }
+    if has_phases:
+        features[keys.SUBTASK_INDEX] = Feature("int64", (1,))
+    if options.action_noise:
+        features[keys.EXECUTED_ACTION] = _vector(ACTION)
     for name in _camera_names(options, config):
         features[keys.IMAGE_PREFIX + name] = image_feature(height, width)
     return DatasetSchema(
         features=features,
-        row=make_row(options, config),
+        row=make_row(options, config, has_phases),
         fps=config.timing.control_hz,
         task=_fixed_task(options, config) or _task_of,
         robot_type="franka_panda",
         collection=provenance,
         describe=describe_episode,
+        subtasks=tuple(waypoint.text for waypoint in WAYPOINTS) if has_phases else (),
         codec=options.codec,
     )
 
 
 def make_row(
-    options: SessionOptions, config: PickPlaceConfig
+    options: SessionOptions, config: PickPlaceConfig, has_phases: bool = True
 ) -> Callable[[Step], dict[str, np.ndarray]]:
     """Return the function from a step to the dataset's columns, one array per feature."""
     cameras, ground_truth = _camera_names(options, config), _ground_truth_key(options)
@@ -77,6 +90,10 @@ def make_row(
             keys.ACTION: step.action,
             ground_truth: step.info["environment_state"],
         }
+        if has_phases:
+            values[keys.SUBTASK_INDEX] = np.array([PHASES.index(step.phase)])
+        if options.action_noise:
+            values[keys.EXECUTED_ACTION] = step.executed
         for name in cameras:
             values[keys.IMAGE_PREFIX + name] = observation["pixels"][name]
         return values
@@ -123,6 +140,7 @@ def describe_episode(episode: Episode) -> dict[str, Any]:
         "episode/place": start["goal_pos"][:2].tolist(),
         "episode/object_rgb": start["object_rgb"].tolist(),
         **varied,
+        **start.get("prelude", Prelude()).to_entry(),
         keys.EPISODE_OBJECT: start["object"],
         "episode/object_size": start["object_size"].tolist(),
         "episode/distractors": ", ".join(start["distractors"]),
@@ -147,6 +165,8 @@ def describe_collection(
     return {
         "revision": DATA_REVISION,
         **_demonstration_values(options),
+        **_start_policy_digest(options),
+        "phases": list(PHASES),
         "simulator": options.simulator,
         "record_cameras": options.cameras,
         "codec": options.codec,
@@ -212,6 +232,15 @@ def stored_options(
 
 def _demonstration_values(options: DemonstrationOptions) -> dict[str, Any]:
     return {_STORED_NAMES.get(name, name): getattr(options, name) for name in _DEMONSTRATION}
+
+
+def _start_policy_digest(options: DemonstrationOptions) -> dict[str, str]:
+    """Return what tells one checkpoint from another of the same name; nothing without one."""
+    if options.start_policy is None or not Path(options.start_policy).is_dir():
+        return {}
+    weights = Checkpoint(Path(options.start_policy)).folder / "model.safetensors"
+    with weights.open("rb") as file:
+        return {"start_policy_sha256": sha256(file.read()).hexdigest()}
 
 
 def _fixed_task(options: SessionOptions, config: PickPlaceConfig) -> str | None:

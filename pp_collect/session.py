@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gymnasium as gym
 
 from experts.diagnosis import failure_phase
-from experts.pick_place import PickPlaceExpert
-from pp_collect.factory import make_env, reset_options, simulator_description
+from pp_collect.factory import (
+    Expert,
+    make_disturbance,
+    make_env,
+    make_starts,
+    reset_options,
+    simulator_description,
+)
 from pp_collect.options import SessionOptions
 from pp_collect.schema import describe_collection, failure_reason, make_schema
 from pp_env.config import PickPlaceConfig
@@ -150,12 +156,13 @@ class EpisodeRunner:
         self,
         options: SessionOptions,
         config: PickPlaceConfig,
-        expert: PickPlaceExpert,
+        expert: Expert,
         env: gym.Env,
     ) -> None:
         self._options = options
         self._expert = expert
         self._env = env
+        self._starts, self._disturbance = make_starts(options, config), make_disturbance(options)
         self._dry_run_env = (
             make_env(options, config, cameras=False) if options.render_after else None
         )
@@ -180,7 +187,9 @@ class EpisodeRunner:
     ) -> Generator[Step, None, EpisodeOutcome]:
         seed, steps = episode_seed(self._options.seed, index), self._expert.num_steps
         options = reset_options(self._options)
-        episode = yield from iterate_episode(env, self._expert, sinks, seed, index, steps, options)
+        episode = yield from iterate_episode(
+            env, self._expert, sinks, seed, index, steps, options, self._starts, self._disturbance
+        )
         return EpisodeOutcome.from_episode(episode)
 
 
@@ -209,7 +218,7 @@ class CollectionSession:
         self,
         options: SessionOptions,
         config: PickPlaceConfig,
-        expert: PickPlaceExpert,
+        expert: Expert,
         env: gym.Env,
         watchers: Sequence[EpisodeSink] = (),
     ) -> None:
@@ -289,7 +298,7 @@ class RolloutWorker:
         self,
         options: SessionOptions,
         config: PickPlaceConfig,
-        expert: PickPlaceExpert,
+        expert: Expert,
         scratch: Path | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="worker-")
@@ -314,7 +323,10 @@ class RolloutWorker:
 
 
 def make_writer(
-    options: SessionOptions, config: PickPlaceConfig, simulator: dict[str, Any]
+    options: SessionOptions,
+    config: PickPlaceConfig,
+    simulator: dict[str, Any],
+    has_phases: bool = True,
 ) -> "LeRobotWriter":
     """Return the dataset's writer.
 
@@ -322,6 +334,7 @@ def make_writer(
         options: Of the collection.
         config: Of the environment.
         simulator: How the simulator describes itself, for the provenance.
+        has_phases: Whether the policy says what each action is for.
 
     Raises:
         FileExistsError: The output is in use, or not empty and not to be resumed.
@@ -330,7 +343,8 @@ def make_writer(
     from pp_recorder.dataset.writer import LeRobotWriter
     from pp_recorder.storage.mirror import RemoteSync, default_staging
 
-    schema = make_schema(options, config, describe_collection(options, config, simulator))
+    provenance = describe_collection(options, config, simulator)
+    schema = make_schema(options, config, provenance, has_phases)
     if isinstance(options.output, Path):
         return LeRobotWriter(options.output, schema, options.resume)
     staging = options.staging or default_staging(options.output)

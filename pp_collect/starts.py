@@ -7,7 +7,7 @@ the policy that made it.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -23,18 +23,17 @@ from experts.reach import (
     vary_posture,
 )
 from experts.reactive import ReactiveExpert
-from pp_env import PickPlaceEnv, panda, placement, rotation, task
+from pp_env import PickPlaceEnv, panda, placement, rotation
 from pp_env.config import PickPlaceConfig
 from pp_env.layout import OBSERVATION
 from pp_env.objects import ObjectConfig
-from pp_recorder.rollout import Policy, choose_action
+from pp_recorder.rollout import AnyPolicy, choose_action
 
 START_KINDS = ("home", "random", "anywhere", "policy")
 EVENTS = ("push", "nudge", "drop", "miss")
 
-KIND, EVENT = "episode/start_kind", "episode/start_event"
-STEPS, ACTIONS = "episode/prelude_steps", "episode/prelude_actions"
-RESET, MOVES = "episode/prelude_reset", "episode/prelude_moves"
+# Columns of `meta/episodes`.
+KIND, EVENT, PRELUDE = "episode/start_kind", "episode/start_event", "episode/prelude"
 
 _MAX_TRIES = 20  # of a prelude that leaves the task impossible
 _TASK_TIME = 6.0  # s, until which something may go wrong
@@ -106,10 +105,14 @@ class Prelude:
         return {
             KIND: self.kind,
             EVENT: self.event,
-            STEPS: len(self.actions),
-            ACTIONS: [float(x) for action in self.actions for x in action],
-            RESET: json.dumps(self.reset),
-            MOVES: json.dumps(self.moves),
+            PRELUDE: json.dumps(
+                {
+                    "reset": self.reset,
+                    "moves": self.moves,
+                    # The shortest text of a float32 reads back as the same bits.
+                    "actions": [[float(str(x)) for x in action] for action in self.actions],
+                }
+            ),
         }
 
     @classmethod
@@ -117,14 +120,9 @@ class Prelude:
         """Return the prelude of a recorded episode; that of an older dataset is empty."""
         if KIND not in entry:
             return cls()
-        actions = np.array(entry[ACTIONS] or [], dtype=np.float32)
-        return cls(
-            entry[KIND],
-            entry[EVENT],
-            json.loads(entry[RESET]),
-            list(actions.reshape(entry[STEPS], -1)) if entry[STEPS] else [],
-            json.loads(entry[MOVES]),
-        )
+        stored = json.loads(entry[PRELUDE])
+        actions = [np.array(action, dtype=np.float32) for action in stored["actions"]]
+        return cls(entry[KIND], entry[EVENT], stored["reset"], actions, stored["moves"])
 
 
 class RecordedStart:
@@ -155,7 +153,7 @@ class RecordedStart:
 class Starter(Protocol):
     """A policy and what it needs to see, for the start kind "policy"."""
 
-    policy: Policy
+    policy: AnyPolicy
     needs_images: bool
 
     def observation(self, env: PickPlaceEnv, observation: Any, info: dict[str, Any]) -> Any:
@@ -279,9 +277,7 @@ class EpisodeStarts:
         for posture in way:
             run.do(np.append(posture, fingers))
 
-    def _nudge(
-        self, run: "_Run", rng: np.random.Generator, distances: tuple[float, float]
-    ) -> bool:
+    def _nudge(self, run: "_Run", rng: np.random.Generator, distances: tuple[float, float]) -> bool:
         """Put the object elsewhere near where it is; return False where there is no room."""
         target, others = self._objects(run)
         if run.info["is_grasped"]:
@@ -378,7 +374,9 @@ class _Run:
     ) -> None:
         self.env, self.first, self.prelude, self._to_action = env, first, prelude, to_action
         observation, self.info = first
-        self.observation = observation["agent_pos"] if isinstance(observation, dict) else observation
+        self.observation = (
+            observation["agent_pos"] if isinstance(observation, dict) else observation
+        )
         self.last = np.append(self.joints, panda.FINGER_OPEN)
 
     @property

@@ -13,7 +13,15 @@ from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
 from pp_env.reward import REWARD_TYPES
 from pp_env.sim import default_timing, make_simulator
-from pp_env.sim.api import IMAGE_TYPES, Command, InitialState, PlacedObject, Pose, SimState, Simulator
+from pp_env.sim.api import (
+    IMAGE_TYPES,
+    Command,
+    InitialState,
+    PlacedObject,
+    Pose,
+    SimState,
+    Simulator,
+)
 
 OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos", "goal")
 

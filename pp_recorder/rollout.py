@@ -15,7 +15,6 @@ class Policy(Protocol):
 
     - `phase`: a name for what its last action is for.
     - `done`: True once it has nothing more to do, which ends the episode.
-    - `uses_info`: True if `act` takes the `info` of the same instant as a second argument.
     """
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
@@ -30,6 +29,22 @@ class Policy(Protocol):
     def act(self, observation: Any) -> np.ndarray:
         """Return the action for an observation."""
         ...
+
+
+class InformedPolicy(Protocol):
+    """A `Policy` that also uses the `info`, which knows more than the observation."""
+
+    uses_info: bool  # True
+
+    def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
+        """Prepare for an episode, as a `Policy` does."""
+
+    def act(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+        """Return the action for an observation and the `info` of the same instant."""
+        ...
+
+
+AnyPolicy = Policy | InformedPolicy
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,7 @@ def reset_env(
     return env.reset(seed=seed, options=options)
 
 
-def choose_action(policy: Policy, observation: Any, info: dict[str, Any]) -> Any:
+def choose_action(policy: AnyPolicy, observation: Any, info: dict[str, Any]) -> Any:
     """Return the policy's action for an observation, and for the `info` if it uses that."""
     act: Any = policy.act
     return act(observation, info) if getattr(policy, "uses_info", False) else act(observation)
@@ -146,7 +161,7 @@ def choose_action(policy: Policy, observation: Any, info: dict[str, Any]) -> Any
 
 def run_episode(
     env: gym.Env,
-    policy: Policy,
+    policy: AnyPolicy,
     sinks: Sequence[EpisodeSink],
     seed: int,
     index: int,
@@ -156,9 +171,7 @@ def run_episode(
     disturbance: Disturbance | None = None,
 ) -> Episode:
     """Run one episode and pass it to the sinks; see `iterate_episode`."""
-    steps = iterate_episode(
-        env, policy, sinks, seed, index, max_steps, options, start, disturbance
-    )
+    steps = iterate_episode(env, policy, sinks, seed, index, max_steps, options, start, disturbance)
     while True:
         try:
             next(steps)
@@ -168,7 +181,7 @@ def run_episode(
 
 def iterate_episode(
     env: gym.Env,
-    policy: Policy,
+    policy: AnyPolicy,
     sinks: Sequence[EpisodeSink],
     seed: int,
     index: int,
@@ -218,7 +231,7 @@ def iterate_episode(
 
 def _steps(
     env: gym.Env,
-    policy: Policy,
+    policy: AnyPolicy,
     sinks: Sequence[EpisodeSink],
     seed: int,
     index: int,

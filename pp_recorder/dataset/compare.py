@@ -8,7 +8,7 @@ import numpy as np
 
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.reader import Dataset
-from pp_recorder.rollout import Episode, EpisodeSink, Policy, Step
+from pp_recorder.rollout import Disturbance, Episode, EpisodeSink, Policy, Step
 
 _OUTCOME = (keys.REWARD, keys.DONE, keys.SUCCESS)
 
@@ -18,11 +18,18 @@ class ReplayPolicy(Policy):
 
     Args:
         actions: One per step.
+        phases: What each action is for; by default nothing is known of it.
+
+    Attributes:
+        phase: That of the last action, or "".
     """
 
-    def __init__(self, actions: Sequence[np.ndarray] | np.ndarray) -> None:
-        self._actions = actions
+    def __init__(
+        self, actions: Sequence[np.ndarray] | np.ndarray, phases: Sequence[str] = ()
+    ) -> None:
+        self._actions, self._phases = actions, phases
         self._next = 0
+        self.phase = ""
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
         """Start again with the first action."""
@@ -30,8 +37,29 @@ class ReplayPolicy(Policy):
 
     def act(self, observation: Any) -> np.ndarray:
         """Return the next recorded action."""
+        self.phase = self._phases[self._next] if self._phases else ""
         self._next += 1
         return self._actions[self._next - 1]
+
+
+class RecordedExecution(Disturbance):
+    """A disturbance that repeats what was executed in an episode.
+
+    Args:
+        executed: The executed actions, one per step.
+    """
+
+    def __init__(self, executed: np.ndarray) -> None:
+        self._executed, self._next = executed, 0
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start again with the first action."""
+        self._next = 0
+
+    def __call__(self, action: np.ndarray) -> np.ndarray:
+        """Return what was executed in place of the action."""
+        self._next += 1
+        return self._executed[self._next - 1]
 
 
 @dataclass

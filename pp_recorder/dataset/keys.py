@@ -16,6 +16,8 @@ FRAME_INDEX = "frame_index"
 EPISODE_INDEX = "episode_index"
 INDEX = "index"
 TASK_INDEX = "task_index"
+SUBTASK_INDEX = "subtask_index"
+EXECUTED_ACTION = "executed_action"  # not "action...", which training code takes for an output
 
 # Folders and files, relative to the dataset's directory.
 META_FOLDER = "meta"
@@ -26,6 +28,7 @@ INFO_PATH = "meta/info.json"
 STATS_PATH = "meta/stats.json"
 COLLECTION_PATH = "meta/collection.json"
 TASKS_PATH = "meta/tasks.parquet"
+SUBTASKS_PATH = "meta/subtasks.parquet"
 TASKS_JSONL_PATH = "meta/tasks.jsonl"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"

@@ -50,6 +50,7 @@ def merge(sources: list[Path], output: Path) -> int:
         task=_refuse_start,
         robot_type=first.info["robot_type"],
         collection=_merge_collections(datasets, stored),
+        subtasks=first.subtasks,
         codec=stored[0]["codec"],
     )
     writer = LeRobotWriter(output, schema)
@@ -93,6 +94,8 @@ def _require_alike(
     """Raise a `DatasetError` if two datasets differ in what parts of one must have in common."""
     common = sorted((stored.keys() | collection.keys()) - set(keys.MAY_DIFFER_BETWEEN_PARTS))
     differing = [key for key in common if stored.get(key) != collection.get(key)]
+    if one.subtasks != other.subtasks:
+        differing.append("subtasks")
     if one.features != other.features:
         differing.append("features")
     if differing:

@@ -57,6 +57,14 @@ class Dataset:
         return _read_json(self.root / keys.COLLECTION_PATH)
 
     @property
+    def subtasks(self) -> tuple[str, ...]:
+        """Return the texts that `subtask_index` counts; none in a dataset without them."""
+        path = self.root / keys.SUBTASKS_PATH
+        if not path.is_file():
+            return ()
+        return tuple(pq.ParquetFile(path).read(["subtask"]).column(0).to_pylist())
+
+    @property
     def stats(self) -> dict[str, dict[str, Any]] | None:
         """Return the contents of `stats.json`, or None where there is none."""
         return _read_json(self.root / keys.STATS_PATH)

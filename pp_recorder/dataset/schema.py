@@ -75,6 +75,7 @@ class DatasetSchema:
         collection: Provenance, stored in `meta/collection.json`.
         describe: Function from an episode to its extra columns of `meta/episodes`; always the
             same ones.
+        subtasks: Texts that the column `subtask_index` counts, if there is one.
         codec: A name in `pp_recorder.dataset.video.CODECS`.
 
     Raises:
@@ -88,6 +89,7 @@ class DatasetSchema:
     robot_type: str
     collection: dict[str, Any]
     describe: Callable[[Episode], dict[str, Any]] = lambda episode: {}
+    subtasks: tuple[str, ...] = ()
     codec: str = "h264"
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ layout.
 import json
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,6 @@ from pp_recorder.storage.mirror import RemoteSync
 _MAX_TABLES = 100
 
 # The metadata with which pandas reads the column "task" as the frame's index, as LeRobot expects.
-_TASKS_PANDAS = {
-    "index_columns": ["task"],
-    "column_indexes": [],
-    "columns": [
-        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_kind}
-        for name, kind, numpy_kind in (
-            (keys.TASK_INDEX, "int64", "int64"), ("task", "unicode", "object")
-        )
-    ],
-    "pandas_version": "2.0.0",
-}  # fmt: skip
 
 
 class LeRobotWriter(EpisodeSink):
@@ -193,6 +183,8 @@ class LeRobotWriter(EpisodeSink):
         commit = self._begin_commit()
         commit.add_json(keys.COLLECTION_PATH, self._schema.collection)
         add_tasks(commit, self._tasks)
+        if self._schema.subtasks:
+            commit.add_table(keys.SUBTASKS_PATH, _text_table("subtask", self._schema.subtasks))
         commit.add_json(keys.INFO_PATH, self._info(0, 0, self._tasks))
         commit.publish()
 
@@ -312,12 +304,30 @@ class LeRobotWriter(EpisodeSink):
 
 def add_tasks(commit: Commit, tasks: list[str]) -> None:
     """Write the table of task texts, in both of its forms."""
-    indices = pa.array(range(len(tasks)), pa.int64())
-    table = pa.table({keys.TASK_INDEX: indices, "task": pa.array(tasks, pa.string())})
-    table = table.replace_schema_metadata({"pandas": json.dumps(_TASKS_PANDAS)})
     lines = [json.dumps({keys.TASK_INDEX: i, "task": task}) + "\n" for i, task in enumerate(tasks)]
-    commit.add_table(keys.TASKS_PATH, table)
+    commit.add_table(keys.TASKS_PATH, _text_table("task", tasks))
     commit.add_bytes(keys.TASKS_JSONL_PATH, "".join(lines).encode())
+
+
+def _text_table(name: str, texts: Sequence[str]) -> pa.Table:
+    """Return a table of texts, which pandas and LeRobot take as its index, and their numbers."""
+    indices = pa.array(range(len(texts)), pa.int64())
+    table = pa.table({f"{name}_index": indices, name: pa.array(texts, pa.string())})
+    return table.replace_schema_metadata({"pandas": json.dumps(_pandas_index(name))})
+
+
+def _pandas_index(name: str) -> dict[str, Any]:
+    """Return what tells pandas that the column `name` is the index of the table."""
+    columns = ((f"{name}_index", "int64", "int64"), (name, "unicode", "object"))
+    return {
+        "index_columns": [name],
+        "column_indexes": [],
+        "columns": [
+            {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_kind}
+            for name, kind, numpy_kind in columns
+        ],
+        "pandas_version": "2.0.0",
+    }
 
 
 def is_empty(root: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pp_recorder.evaluation.metrics import EpisodeResult
 from pp_recorder.parallel.processes import Died, run_all
-from pp_recorder.rollout import Policy, choose_action, episode_seed, run_episode
+from pp_recorder.rollout import AnyPolicy, Policy, choose_action, episode_seed, run_episode
 
 _GIVE_UP_AFTER = 3  # episodes; the evaluation ends if each of the first ones has an error
 _LONGEST_REASON = 120
@@ -67,7 +67,7 @@ class PolicyRunner:
     def __init__(
         self,
         env: gym.Env,
-        policy: Policy,
+        policy: AnyPolicy,
         task_outcome: TaskOutcomeFunction,
         seed: int,
         max_steps: int,
@@ -219,7 +219,7 @@ class _CheckedPolicy:
 
     uses_info = True
 
-    def __init__(self, policy: Policy, space: gym.Space) -> None:
+    def __init__(self, policy: AnyPolicy, space: gym.Space) -> None:
         self._policy = policy
         self._space = space
 

@@ -1,0 +1,136 @@
+"""Policies by name: the expert, a function of one's own, or a LeRobot checkpoint."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from traceback import format_exc
+from typing import Any
+
+import gymnasium as gym
+
+from experts.pick_place import PickPlaceExpert
+from pp_env import PickPlaceEnv
+from pp_env.layout import ENVIRONMENT_STATE
+from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE as STATE_INPUT
+from pp_recorder.evaluation.lerobot_policy import Checkpoint, LeRobotPolicy
+from pp_recorder.evaluation.runner import EvaluationError, FunctionPolicy, RandomPolicy
+from pp_recorder.rollout import AnyPolicy
+
+
+def make_policy(name: str, env: gym.Env) -> AnyPolicy:
+    """Return the policy that --policy names.
+
+    Raises:
+        EvaluationError: There is none, or it cannot be made.
+        CheckpointError: A checkpoint is incomplete, or is for another environment.
+        ImportError: A checkpoint needs lerobot, and that is not installed.
+    """
+    if name == "expert":
+        return PickPlaceExpert()
+    if name == "random":
+        return RandomPolicy(env.action_space)
+    if Path(name).is_dir():
+        checkpoint = Checkpoint(Path(name))
+        checkpoint.require_fitting(env.observation_space, env.action_space)
+        return LeRobotPolicy(checkpoint)
+    return load_policy(name, env)
+
+
+def load_policy(name: str, env: gym.Env) -> AnyPolicy:
+    """Return what the callable in "module:callable" makes of the environment.
+
+    Raises:
+        EvaluationError: There is no such module or callable, or it makes no policy.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise EvaluationError(f"--policy must be like my_module:make_policy, got {name!r}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # where a console script does not look
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise EvaluationError(
+            f"--policy {name}: there is no module {error.name!r} in {Path.cwd()} or on the path"
+        ) from error
+    except Exception as error:
+        raise EvaluationError(
+            f"--policy {name} raised when imported\n{format_exc().rstrip()}"
+        ) from error
+    make = getattr(module, attribute, None)
+    if not callable(make):
+        raise EvaluationError(
+            f"--policy {name}: {module.__file__} has no callable {attribute!r}, it has "
+            f"{[key for key, value in vars(module).items() if callable(value)]}"
+        )
+    try:
+        made = make(env)
+    except Exception as error:
+        raise EvaluationError(
+            f"--policy {name} raised when called\n{format_exc().rstrip()}"
+        ) from error
+    return as_policy(made, name)
+
+
+def as_policy(made: Any, name: str) -> AnyPolicy:
+    """Return a policy as it is, and a function as a policy.
+
+    Raises:
+        EvaluationError: It is neither.
+    """
+    if callable(getattr(made, "act", None)) and callable(getattr(made, "reset", None)):
+        return made
+    if callable(made):
+        return FunctionPolicy(made)
+    raise EvaluationError(
+        f"--policy {name}: called with the environment it must return an object with "
+        "reset(observation, info, rng) and act(observation), or a function from observation to "
+        f"action; got {made!r}"
+    )
+
+
+class StartPolicy:
+    """The policy that drives up to the start of a recording; a `pp_collect.starts.Starter`.
+
+    A checkpoint sees what its inputs are, the environment's state among them. Any other policy
+    sees what the environment observes: with cameras a dictionary, else the vector (23,).
+
+    Args:
+        name: "module:callable", or the folder of a LeRobot checkpoint.
+        env: The environment of the collection.
+
+    Raises:
+        EvaluationError: There is no such policy, or it cannot be made.
+        CheckpointError: A checkpoint is incomplete, or is for another environment.
+        ImportError: A checkpoint needs lerobot, and that is not installed.
+    """
+
+    def __init__(self, name: str, env: gym.Env) -> None:
+        self._is_dict = isinstance(env.observation_space, gym.spaces.Dict)
+        self._needs_truth = False
+        if Path(name).is_dir():
+            checkpoint = Checkpoint(Path(name))
+            self._needs_truth = STATE_INPUT in checkpoint.inputs
+            self.needs_images = bool(checkpoint.image_sizes)
+            checkpoint.require_fitting(self._space(env.observation_space), env.action_space)
+            self.policy: AnyPolicy = LeRobotPolicy(checkpoint)
+        else:
+            self.needs_images = self._is_dict
+            self.policy = load_policy(name, env)
+
+    def observation(self, env: PickPlaceEnv, observation: Any, info: dict[str, Any]) -> Any:
+        """Return what the policy takes; see `pp_collect.starts.Starter`."""
+        if not self._needs_truth:
+            return observation
+        parts = observation if isinstance(observation, dict) else {"agent_pos": observation}
+        return {**parts, "environment_state": info["environment_state"]}
+
+    def _space(self, observed: gym.Space) -> gym.Space:
+        """Return the space of what the policy takes, from that of the environment."""
+        if not isinstance(observed, gym.spaces.Dict):
+            parts: dict[str, gym.Space] = {"agent_pos": observed}
+        else:
+            parts = {k: v for k, v in observed.items() if k != "pixels" or self.needs_images}
+        if self._needs_truth:
+            parts["environment_state"] = ENVIRONMENT_STATE.space()
+        return gym.spaces.Dict(parts)

@@ -223,10 +223,10 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         ValueError: An option is out of range, or names nothing.
     """
     checkpoint = None
-    if options.policy not in ("expert", "random") and ":" not in options.policy:
+    if options.policy not in ("expert", "reactive", "random") and ":" not in options.policy:
         if not Path(options.policy).is_dir():
             raise ValueError(
-                "--policy must be expert, random, module:callable or the folder of a LeRobot "
+                "--policy must be expert, reactive, random, module:callable or the folder of a LeRobot "
                 f"checkpoint, got {options.policy!r}, and there is no such folder"
             )
         checkpoint = Checkpoint(Path(options.policy))

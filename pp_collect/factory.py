@@ -23,6 +23,7 @@ from pp_env.objects import YCB_OBJECTS, ObjectConfig
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing
 from pp_env.sim.meshes import ycb_mesh
+from pp_recorder.evaluation.runner import EvaluationError
 
 if TYPE_CHECKING:
     from pp_collect.policies import StartPolicy
@@ -144,7 +145,10 @@ def require_start_policy(
         return
     obs_type = "pixels_agent_pos" if cameras else "state"
     env = pp_env.PickPlaceEnv(lambda _: _NO_SIMULATOR, obs_type, config=config)
-    policy = _make_start_policy(options.start_policy, env)
+    try:
+        policy = _make_start_policy(options.start_policy, env)
+    except EvaluationError as error:
+        raise ValueError(str(error)) from error
     if dry_run and policy.needs_images:
         raise ValueError(
             "--render-after runs attempts without images first, but --start-policy needs images"

@@ -355,7 +355,7 @@ class PolicyOptions(SceneOptions):
 
     policy: Annotated[
         str,
-        Doc("expert, random, module:callable, or the folder of a LeRobot checkpoint"),
+        Doc("expert, reactive, random, module:callable, or the folder of a LeRobot checkpoint"),
         tyro.conf.arg(metavar="POLICY"),
     ]
     num_episodes: Annotated[int, Ge(1), Doc("how many")] = 50
@@ -373,7 +373,7 @@ class PolicyOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.policy == "expert" and self.control_mode != "joint_pos":
+        if self.policy in ("expert", "reactive") and self.control_mode != "joint_pos":
             raise ValueError(
                 f"the expert's actions are for --control-mode joint_pos, got {self.control_mode}"
             )

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 
 from experts.pick_place import PickPlaceExpert
+from experts.reactive import ReactiveExpert
 from pp_env import PickPlaceEnv
 from pp_env.layout import ENVIRONMENT_STATE
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE as STATE_INPUT
@@ -27,6 +28,9 @@ def make_policy(name: str, env: gym.Env) -> AnyPolicy:
     """
     if name == "expert":
         return PickPlaceExpert()
+    if name == "reactive":
+        unwrapped: Any = env.unwrapped
+        return ReactiveExpert(control_hz=unwrapped.config.timing.control_hz)
     if name == "random":
         return RandomPolicy(env.action_space)
     if Path(name).is_dir():
@@ -36,43 +40,48 @@ def make_policy(name: str, env: gym.Env) -> AnyPolicy:
     return load_policy(name, env)
 
 
-def load_policy(name: str, env: gym.Env) -> AnyPolicy:
+def load_policy(name: str, env: gym.Env, option: str = "--policy") -> AnyPolicy:
     """Return what the callable in "module:callable" makes of the environment.
+
+    Args:
+        name: The text.
+        env: The environment.
+        option: By which the name was given, for errors.
 
     Raises:
         EvaluationError: There is no such module or callable, or it makes no policy.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise EvaluationError(f"--policy must be like my_module:make_policy, got {name!r}")
+        raise EvaluationError(f"{option} must be like my_module:make_policy, got {name!r}")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # where a console script does not look
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise EvaluationError(
-            f"--policy {name}: there is no module {error.name!r} in {Path.cwd()} or on the path"
+            f"{option} {name}: there is no module {error.name!r} in {Path.cwd()} or on the path"
         ) from error
     except Exception as error:
         raise EvaluationError(
-            f"--policy {name} raised when imported\n{format_exc().rstrip()}"
+            f"{option} {name} raised when imported\n{format_exc().rstrip()}"
         ) from error
     make = getattr(module, attribute, None)
     if not callable(make):
         raise EvaluationError(
-            f"--policy {name}: {module.__file__} has no callable {attribute!r}, it has "
+            f"{option} {name}: {module.__file__} has no callable {attribute!r}, it has "
             f"{[key for key, value in vars(module).items() if callable(value)]}"
         )
     try:
         made = make(env)
     except Exception as error:
         raise EvaluationError(
-            f"--policy {name} raised when called\n{format_exc().rstrip()}"
+            f"{option} {name} raised when called\n{format_exc().rstrip()}"
         ) from error
-    return as_policy(made, name)
+    return as_policy(made, name, option)
 
 
-def as_policy(made: Any, name: str) -> AnyPolicy:
+def as_policy(made: Any, name: str, option: str = "--policy") -> AnyPolicy:
     """Return a policy as it is, and a function as a policy.
 
     Raises:
@@ -83,7 +92,7 @@ def as_policy(made: Any, name: str) -> AnyPolicy:
     if callable(made):
         return FunctionPolicy(made)
     raise EvaluationError(
-        f"--policy {name}: called with the environment it must return an object with "
+        f"{option} {name}: called with the environment it must return an object with "
         "reset(observation, info, rng) and act(observation), or a function from observation to "
         f"action; got {made!r}"
     )
@@ -116,7 +125,7 @@ class StartPolicy:
             self.policy: AnyPolicy = LeRobotPolicy(checkpoint)
         else:
             self.needs_images = self._is_dict
-            self.policy = load_policy(name, env)
+            self.policy = load_policy(name, env, "--start-policy")
 
     def observation(self, env: PickPlaceEnv, observation: Any, info: dict[str, Any]) -> Any:
         """Return what the policy takes; see `pp_collect.starts.Starter`."""

@@ -23,7 +23,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-vector bench-bridge bench-scaling crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -77,6 +77,9 @@ bench-peers: bench-baselines  # its name in 0.1.0
 bench-success: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.expert_success --all
 	$(RUN) -m benchmarks.report
+
+bench-reactive: $(VENV)/.ready-dev
+	$(RUN) -m benchmarks.reactive_success
 
 bench-vector: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.vector

@@ -21,15 +21,22 @@ from tqdm import tqdm
 import pp_env
 from experts.diagnosis import failure_stage
 from experts.pick_place import PickPlaceExpert
+from pp_collect.actions import in_control_mode
 from pp_collect.factory import make_config, reset_options
 from pp_collect.options import EvaluateOptions, PolicyOptions
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
 from pp_env.config import PickPlaceConfig, RenderConfig
+from pp_env.control import CONTROL_MODES
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
-from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint, LeRobotPolicy
+from pp_recorder.evaluation.lerobot_policy import (
+    ACTION,
+    ENVIRONMENT_STATE,
+    Checkpoint,
+    LeRobotPolicy,
+)
 from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, compute_metrics
 from pp_recorder.evaluation.runner import (
     EvaluatedEpisode,
@@ -130,7 +137,7 @@ def make_runner(options: EvaluateOptions) -> PolicyRunner:
         env.close()
         raise
     return PolicyRunner(
-        env, policy, task_outcome, options.seed, options.max_steps, reset_options(options)
+        env, policy, task_outcome, options.seed, options.step_limit, reset_options(options)
     )
 
 
@@ -156,7 +163,9 @@ def make_policy(name: str, env: gym.Env) -> Policy:
         ImportError: A checkpoint needs lerobot, and that is not installed.
     """
     if name == "expert":
-        return PickPlaceExpert()
+        unwrapped: Any = env.unwrapped
+        expert = PickPlaceExpert(control_hz=unwrapped.config.timing.control_hz)
+        return in_control_mode(expert, unwrapped.control_mode)
     if name == "random":
         return RandomPolicy(env.action_space)
     if Path(name).is_dir():
@@ -272,7 +281,7 @@ def report(options: EvaluateOptions, metrics: EvalMetrics, seconds: float) -> st
     return "\n".join(
         [
             f"policy     {options.policy}",
-            f"episodes   {metrics.episodes} with seed {options.seed}, at most {options.max_steps} "
+            f"episodes   {metrics.episodes} with seed {options.seed}, at most {options.step_limit} "
             f"steps of 1/{options.fps} s, {options.simulator}, {options.grasp}; "
             f"took {seconds:.1f} s",
             metrics.to_text(),
@@ -293,7 +302,7 @@ def to_json(
 
 
 def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
-    """Return the options with observations and image size; a checkpoint says what it needs.
+    """Return the options with what was left open; a checkpoint says what it needs.
 
     Raises:
         ValueError: An option is out of range, or names nothing.
@@ -315,7 +324,13 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         if checkpoint is not None and len(checkpoint.image_sizes) == 1:
             ((height, width),) = checkpoint.image_sizes
             resolution = width if width == height else (width, height)
-    options = dataclasses.replace(options, obs_type=obs_type, resolution=resolution)
+    options = dataclasses.replace(
+        options,
+        obs_type=obs_type,
+        resolution=resolution,
+        control_mode=options.control_mode or fitting_control_mode(checkpoint),
+        max_steps=options.step_limit,
+    )
     make_config(options)
     return options
 
@@ -325,6 +340,13 @@ def fitting_obs_type(checkpoint: Checkpoint) -> str:
     if checkpoint.image_sizes:
         return "pixels_agent_pos"
     return "environment_state_agent_pos" if ENVIRONMENT_STATE in checkpoint.inputs else "state"
+
+
+def fitting_control_mode(checkpoint: Checkpoint | None) -> str:
+    """Return the first control mode whose actions have the size of a checkpoint's."""
+    size = None if checkpoint is None else checkpoint.outputs.get(ACTION)
+    fitting = [name for name, mode in CONTROL_MODES.items() if (mode.layout.size,) == size]
+    return fitting[0] if fitting else next(iter(CONTROL_MODES))
 
 
 def require_writable(options: EvaluateOptions) -> None:

@@ -79,7 +79,11 @@ def make_expert(options: DemonstrationOptions, config: PickPlaceConfig) -> PickP
     """
     longest_delay = config.randomization.action_delay[1]
     return PickPlaceExpert(
-        options.steps_per_segment, options.noise_rad, longest_delay, options.path_noise_rad
+        options.segment_steps(config.timing.control_hz),
+        options.noise_rad,
+        longest_delay,
+        options.path_noise_rad,
+        config.timing.control_hz,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from pp_collect.actions import in_control_mode, set_control_mode
 from pp_collect.factory import make_env, make_expert, simulator_description
 from pp_collect.options import ReplayOptions, ReproduceOptions
 from pp_collect.schema import describe_environment, make_row, stored_config, stored_options
@@ -78,6 +79,7 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
     session = stored_options(provenance, cameras=output is not None, output=output or Path())
     results = []
     with closing(make_env(session, config, session.cameras)) as env:
+        set_control_mode(env, session.control_mode)
         writer = output and make_writer(session, config, simulator_description(env))
         row = make_row(session, config)
         try:
@@ -108,11 +110,13 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
         output = Path(folder) / "again"
         session = stored_options(provenance, provenance["record_cameras"], output)
         expert = make_expert(session, config)
+        policy = in_control_mode(expert, session.control_mode)
         with closing(make_env(session, config, session.cameras)) as env:
+            set_control_mode(env, session.control_mode)
             writer = make_writer(session, config, simulator_description(env))
             try:
                 for k in episodes:
-                    _run_again(env, expert, [writer], dataset.episodes[k], expert.num_steps)
+                    _run_again(env, policy, [writer], dataset.episodes[k], expert.num_steps)
                     again = Dataset(output)
                     last = writer.num_episodes - 1
                     results.append(compare_episodes(dataset, k, again, last, tolerance(provenance)))

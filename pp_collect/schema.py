@@ -15,7 +15,8 @@ from experts.diagnosis import failure_phase
 from pp_collect.options import DemonstrationOptions, SessionOptions
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, from_dict
-from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION, Layout
+from pp_env.control import CONTROL_MODES
+from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION, Layout
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.schema import DatasetSchema, Feature, image_feature
 from pp_recorder.rollout import Episode, Step
@@ -41,7 +42,7 @@ def make_schema(
     width, height = config.render.size
     features = {
         keys.STATE: _vector(OBSERVATION),
-        keys.ACTION: _vector(ACTION),
+        keys.ACTION: _vector(CONTROL_MODES[options.control_mode].layout),
         _ground_truth_key(options): _vector(ENVIRONMENT_STATE),
     }
     for name in _camera_names(options, config):
@@ -118,6 +119,7 @@ def describe_collection(
     return {
         "revision": DATA_REVISION,
         **_demonstration_values(options),
+        "steps_per_segment": options.segment_steps(config.timing.control_hz),
         "simulator": options.simulator,
         "record_cameras": options.cameras,
         "codec": options.codec,

@@ -16,6 +16,7 @@ import gymnasium as gym
 
 from experts.diagnosis import failure_phase
 from experts.pick_place import PickPlaceExpert
+from pp_collect.actions import in_control_mode, set_control_mode
 from pp_collect.factory import make_env, reset_options, simulator_description
 from pp_collect.options import SessionOptions
 from pp_collect.schema import describe_collection, failure_reason, make_schema
@@ -154,11 +155,15 @@ class EpisodeRunner:
         env: gym.Env,
     ) -> None:
         self._options = options
-        self._expert = expert
+        self._num_steps = expert.num_steps
+        self._policy = in_control_mode(expert, options.control_mode)
         self._env = env
         self._dry_run_env = (
             make_env(options, config, cameras=False) if options.render_after else None
         )
+        for each in (self._env, self._dry_run_env):
+            if each is not None:
+                set_control_mode(each, options.control_mode)
 
     def run(
         self, index: int, sinks: Sequence[EpisodeSink]
@@ -178,9 +183,9 @@ class EpisodeRunner:
     def _steps(
         self, env: gym.Env, sinks: Sequence[EpisodeSink], index: int
     ) -> Generator[Step, None, EpisodeOutcome]:
-        seed, steps = episode_seed(self._options.seed, index), self._expert.num_steps
+        seed, steps = episode_seed(self._options.seed, index), self._num_steps
         options = reset_options(self._options)
-        episode = yield from iterate_episode(env, self._expert, sinks, seed, index, steps, options)
+        episode = yield from iterate_episode(env, self._policy, sinks, seed, index, steps, options)
         return EpisodeOutcome.from_episode(episode)
 
 

@@ -33,7 +33,7 @@ def test_it_passes_gymnasiums_checker(obs_type, control_mode, reward_type):
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        if control_mode == "joint_pos":  # targets in rad and m can't be symmetric
+        if control_mode in ("joint_pos", "ee_pose"):  # targets in rad and m can't be symmetric
             warnings.filterwarnings("ignore", message=".*symmetric and normalized space")
         check_env(env.unwrapped, skip_render_check=True)
     env.close()

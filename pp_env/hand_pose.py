@@ -21,9 +21,11 @@ _DRIFTING_STEPS = 2  # of these; the others correct the hand
 _EXACT = 1e-7  # m and rad
 _DAMPING = 1e-9  # of the least-squares steps: only against a division by zero
 
-# From the last joint 7 to all others, densely near it.
-_OFFSETS = 5.8 * np.linspace(-1, 1, 41) * np.abs(np.linspace(-1, 1, 41))  # rad
-_SHARES = np.linspace(0.0, 1.0, 25)  # of the way to HOME's hand position, for what is out of reach
+# Tried values of joint 7: around the last one, densely near it, and some that are always the same.
+# So what takes the place of a target out of reach depends on the target alone, and is in reach.
+_OFFSETS = 2.0 * np.linspace(-1, 1, 41) * np.abs(np.linspace(-1, 1, 41))  # rad
+_ALL_JOINT_7 = np.linspace(panda.JOINT_LOWER[6], panda.JOINT_UPPER[6], 51)[1:-1]  # rad
+_SHARES = np.linspace(0.0, 1.0, 25)  # of the way to HOME's hand position
 
 _LOWER, _UPPER = panda.JOINT_LOWER, panda.JOINT_UPPER.copy()
 _UPPER[3] = LARGEST_JOINT_4
@@ -36,8 +38,7 @@ def follow(
 
     No joint moves faster than its limit, `panda.JOINT_VELOCITY_LIMIT`. A position out of reach is
     replaced by the first one in reach on the straight way to the hand's position at HOME, with the
-    same rotation; where that rotation is nowhere in reach, with that of `previous`; where that is
-    not either, the arm keeps still.
+    same rotation; where there is none, the arm keeps still.
 
     Args:
         previous: (7,) the last target of the joints, rad.
@@ -120,7 +121,7 @@ def _any_posture(
     Of all postures that move no joint further than the one with the least motion does, and the
     drift, it is the one nearest to HOME.
     """
-    coarse = previous[6] + _OFFSETS
+    coarse = np.sort(np.concatenate([previous[6] + _OFFSETS, _ALL_JOINT_7]))
     postures = inverse(position, orientation, coarse)
     motions = _motions(postures, previous)
     most = motions.min() + drift
@@ -141,25 +142,20 @@ def _nearest_posture(
     previous: np.ndarray, position: np.ndarray, orientation: np.ndarray, drift: float
 ) -> np.ndarray:
     """Return the joints (7,), rad, for the pose that stands in for one out of reach."""
-    for rotated in (orientation, kinematics.forward(previous)[1]):
-        near = _pull_into_reach(previous[6], position, rotated)
-        if near is not None:
-            joints = _posture(previous, near, rotated, drift)
-            if joints is not None:
-                return joints
-    return previous
+    near = _pull_into_reach(position, orientation)
+    if near is None:
+        return previous
+    joints = _posture(previous, near, orientation, drift)
+    return previous if joints is None else joints
 
 
-def _pull_into_reach(
-    joint_7: float, position: np.ndarray, orientation: np.ndarray
-) -> np.ndarray | None:
+def _pull_into_reach(position: np.ndarray, orientation: np.ndarray) -> np.ndarray | None:
     """Return the first position (3,), m, in reach on the way to the hand's at HOME, or None."""
     way, begin, end = _HOME_HAND - position, 0.0, 1.0
     for _ in range(2):
         shares = begin + (end - begin) * _SHARES
         points = position + shares[:, None, None] * way
-        postures = inverse(points, orientation, joint_7 + _OFFSETS[::2])
-        inside = np.isfinite(postures[..., 0]).any((-1, -2))
+        inside = np.isfinite(inverse(points, orientation, _ALL_JOINT_7)[..., 0]).any((-1, -2))
         if not inside.any():
             return None
         first = int(inside.argmax())

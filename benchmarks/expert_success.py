@@ -1,7 +1,7 @@
 """Measure the expert's success rate over seeds, and over a grid of picks and places.
 
 Usage: python -m benchmarks.expert_success [--seeds 1000] [--grid 9x7] [--grasp fixed_joint]
-       [--randomize none]
+       [--randomize none] [--control-mode joint_pos] [--fps 30]
        python -m benchmarks.expert_success --objects [--seeds 1000] [--num-objects 1]
        python -m benchmarks.expert_success --all [--seeds 1000]
 
@@ -27,8 +27,9 @@ import numpy as np
 from benchmarks import load, save
 from experts.diagnosis import failure_phase
 from experts.pick_place import PickPlaceExpert
+from pp_collect.actions import EXPERT_CONTROL_MODES, in_control_mode
 from pp_env import PickPlaceConfig, PickPlaceEnv
-from pp_env.config import GraspConfig, TaskConfig
+from pp_env.config import GraspConfig, TaskConfig, TimingConfig
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_recorder.rollout import EpisodeSink, episode_seed, run_episode
@@ -50,6 +51,8 @@ class Setting:
         randomize: Preset of randomization.
         turned: Whether objects are turned at random.
         num_objects: Number of objects on the table.
+        control_mode: What the actions mean that the expert's become.
+        fps: Control rate, Hz.
         grid: "NXxNY" picks and places, or None for episodes with the seeds 0, 1, ...
     """
 
@@ -58,17 +61,21 @@ class Setting:
     randomize: str = "none"
     turned: bool = False
     num_objects: int = 1
+    control_mode: str = EXPERT_CONTROL_MODES[0]
+    fps: int = TimingConfig.control_hz
     grid: str | None = None
 
     def __str__(self) -> str:
         words = [self.object, self.grasp, "turned" if self.turned else "straight"]
         words += [f"randomize {self.randomize}", f"{self.num_objects} on the table"]
+        words += [f"{self.control_mode} at {self.fps} Hz"]
         return ", ".join([*words, f"grid {self.grid}"] if self.grid else words)
 
     @property
     def config(self) -> PickPlaceConfig:
         """Return the configuration of the scene."""
         return PickPlaceConfig(
+            timing=TimingConfig(self.fps),
             grasp=GraspConfig(mode=self.grasp),
             task=TaskConfig(random_yaw=self.turned),
             objects=() if self.object == _CUBE else YCB_OBJECTS,
@@ -114,28 +121,34 @@ class Outcome:
     Attributes:
         success: Whether it succeeded.
         distance: From the object to the target at the end, m.
-        tracking_error: The largest one, rad.
+        tracking_error: The largest one, rad; 0 if the actions are no joint targets.
+        limited: Number of steps whose command did not bring the hand to the action's pose.
         failure: Unmet conditions and stage, or "".
     """
 
     success: bool
     distance: float
     tracking_error: float
+    limited: int
     failure: str
 
 
 def run_spec(spec: EpisodeSpec) -> Outcome:
     """Run one episode, state only, with the expert's default noise."""
-    env = _environment(spec.setting)
-    expert = PickPlaceExpert(hold_steps=env.config.randomization.action_delay[1])
+    env, mode = _environment(spec.setting), spec.setting.control_mode
+    delay = env.config.randomization.action_delay[1]
+    expert = PickPlaceExpert(hold_steps=delay, control_hz=spec.setting.fps)
     tracking = TrackingError()
-    seed = episode_seed(_SEED, spec.index)
-    episode = run_episode(env, expert, [tracking], seed, spec.index, expert.num_steps, spec.options)
+    sinks = [tracking] if mode == "joint_pos" else []
+    seed, steps = episode_seed(_SEED, spec.index), expert.num_steps
+    policy = in_control_mode(expert, mode)
+    episode = run_episode(env, policy, sinks, seed, spec.index, steps, spec.options)
     info = episode.trace[-1][1]
     failure = ""
     if not episode.success:
         failure = f"{', '.join(info['unmet_conditions'])} in {failure_phase(episode.trace)}"
-    return Outcome(episode.success, info["distance"], tracking.largest, failure)
+    limited = sum(bool(after.get("action_limits")) for _, after in episode.trace)
+    return Outcome(episode.success, info["distance"], tracking.largest, limited, failure)
 
 
 class TrackingError(EpisodeSink):
@@ -160,7 +173,9 @@ class TrackingError(EpisodeSink):
 @lru_cache(maxsize=1)
 def _environment(setting: Setting) -> PickPlaceEnv:
     """Return the environment of this process, which is made again when the setting changes."""
-    return PickPlaceEnv(config=setting.config, terminate_on_success=False)
+    return PickPlaceEnv(
+        config=setting.config, terminate_on_success=False, control_mode=setting.control_mode
+    )
 
 
 def grid_options(nx: int, ny: int) -> list[dict]:
@@ -186,10 +201,12 @@ def run(setting: Setting, seeds: int, processes: int) -> dict:
     good = sum(o.success for o in outcomes)
     distances = np.array([o.distance for o in outcomes]) * 1e3
     tracking = max(o.tracking_error for o in outcomes)
+    limited = sum(o.limited for o in outcomes)
     print(
         f"{setting}: {good} of {len(outcomes)} succeed ({good / len(outcomes):.2%}); distance to "
         f"the target median {np.median(distances):.2f} mm, 99th percentile "
-        f"{np.percentile(distances, 99):.2f} mm; largest tracking error {tracking:.4f} rad"
+        f"{np.percentile(distances, 99):.2f} mm; largest tracking error {tracking:.4f} rad; "
+        f"{limited} steps limited"
     )
     failures = [
         {"index": spec.index, "options": spec.options, "failure": outcome.failure}
@@ -205,8 +222,12 @@ def run(setting: Setting, seeds: int, processes: int) -> dict:
         "distance_median_mm": float(np.median(distances)),
         "distance_p99_mm": float(np.percentile(distances, 99)),
         "largest_tracking_error_rad": tracking,
+        "limited_steps": limited,
         "failures": failures,
     }
+
+
+_DEFAULTS = asdict(Setting())  # what results from before an option existed were measured with
 
 
 def save_result(result: dict) -> None:
@@ -215,7 +236,7 @@ def save_result(result: dict) -> None:
     others = [
         other
         for other in (load("success") or {"settings": []})["settings"]
-        if any(other[name] != result[name] for name in names)
+        if any(other.get(name, _DEFAULTS[name]) != result[name] for name in names)
     ]
     save("success", {"settings": [*others, result]})
 
@@ -238,13 +259,15 @@ def select_settings(args: argparse.Namespace) -> list[Setting]:
         cubes = list(itertools.product(_GRASPS, RANDOMIZATION_PRESETS))
     else:
         cubes = [(args.grasp, args.randomize)]
-    settings = [Setting(grasp=grasp, randomize=randomize) for grasp, randomize in cubes]
+    chosen = {"control_mode": args.control_mode, "fps": args.fps}
+    settings = [Setting(grasp=grasp, randomize=each, **chosen) for grasp, each in cubes]
     if args.objects or args.all:
         settings += object_settings(args.num_objects)
     if not args.seeds:
         settings = []
     if args.grid and cubes:
-        settings.append(Setting(grasp=args.grasp, randomize=args.randomize, grid=args.grid))
+        scene = {"grasp": args.grasp, "randomize": args.randomize, "grid": args.grid}
+        settings.append(Setting(**scene, **chosen))
     return settings
 
 
@@ -263,6 +286,10 @@ def main() -> int:
     parser.add_argument("--grasp", choices=_GRASPS, default=_GRASPS[0], help="grasp mode")
     parser.add_argument("--randomize", choices=tuple(RANDOMIZATION_PRESETS), default="none",
                         help="preset")  # fmt: skip
+    parser.add_argument("--control-mode", choices=EXPERT_CONTROL_MODES,
+                        default=EXPERT_CONTROL_MODES[0], help="of the cube's episodes")  # fmt: skip
+    parser.add_argument("--fps", type=int, default=TimingConfig.control_hz,
+                        help="control rate of the cube's episodes, Hz")  # fmt: skip
     parser.add_argument("--objects", action="store_true", help="measure every object of the pool")
     parser.add_argument("--num-objects", type=int, default=1, help="on the table, for --objects")
     parser.add_argument("--all", action="store_true", help="measure every setting")

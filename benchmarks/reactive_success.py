@@ -171,9 +171,7 @@ def run_one(setting: Setting, index: int) -> Outcome:
     )
 
 
-def _replays(
-    env: gym.Env, seed: int, setting: Setting, prelude: Prelude, recorded: Tape
-) -> bool:
+def _replays(env: gym.Env, seed: int, setting: Setting, prelude: Prelude, recorded: Tape) -> bool:
     """Return True if the stored prelude and the recorded actions give the same numbers."""
     start = RecordedStart(Prelude.from_entry(prelude.to_entry()))
     again, policy, steps = Tape(), ReplayPolicy(recorded.actions), len(recorded.actions)

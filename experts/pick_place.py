@@ -36,7 +36,7 @@ class PickPlaceExpert:
     and the arm's joints from the observation. It depends on no simulator.
 
     Args:
-        steps_per_segment: Actions per waypoint.
+        steps_per_segment: Actions per waypoint; None is one second.
         noise_rad: Waypoints in free space are moved by uniform noise of this size on every joint.
             Where contact is near, the hand's pose stays exact and the noise changes the arm's
             posture instead, so that episodes vary but the grasp does not suffer.
@@ -45,6 +45,7 @@ class PickPlaceExpert:
             the arm off its straight line. On a straight line the first movement reveals where it
             ends, and a policy that learns from it need not look at the object (docs/training.md).
             Not used with tall objects.
+        control_hz: Actions per second.
 
     Raises:
         ValueError: An argument is out of range.
@@ -52,11 +53,13 @@ class PickPlaceExpert:
 
     def __init__(
         self,
-        steps_per_segment: int = 30,
+        steps_per_segment: int | None = None,
         noise_rad: float = 0.05,
         hold_steps: int = 0,
         path_noise_rad: float = 0.0,
+        control_hz: int = TimingConfig.control_hz,
     ) -> None:
+        steps_per_segment = control_hz if steps_per_segment is None else steps_per_segment
         if steps_per_segment < 1:
             raise ValueError(f"steps_per_segment must be at least 1, got {steps_per_segment}")
         if hold_steps < 0:
@@ -71,6 +74,7 @@ class PickPlaceExpert:
         self._noise_rad = noise_rad
         self._hold_steps = hold_steps
         self._path_noise_rad = path_noise_rad
+        self._control_hz = control_hz
         self._interpolation: Interpolation | None = None
 
     @property
@@ -147,10 +151,18 @@ class PickPlaceExpert:
             amplitudes = rng.uniform(-1.0, 1.0, size=(_PATH_NOISE_WAVES, 7)) * _PATH_NOISE_WEIGHTS
             amplitudes *= self._path_noise_rad / np.arange(1, _PATH_NOISE_WAVES + 1)[:, None]
             line = knots[i] + progress[:, None] * (knots[i + 1] - knots[i])
-            while not _is_feasible(line + path_offset(amplitudes, progress)) and _is_feasible(line):
+            while not self._is_feasible(
+                line + path_offset(amplitudes, progress)
+            ) and self._is_feasible(line):
                 amplitudes /= 2
             sampled[i] = amplitudes
         return sampled
+
+    def _is_feasible(self, path: np.ndarray) -> bool:
+        """Return True if a path (n, 7), rad at control rate, keeps joint limits and speeds."""
+        speed = np.abs(np.diff(path, axis=0)) * self._control_hz
+        inside = (path >= panda.JOINT_LOWER) & (path <= panda.JOINT_UPPER)
+        return bool(inside.all() and (speed <= panda.JOINT_VELOCITY_LIMIT).all())
 
     def _started_interpolation(self) -> Interpolation:
         if self._interpolation is None:
@@ -227,10 +239,3 @@ def _add_noise(targets: np.ndarray, noise: np.ndarray, max_tcp_shift: float) -> 
                 noisy[i - 1, :7] if same_pose else vary_posture(targets[i, :7], noise[i, 6])
             )
     return noisy
-
-
-def _is_feasible(path: np.ndarray) -> bool:
-    """Return True if a path (n, 7), rad at control rate, keeps the joints' limits and speeds."""
-    speed = np.abs(np.diff(path, axis=0)) * TimingConfig.control_hz
-    inside = (path >= panda.JOINT_LOWER) & (path <= panda.JOINT_UPPER)
-    return bool(inside.all() and (speed <= panda.JOINT_VELOCITY_LIMIT).all())

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experts import inverse_kinematics
-from pp_env import kinematics, panda, rotation
+from pp_env import inverse_kinematics, kinematics, panda, rotation
 from pp_env.config import HOME_JOINT_POS, HOME_TCP, TaskConfig
 from pp_env.objects import ObjectConfig
 

@@ -38,7 +38,7 @@ _IS_OPEN = 0.9 * panda.FINGER_OPEN  # m, beyond which a finger counts as open
 _IS_SHUT = 0.002  # m, below which there is nothing between the fingers
 _ARRIVED = 0.004  # m from the TCP to where it is to be
 _PATIENCE = 0.5  # s for an arm to arrive, and for fingers to get hold
-_OFF_COURSE = 0.3  # rad between command and arm, as after a push
+_OFF_COURSE = 0.3, 0.1  # rad and m between command and arm, as after a push
 _MOVED = 0.005  # m that an object may move without a new plan
 _TURNED = 0.05  # rad likewise
 _SLIPPED = 0.04  # m between TCP and grasp point, from which the object counts as lost
@@ -174,7 +174,7 @@ class ReactiveExpert:
             info: As for `reset`, of the same instant.
         """
         scene = _Scene.read(observation, info)
-        if np.abs(scene.joints - self._servo.command).max() > _OFF_COURSE:
+        if self._is_off_course(scene):
             self._servo.restart(scene.joints)
             self._forget_path()
         if scene.is_grasped and self._has_slipped(scene):
@@ -249,6 +249,17 @@ class ReactiveExpert:
         return arm
 
     # What is the case
+
+    def _is_off_course(self, scene: _Scene) -> bool:
+        """Return True if arm and hand are far from the command.
+
+        An arm that follows poses of the hand may have another elbow: that alone does not matter.
+        """
+        off_joints, off_tcp = _OFF_COURSE
+        if np.abs(scene.joints - self._servo.command).max() <= off_joints:
+            return False
+        off = np.linalg.norm(scene.tcp - tcp_position(self._servo.command))
+        return bool(off > off_tcp)
 
     def _grasp_point(self, scene: _Scene) -> np.ndarray:
         return scene.object_pos + np.array([0.0, 0.0, self._requirements.grasp_height])

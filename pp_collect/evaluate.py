@@ -24,10 +24,11 @@ from pp_collect.policies import make_policy
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
 from pp_env.config import PickPlaceConfig, RenderConfig
+from pp_env.control import CONTROL_MODES
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
-from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE, Checkpoint
+from pp_recorder.evaluation.lerobot_policy import ACTION, ENVIRONMENT_STATE, Checkpoint
 from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, compute_metrics
 from pp_recorder.evaluation.runner import (
     EvaluatedEpisode,
@@ -126,7 +127,7 @@ def make_runner(options: EvaluateOptions) -> PolicyRunner:
         env.close()
         raise
     return PolicyRunner(
-        env, policy, task_outcome, options.seed, options.max_steps, reset_options(options)
+        env, policy, task_outcome, options.seed, options.step_limit, reset_options(options)
     )
 
 
@@ -196,7 +197,7 @@ def report(options: EvaluateOptions, metrics: EvalMetrics, seconds: float) -> st
     return "\n".join(
         [
             f"policy     {options.policy}",
-            f"episodes   {metrics.episodes} with seed {options.seed}, at most {options.max_steps} "
+            f"episodes   {metrics.episodes} with seed {options.seed}, at most {options.step_limit} "
             f"steps of 1/{options.fps} s, {options.simulator}, {options.grasp}; "
             f"took {seconds:.1f} s",
             metrics.to_text(),
@@ -217,7 +218,7 @@ def to_json(
 
 
 def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
-    """Return the options with observations and image size; a checkpoint says what it needs.
+    """Return the options with what was left open; a checkpoint says what it needs.
 
     Raises:
         ValueError: An option is out of range, or names nothing.
@@ -226,8 +227,8 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
     if options.policy not in ("expert", "reactive", "random") and ":" not in options.policy:
         if not Path(options.policy).is_dir():
             raise ValueError(
-                "--policy must be expert, reactive, random, module:callable or the folder of a LeRobot "
-                f"checkpoint, got {options.policy!r}, and there is no such folder"
+                "--policy must be expert, reactive, random, module:callable or the folder of a "
+                f"LeRobot checkpoint, got {options.policy!r}, and there is no such folder"
             )
         checkpoint = Checkpoint(Path(options.policy))
     obs_type = options.obs_type
@@ -239,7 +240,13 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         if checkpoint is not None and len(checkpoint.image_sizes) == 1:
             ((height, width),) = checkpoint.image_sizes
             resolution = width if width == height else (width, height)
-    options = dataclasses.replace(options, obs_type=obs_type, resolution=resolution)
+    options = dataclasses.replace(
+        options,
+        obs_type=obs_type,
+        resolution=resolution,
+        control_mode=options.control_mode or fitting_control_mode(checkpoint),
+        max_steps=options.step_limit,
+    )
     make_config(options)
     return options
 
@@ -249,6 +256,13 @@ def fitting_obs_type(checkpoint: Checkpoint) -> str:
     if checkpoint.image_sizes:
         return "pixels_agent_pos"
     return "environment_state_agent_pos" if ENVIRONMENT_STATE in checkpoint.inputs else "state"
+
+
+def fitting_control_mode(checkpoint: Checkpoint | None) -> str:
+    """Return the first control mode whose actions have the size of a checkpoint's."""
+    size = None if checkpoint is None else checkpoint.outputs.get(ACTION)
+    fitting = [name for name, mode in CONTROL_MODES.items() if (mode.layout.size,) == size]
+    return fitting[0] if fitting else next(iter(CONTROL_MODES))
 
 
 def require_writable(options: EvaluateOptions) -> None:

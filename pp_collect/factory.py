@@ -11,6 +11,7 @@ import pp_env
 from experts.action_noise import ActionNoise
 from experts.pick_place import PickPlaceExpert
 from experts.reactive import JOINT_SPEED, ReactiveExpert
+from pp_collect.actions import to_control_mode
 from pp_collect.options import DemonstrationOptions, SceneOptions, SimulatorOptions
 from pp_collect.starts import EpisodeStarts
 from pp_env.config import (
@@ -19,6 +20,7 @@ from pp_env.config import (
     RenderConfig,
     TaskConfig,
 )
+from pp_env.control import CONTROL_MODES
 from pp_env.objects import YCB_OBJECTS, ObjectConfig
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing
@@ -92,7 +94,11 @@ def make_expert(options: DemonstrationOptions, config: PickPlaceConfig) -> Exper
         return make_reactive_expert(options, config)
     longest_delay = config.randomization.action_delay[1]
     return PickPlaceExpert(
-        options.steps_per_segment, options.noise_rad, longest_delay, options.path_noise_rad
+        options.segment_steps(config.timing.control_hz) or config.timing.control_hz,
+        options.noise_rad,
+        longest_delay,
+        options.path_noise_rad,
+        config.timing.control_hz,
     )
 
 
@@ -118,12 +124,15 @@ def make_starts(options: DemonstrationOptions, config: PickPlaceConfig) -> Episo
         config,
         partial(make_reactive_expert, options, config),
         None if name is None else partial(_make_start_policy, name),
+        partial(to_control_mode, control_mode=options.control_mode),
     )
 
 
 def make_disturbance(options: DemonstrationOptions) -> ActionNoise | None:
     """Return what disturbs the actions before they are executed, or None."""
-    return ActionNoise(options.action_noise) if options.action_noise else None
+    if not options.action_noise:
+        return None
+    return ActionNoise(options.action_noise, CONTROL_MODES[options.control_mode].layout)
 
 
 def require_start_policy(
@@ -144,7 +153,9 @@ def require_start_policy(
     if options.start_policy is None:
         return
     obs_type = "pixels_agent_pos" if cameras else "state"
-    env = pp_env.PickPlaceEnv(lambda _: _NO_SIMULATOR, obs_type, config=config)
+    env = pp_env.PickPlaceEnv(
+        lambda _: _NO_SIMULATOR, obs_type, config=config, control_mode=options.control_mode
+    )
     try:
         policy = _make_start_policy(options.start_policy, env)
     except EvaluationError as error:

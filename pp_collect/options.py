@@ -24,8 +24,9 @@ import pp_env
 from experts.action_noise import MAX_ACTION_NOISE
 from experts.pick_place import MAX_NOISE_RAD, MAX_PATH_NOISE_RAD
 from experts.reactive import JOINT_SPEED, MAX_JOINT_SPEED
+from pp_collect.actions import EXPERT_CONTROL_MODES, ExpertControlMode
 from pp_collect.starts import START_KINDS, parse_start_mix
-from pp_env.config import RENDER_PRESETS, RenderConfig
+from pp_env.config import RENDER_PRESETS, RenderConfig, TimingConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES
 from pp_env.randomization import RANDOMIZATION_PRESETS
@@ -145,9 +146,14 @@ class DemonstrationOptions(Options):
         Literal["binary", "ramped"] | None,
         Doc("reactive: how the fingers are commanded; default binary"),
     ] = None
+    control_mode: Annotated[ExpertControlMode, Doc("what recorded actions mean")] = "joint_pos"
     steps_per_segment: Annotated[
-        int, Ge(1), Le(10_000), Doc("steps per waypoint; nine segments")
-    ] = 30
+        int | None,
+        Ge(1),
+        Le(10_000),
+        Doc("steps per waypoint, nine segments; default: one second"),
+        tyro.conf.arg(metavar="INT"),
+    ] = None
     noise_rad: Annotated[
         float, Interval(ge=0, le=MAX_NOISE_RAD), Doc("uniform noise on the waypoints' joints, rad")
     ] = 0.05
@@ -201,6 +207,12 @@ class DemonstrationOptions(Options):
             if given and expert != self.expert:
                 options = ", ".join("--" + name.replace("_", "-") for name in given)
                 raise ValueError(f"{options} is for --expert {expert}, got --expert {self.expert}")
+
+    def segment_steps(self, fps: int) -> int | None:
+        """Return the number of steps per waypoint at a control rate, Hz; None without waypoints."""
+        if self.expert != "waypoints":
+            return None
+        return fps if self.steps_per_segment is None else self.steps_per_segment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,11 +372,20 @@ class PolicyOptions(SceneOptions):
     ]
     num_episodes: Annotated[int, Ge(1), Doc("how many")] = 50
     seed: Annotated[int, Ge(0), Doc("episode k depends on this and k alone")] = 0
-    max_steps: Annotated[int, Ge(1), Doc("an episode ends after so many")] = _MAX_STEPS
+    max_steps: Annotated[
+        int | None,
+        Ge(1),
+        Doc(f"an episode ends after so many; default: {_MAX_STEPS} at 30 Hz, as long at others"),
+        tyro.conf.arg(metavar="INT"),
+    ] = None
     obs_type: Annotated[
         str | None, one_of(OBS_TYPES), Doc("default: state, or what the checkpoint needs")
     ] = None
-    control_mode: Annotated[str, one_of(CONTROL_MODES), Doc("what actions mean")] = "joint_pos"
+    control_mode: Annotated[
+        str | None,
+        one_of(CONTROL_MODES),
+        Doc("what actions mean; default: joint_pos, or what fits the checkpoint"),
+    ] = None
     resolution: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
         int | tuple[int, int] | None,
         text(parse_pixels, "PIXELS"),
@@ -373,10 +394,17 @@ class PolicyOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.policy in ("expert", "reactive") and self.control_mode != "joint_pos":
+        is_expert = self.policy in ("expert", "reactive")
+        if is_expert and self.control_mode not in (None, *EXPERT_CONTROL_MODES):
             raise ValueError(
-                f"the expert's actions are for --control-mode joint_pos, got {self.control_mode}"
+                f"the expert's actions are for --control-mode {' or '.join(EXPERT_CONTROL_MODES)}, "
+                f"got {self.control_mode}"
             )
+
+    @property
+    def step_limit(self) -> int:
+        """Number of steps after which an episode ends: by default, the same time at every rate."""
+        return self.max_steps or round(_MAX_STEPS * self.fps / TimingConfig.control_hz)
 
 
 @dataclass(frozen=True, kw_only=True)

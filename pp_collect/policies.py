@@ -10,6 +10,7 @@ import gymnasium as gym
 
 from experts.pick_place import PickPlaceExpert
 from experts.reactive import ReactiveExpert
+from pp_collect.actions import in_control_mode
 from pp_env import PickPlaceEnv
 from pp_env.layout import ENVIRONMENT_STATE
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE as STATE_INPUT
@@ -26,11 +27,11 @@ def make_policy(name: str, env: gym.Env) -> AnyPolicy:
         CheckpointError: A checkpoint is incomplete, or is for another environment.
         ImportError: A checkpoint needs lerobot, and that is not installed.
     """
-    if name == "expert":
-        return PickPlaceExpert()
-    if name == "reactive":
+    if name in ("expert", "reactive"):
         unwrapped: Any = env.unwrapped
-        return ReactiveExpert(control_hz=unwrapped.config.timing.control_hz)
+        make = PickPlaceExpert if name == "expert" else ReactiveExpert
+        expert = make(control_hz=unwrapped.config.timing.control_hz)
+        return in_control_mode(expert, unwrapped.control_mode)
     if name == "random":
         return RandomPolicy(env.action_space)
     if Path(name).is_dir():

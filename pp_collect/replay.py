@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from experts.waypoints import PHASES
+from pp_collect.actions import in_control_mode, set_control_mode
 from pp_collect.factory import (
     make_disturbance,
     make_env,
@@ -99,6 +100,7 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
     session = stored_options(provenance, cameras=output is not None, output=output or Path())
     results = []
     with closing(make_env(session, config, session.cameras)) as env:
+        set_control_mode(env, session.control_mode)
         has_phases = keys.SUBTASK_INDEX in dataset.features
         writer = output and make_writer(session, config, simulator_description(env), has_phases)
         row = as_recorded(make_row(session, config, has_phases), provenance.get("revision", 1))
@@ -133,13 +135,15 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
         output = Path(folder) / "again"
         session = stored_options(provenance, provenance["record_cameras"], output)
         expert = make_expert(session, config)
+        policy = in_control_mode(expert, session.control_mode)
         with closing(make_env(session, config, session.cameras)) as env:
+            set_control_mode(env, session.control_mode)
             writer = make_writer(session, config, simulator_description(env))
             try:
                 starts, disturbance = make_starts(session, config), make_disturbance(session)
                 for k in episodes:
                     entry, steps = dataset.episodes[k], expert.num_steps
-                    _run_again(env, expert, [writer], entry, steps, starts, disturbance)
+                    _run_again(env, policy, [writer], entry, steps, starts, disturbance)
                     again = Dataset(output)
                     last = writer.num_episodes - 1
                     results.append(compare_episodes(dataset, k, again, last, tolerance(provenance)))

@@ -18,7 +18,8 @@ from pp_collect.options import DemonstrationOptions, SessionOptions
 from pp_collect.starts import Prelude
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, from_dict
-from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION, Layout
+from pp_env.control import CONTROL_MODES
+from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION, Layout
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.schema import DatasetSchema, Feature, image_feature
 from pp_recorder.evaluation.lerobot_policy import Checkpoint
@@ -55,13 +56,13 @@ def make_schema(
     width, height = config.render.size
     features = {
         keys.STATE: _vector(OBSERVATION),
-        keys.ACTION: _vector(ACTION),
+        keys.ACTION: _vector(CONTROL_MODES[options.control_mode].layout),
         _ground_truth_key(options): _vector(ENVIRONMENT_STATE),
     }
     if has_phases:
         features[keys.SUBTASK_INDEX] = Feature("int64", (1,))
     if options.action_noise:
-        features[keys.EXECUTED_ACTION] = _vector(ACTION)
+        features[keys.EXECUTED_ACTION] = _vector(CONTROL_MODES[options.control_mode].layout)
     for name in _camera_names(options, config):
         features[keys.IMAGE_PREFIX + name] = image_feature(height, width)
     return DatasetSchema(
@@ -165,6 +166,7 @@ def describe_collection(
     return {
         "revision": DATA_REVISION,
         **_demonstration_values(options),
+        "steps_per_segment": options.segment_steps(config.timing.control_hz),
         **_start_policy_digest(options),
         "phases": list(PHASES),
         "simulator": options.simulator,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gymnasium as gym
 
 from experts.diagnosis import failure_phase
+from pp_collect.actions import in_control_mode, set_control_mode
 from pp_collect.factory import (
     Expert,
     make_disturbance,
@@ -160,12 +161,16 @@ class EpisodeRunner:
         env: gym.Env,
     ) -> None:
         self._options = options
-        self._expert = expert
+        self._num_steps = expert.num_steps
+        self._policy = in_control_mode(expert, options.control_mode)
         self._env = env
         self._starts, self._disturbance = make_starts(options, config), make_disturbance(options)
         self._dry_run_env = (
             make_env(options, config, cameras=False) if options.render_after else None
         )
+        for each in (self._env, self._dry_run_env):
+            if each is not None:
+                set_control_mode(each, options.control_mode)
 
     def run(
         self, index: int, sinks: Sequence[EpisodeSink]
@@ -185,10 +190,10 @@ class EpisodeRunner:
     def _steps(
         self, env: gym.Env, sinks: Sequence[EpisodeSink], index: int
     ) -> Generator[Step, None, EpisodeOutcome]:
-        seed, steps = episode_seed(self._options.seed, index), self._expert.num_steps
+        seed, steps = episode_seed(self._options.seed, index), self._num_steps
         options = reset_options(self._options)
         episode = yield from iterate_episode(
-            env, self._expert, sinks, seed, index, steps, options, self._starts, self._disturbance
+            env, self._policy, sinks, seed, index, steps, options, self._starts, self._disturbance
         )
         return EpisodeOutcome.from_episode(episode)
 

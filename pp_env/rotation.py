@@ -1,8 +1,11 @@
 """Rotations as quaternions (w, x, y, z) in plain numpy; the last axis holds the numbers."""
 
+import math
+
 import numpy as np
 
 _YZX, _ZXY = np.array([1, 2, 0]), np.array([2, 0, 1])
+_SHORTEST = 1e-3  # length of a column below which its direction says nothing
 
 
 def rotate(quat_wxyz: np.ndarray, vector: np.ndarray) -> np.ndarray:
@@ -54,6 +57,34 @@ def from_matrix(matrix: np.ndarray) -> np.ndarray:
 def to_matrix(quat_wxyz: np.ndarray) -> np.ndarray:
     """Return the rotation matrix (..., 3, 3) of a unit quaternion (..., 4)."""
     return np.swapaxes(rotate(quat_wxyz[..., None, :], np.eye(3)), -1, -2)
+
+
+def to_columns(matrix: np.ndarray) -> np.ndarray:
+    """Return the first two columns (..., 6), one after the other, of matrices (..., 3, 3).
+
+    They are a rotation without jumps, unlike a quaternion: Zhou et al., "On the Continuity of
+    Rotation Representations in Neural Networks" (CVPR 2019).
+    """
+    return np.concatenate([matrix[..., 0], matrix[..., 1]], axis=-1)
+
+
+def from_columns(columns: np.ndarray) -> np.ndarray | None:
+    """Return the rotation matrix (3, 3) whose first two columns (6,) are given, by Gram-Schmidt.
+
+    They may have any length and angle. If one is almost zero or both are almost parallel, return
+    None.
+    """
+    first, second = columns[:3], columns[3:]
+    length = math.sqrt(first @ first)
+    if length < _SHORTEST:
+        return None
+    first = first / length
+    second = second - (first @ second) * first
+    length = math.sqrt(second @ second)
+    if length < _SHORTEST:
+        return None
+    second = second / length
+    return np.stack([first, second, cross(first, second)], axis=-1)
 
 
 def about_z(angle: float) -> np.ndarray:

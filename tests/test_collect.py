@@ -14,7 +14,8 @@ import collect
 from pp_collect.options import CollectOptions
 from pp_collect.process import restart_is_due
 from pp_env.config import HOME_JOINT_POS
-from pp_env.layout import ACTION, OBSERVATION
+from pp_env.control import hand_pose_action
+from pp_env.layout import ACTION, HAND_POSE_ACTION, OBSERVATION
 from tests import ROOT
 
 QUICK = [
@@ -129,6 +130,61 @@ def test_without_cameras(tmp_path):
     assert not (tmp_path / "set/videos").exists()
 
 
+def collect_without_cameras(output, *options):
+    return collect.main(["--output", str(output), "--no-cameras", "--workers", "1", *options])
+
+
+@pytest.mark.parametrize("fps", [10, 15, 20, 30])
+def test_a_segment_takes_a_second_at_every_rate(tmp_path, fps):
+    assert collect_without_cameras(tmp_path / "set", "--num-episodes", "2", "--fps", str(fps)) == 0
+    episodes = read(tmp_path / "set", "meta/episodes/*/*.parquet").to_pylist()
+    assert [episode["length"] for episode in episodes] == [9 * fps] * 2
+    times = np.array(read(tmp_path / "set")["timestamp"].to_pylist())[: 9 * fps]
+    np.testing.assert_allclose(times, np.arange(9 * fps) / fps, atol=1e-6)
+    stored = json.loads((tmp_path / "set/meta/collection.json").read_text())
+    assert stored["steps_per_segment"] == fps
+
+
+def test_a_number_of_steps_is_kept_at_every_rate(tmp_path):
+    options = ["--num-episodes", "1", "--fps", "20", "--steps-per-segment", "30"]
+    assert collect_without_cameras(tmp_path / "set", *options) == 0
+    assert read(tmp_path / "set").num_rows == 270
+
+
+def test_a_second_of_steps_is_what_30_were(tmp_path):
+    for name, options in (("default", []), ("given", ["--steps-per-segment", "30"])):
+        assert collect_without_cameras(tmp_path / name, "--num-episodes", "1", *options) == 0
+    assert read(tmp_path / "default").equals(read(tmp_path / "given"))
+
+
+def test_videos_have_the_control_rate(tmp_path):
+    options = ["--resolution", "64", "--preset", "fast", "--workers", "1", "--fps", "10"]
+    output = ["--output", str(tmp_path / "set"), "--num-episodes", "1"]
+    assert collect.main([*output, *options]) == 0
+    with av.open(str(next(tmp_path.rglob("file-000.mp4")))) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == 10
+        times = [frame.time for frame in container.decode(stream)]
+    np.testing.assert_allclose(times, read(tmp_path / "set")["timestamp"].to_numpy(), atol=1e-4)
+
+
+def test_actions_may_be_poses_of_the_hand(tmp_path):
+    sets = {}
+    for mode in ("joint_pos", "ee_pose"):
+        root = tmp_path / mode
+        options = ["--num-episodes", "1", "--seed", "5", "--control-mode", mode]
+        assert collect_without_cameras(root, *options) == 0
+        sets[mode] = read(root)
+        stored = json.loads((root / "meta/collection.json").read_text())
+        assert stored["control_mode"] == mode
+    action = json.loads((root / "meta/info.json").read_text())["features"]["action"]
+    assert (action["names"], action["shape"]) == (HAND_POSE_ACTION.names, [10])
+    joints, poses = (np.array(sets[mode]["action"].to_pylist()) for mode in sets)
+    np.testing.assert_array_equal(poses, hand_pose_action(joints.astype(np.float32)))
+    states = np.array(sets["ee_pose"]["observation.state"].to_pylist())
+    np.testing.assert_allclose(states[-1, :7], HOME_JOINT_POS, atol=0.05)
+
+
 def test_fps_is_the_control_rate(tmp_path):
     options = ["--num-episodes", "1", "--no-cameras", "--fps", "60", "--steps-per-segment", "40"]
     assert run(tmp_path / "set", *options) == 0
@@ -192,6 +248,8 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--resolution", "100000"], "even number of pixels"),
         (["--resolution", "640x481"], "even number of pixels"),
         (["--resolution", "640x"], "--resolution"),
+        (["--fps", "7"], "must divide the physics rate of 240 Hz, got 7; these do: [5, 6, 8, 10"),
+        (["--control-mode", "ee_delta"], "invalid choice 'ee_delta'"),
         (["--fps", "31"], "must divide the physics rate of 240 Hz, got 31"),
         (["--noise-rad", "-0.1"], "--noise-rad must be from 0 to 0.2, got -0.1"),
         (["--wander-rad", "1"], "--path-noise-rad must be from 0 to 0.5, got 1.0"),

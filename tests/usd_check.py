@@ -25,8 +25,7 @@ from newton.usd import SchemaResolverNewton, SchemaResolverPhysx
 from PIL import Image
 from pxr import Gf, Usd, UsdGeom
 
-from experts import inverse_kinematics
-from pp_env import kinematics, panda, rotation
+from pp_env import inverse_kinematics, kinematics, panda, rotation
 from pp_env.config import HOME_JOINT_POS, CameraConfig, PickPlaceConfig, ServoConfig
 from pp_env.sim.api import Pose
 from pp_env.sim.isaac import usd_stage

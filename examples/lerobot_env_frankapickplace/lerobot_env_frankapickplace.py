@@ -19,6 +19,7 @@ from pp_env.config import (
     TaskConfig,
     TimingConfig,
 )
+from pp_env.control import CONTROL_MODES
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import default_timing
@@ -41,6 +42,7 @@ class FrankaPickPlaceConfig(EnvConfig):
         episode_length: Steps after which an episode is truncated.
         obs_type: "pixels_agent_pos", or "environment_state_agent_pos" for datasets without
             images.
+        control_mode: What actions mean.
         resolution: Width and height of images, one number for both or [640,480].
         preset: Image quality.
         grasp: Grasp mode.
@@ -57,6 +59,7 @@ class FrankaPickPlaceConfig(EnvConfig):
     fps: int = TimingConfig.control_hz
     episode_length: int = 400
     obs_type: str = PIXELS
+    control_mode: str = "joint_pos"
     resolution: int | tuple[int, int] = RenderConfig.resolution
     preset: str = RenderConfig.preset
     grasp: str = GraspConfig.mode
@@ -70,10 +73,15 @@ class FrankaPickPlaceConfig(EnvConfig):
             raise ValueError(
                 f"--env.obs_type must be one of {list(_ENV_OBS_TYPES)}, got {self.obs_type!r}"
             )
+        if self.control_mode not in CONTROL_MODES:
+            raise ValueError(
+                f"--env.control_mode must be one of {list(CONTROL_MODES)}, "
+                f"got {self.control_mode!r}"
+            )
         width, height = self.scene().render.size
         image = PolicyFeature(FeatureType.VISUAL, (height, width, 3))
         columns = {
-            ACTION: (ACTION, _vector(FeatureType.ACTION, layout.ACTION)),
+            ACTION: (ACTION, _vector(FeatureType.ACTION, CONTROL_MODES[self.control_mode].layout)),
             "agent_pos": (OBS_STATE, _vector(FeatureType.STATE, layout.OBSERVATION)),
         }
         if self.obs_type == STATE_ONLY:
@@ -97,6 +105,7 @@ class FrankaPickPlaceConfig(EnvConfig):
             "max_episode_steps": self.episode_length,
             "render_mode": "rgb_array",
             "obs_type": self.obs_type,
+            "control_mode": self.control_mode,
             "config": self.scene(),
         }
 
@@ -122,17 +131,23 @@ class FrankaPickPlaceConfig(EnvConfig):
         )
 
 
-def make_env(render_mode: str, obs_type: str, config: PickPlaceConfig) -> gym.Env:
+def make_env(
+    render_mode: str, obs_type: str, control_mode: str, config: PickPlaceConfig
+) -> gym.Env:
     """Return the environment with LeRobot's names.
 
     Args:
         render_mode: For Gymnasium.
         obs_type: As in `FrankaPickPlaceConfig`.
+        control_mode: Likewise.
         config: Of the environment.
     """
     return LeRobotEnv(
         pp_env.PickPlaceEnv(
-            obs_type=_ENV_OBS_TYPES[obs_type], render_mode=render_mode, config=config
+            obs_type=_ENV_OBS_TYPES[obs_type],
+            render_mode=render_mode,
+            control_mode=control_mode,
+            config=config,
         )
     )
 

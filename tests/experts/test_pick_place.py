@@ -88,6 +88,16 @@ def test_path_noise_leaves_the_line_and_fades_out():
     assert (noisy <= panda.JOINT_UPPER).all()
 
 
+@pytest.mark.parametrize("control_hz", [10, 15, 20, 60])
+def test_path_noise_keeps_the_joint_speeds_at_every_rate(control_hz):
+    expert = PickPlaceExpert(noise_rad=0.0, path_noise_rad=0.5, control_hz=control_hz)
+    assert expert.num_steps == 9 * control_hz
+    for seed in range(10):
+        arm = planned(expert, seed=seed)[:, :7]
+        speed = np.abs(np.diff(arm, axis=0)) * control_hz
+        assert (speed < panda.JOINT_VELOCITY_LIMIT + 1e-4).all()
+
+
 def test_without_noise_episodes_are_equal():
     expert = PickPlaceExpert(noise_rad=0.0)
     np.testing.assert_array_equal(planned(expert, seed=0), planned(expert, seed=1))

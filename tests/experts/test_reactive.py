@@ -106,7 +106,8 @@ def test_it_grasps_again_after_a_miss(env):
         return not env._state.is_grasped and env._command.gripper == 0.0
 
     _, phases, info = run(env, disturb=snatch)
-    assert moved and info["is_success"]
+    assert moved
+    assert info["is_success"]
     assert phases.count("CLOSE_GRIPPER") > 5
 
 
@@ -123,7 +124,8 @@ def test_it_picks_up_what_was_dropped(env):
         return None
 
     _, phases, info = run(env, disturb=drop)
-    assert dropped and info["is_success"]
+    assert dropped
+    assert info["is_success"]
     assert phases[dropped[0] + 1 :].count("LIFT") > 0
 
 
@@ -154,7 +156,8 @@ def test_an_object_in_hand_goes_straight_to_the_goal(env):
         observation, _, _, _, info = env.step(other.act(observation, info))
         phases.append(other.phase)
         assert len(phases) < 300
-    assert info["is_success"] and "APPROACH_PICK" not in phases
+    assert info["is_success"]
+    assert "APPROACH_PICK" not in phases
 
 
 @pytest.mark.parametrize("grasp", ["fixed_joint", "friction"])
@@ -171,7 +174,8 @@ def test_noise_delay_and_friction_are_no_obstacle(grasp):
 
 def test_an_unreachable_object_is_left_alone(env):
     _, phases, info = run(env, options={"pick": (0.79, 0.39), "place": (0.5, 0.0)})
-    assert not info["is_success"] and set(phases) == {"HOME"}
+    assert not info["is_success"]
+    assert set(phases) == {"HOME"}
 
 
 @pytest.mark.parametrize(

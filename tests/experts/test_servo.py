@@ -48,7 +48,8 @@ def test_it_names_the_phase_of_the_present_knot():
     while not servo.at_end:
         servo.advance()
         seen.append(servo.phase)
-    assert seen == sorted(seen) and set(seen) == {"A", "B"}
+    assert seen == sorted(seen)
+    assert set(seen) == {"A", "B"}
 
 
 def test_holding_brakes_without_a_jump():

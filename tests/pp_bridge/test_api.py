@@ -43,7 +43,8 @@ def test_a_collection_is_complete_and_sound(server, collected):
 def test_defaults_are_those_of_the_command_line(server):
     schema = server.client.get("/openapi.json").json()["components"]["schemas"]["StartRequest"]
     defaults = {key: field.get("default") for key, field in schema["properties"].items()}
-    assert (defaults["seed"], defaults["steps_per_segment"]) == (12345, 30)
+    assert (defaults["seed"], defaults["steps_per_segment"]) == (12345, None)
+    assert schema["properties"]["control_mode"]["enum"] == ["joint_pos", "ee_pose"]
     assert set(schema["required"]) == {"num_episodes", "output_dir"}
 
 
@@ -101,6 +102,7 @@ def test_what_is_not_there_is_not_found(server, collected, path):
         ({"steps_per_segment": 0}, "steps_per_segment: Input should be greater"),
         ({"noise_rad": 7}, "noise_rad: Input should be less than or equal to 0.2, got 7"),
         ({"noise_rad": 0.21}, "noise_rad: Input should be less than or equal to 0.2, got 0.21"),
+        ({"control_mode": "ee_delta"}, "control_mode: Input should be 'joint_pos' or 'ee_pose'"),
         ({"keep": "some"}, "keep: Input should be 'success' or 'all'"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"sead": 3}, "sead: Extra inputs are not permitted, got 3; did you mean seed?"),

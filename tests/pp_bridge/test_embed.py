@@ -46,6 +46,14 @@ def test_progress_is_reported_and_the_end_returned(env, tmp_path):
     assert Dataset(tmp_path / "set").collection["seed"] == 7
 
 
+def test_each_collection_chooses_what_actions_mean(env, tmp_path):
+    for mode, size in (("ee_pose", 10), ("joint_pos", 8)):
+        root = tmp_path / mode
+        end = run_collection_in_process(env, 1, root, control_mode=mode, **SHORT_EPISODES)
+        assert end.frames == 18
+        assert Dataset(root).features["action"]["shape"] == [size]
+
+
 def test_a_stop_drops_the_current_episode(env, tmp_path):
     stop = threading.Event()
 

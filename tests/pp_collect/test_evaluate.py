@@ -158,6 +158,15 @@ def test_the_expert_succeeds(tmp_path, capsys):
     assert "success    3 of 3: 100.0% (95 % interval 43.9% to 100.0%)" in capsys.readouterr().out
 
 
+def test_the_experts_actions_may_be_poses_of_the_hand_at_another_rate(tmp_path):
+    options = ["--num-episodes", 2, "--control-mode", "ee_pose", "--fps", 10]
+    status, report = result(tmp_path, "expert", *options, "--min-success", 1.0)
+    assert status == 0
+    assert (report["control_mode"], report["max_steps"]) == ("ee_pose", 133)
+    assert 70 < report["scores"]["steps_median"] <= 90
+    assert report["scores"]["seconds_median"] == report["scores"]["steps_median"] / 10
+
+
 def test_random_actions_fail(tmp_path, capsys):
     options = ["--num-episodes", 2, "--max-steps", 40]
     status, report = result(tmp_path, "random", *options, "--min-success", 0.5)
@@ -357,7 +366,10 @@ def test_a_callable_that_is_none(policy, message, capsys):
         (["--policy", "expert", "--num-episodes", "0"], "must be at least 1, got 0"),
         (["--policy", "expert", "--seed", "-1"], "must not be negative, got -1"),
         (["--policy", "expert", "--min-success", "90"], "must be from 0 to 1, got 90"),
-        (["--policy", "expert", "--control-mode", "ee_delta"], "are for --control-mode joint_pos"),
+        (
+            ["--policy", "expert", "--control-mode", "ee_delta"],
+            "--control-mode joint_pos or ee_pose",
+        ),
         (["--policy", "expert", "--fps", "7"], "must divide the physics rate"),
         (["--policy", "expert", "--json", "/"], "must be a file that can be written"),
         ([], "--policy"),
@@ -460,6 +472,17 @@ def test_a_checkpoint_says_what_it_must_see(checkpoint):
     change(checkpoint, "config.json", input_features=truth)
     options = resolve_options(asked)
     assert options.obs_type == "environment_state_agent_pos"
+
+
+@pytest.mark.parametrize(
+    ("size", "mode"), [(8, "joint_pos"), (7, "ee_delta"), (10, "ee_pose"), (3, "joint_pos")]
+)
+def test_a_checkpoint_says_what_its_actions_mean(checkpoint, size, mode):
+    change(checkpoint, "config.json", output_features={"action": {"shape": [size]}})
+    asked = EvaluateOptions(policy=str(checkpoint))
+    assert resolve_options(asked).control_mode == mode
+    asked = EvaluateOptions(policy=str(checkpoint), control_mode="joint_delta")
+    assert resolve_options(asked).control_mode == "joint_delta"
 
 
 def test_renamed_and_empty_cameras_fit(checkpoint):

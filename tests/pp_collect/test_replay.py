@@ -88,6 +88,29 @@ def test_episodes_are_made_again_from_their_seeds(dataset, capsys):
     assert "2 of 2 episodes are equal" in capsys.readouterr().out
 
 
+def test_hand_poses_replay_and_reproduce_bit_for_bit(tmp_path, capsys):
+    root = tmp_path / "set"
+    options = ["--num-episodes", "2", "--no-cameras", "--fps", "20", "--control-mode", "ee_pose"]
+    assert collect.main(["--output", str(root), "--workers", "1", *options]) == 0
+    capsys.readouterr()
+    for main in (replay.replay_main, replay.reproduce_main):
+        assert main([str(root)]) == 0
+        assert capsys.readouterr().out.count("equal bit for bit") == 2
+    joints = falsify(root, tmp_path / "joints", "control_mode", lambda _: "joint_pos")
+    assert replay.replay_main([str(joints)]) == 2
+    assert "action must have shape (8,), got (10,)" in capsys.readouterr().err
+
+
+def test_datasets_from_before_control_modes_have_joint_targets(dataset, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(dataset, old)
+    path = old / "meta/collection.json"
+    stored = json.loads(path.read_text())
+    assert (stored.pop("control_mode"), stored["steps_per_segment"]) == ("joint_pos", 20)
+    path.write_text(json.dumps(stored))
+    assert replay.replay_main([str(old), "--episode", "0"]) == 0
+
+
 @pytest.mark.parametrize(("name", "value"), [("noise_rad", 0.02), ("wander_rad", 0.3)])
 def test_another_expert_does_not_reproduce(dataset, tmp_path, capsys, name, value):
     other = falsify(dataset, tmp_path / "other", name, lambda _: value)

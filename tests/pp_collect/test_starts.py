@@ -49,9 +49,7 @@ def env():
 
 
 def starts_of(mix, config=None, starter=None):
-    return EpisodeStarts(
-        parse_start_mix(mix), config or PickPlaceConfig(), ReactiveExpert, starter
-    )
+    return EpisodeStarts(parse_start_mix(mix), config or PickPlaceConfig(), ReactiveExpert, starter)
 
 
 def collected(root, *words):
@@ -156,9 +154,7 @@ def test_a_stored_prelude_leads_to_the_same_start(randomize):
 
 
 def test_objects_of_the_pool_start_anywhere_and_stand():
-    config = PickPlaceConfig(
-        objects=YCB_OBJECTS, num_objects=3, task=TaskConfig(random_yaw=True)
-    )
+    config = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=3, task=TaskConfig(random_yaw=True))
     env, starts = make_env(config), starts_of("anywhere", config)
     for seed in range(4):
         _, info = starts(env, seed, None)
@@ -219,7 +215,8 @@ def test_a_policy_drives_until_the_expert_takes_over(env):
         assert (prelude.kind, prelude.event) == ("policy", "takeover")
         assert episode.success
         lengths.append(len(prelude.actions))
-    assert len(set(lengths)) > 1 and max(lengths) < 13 * 30
+    assert len(set(lengths)) > 1
+    assert max(lengths) < 13 * 30
 
 
 def test_a_policy_that_succeeds_is_interrupted_before(env):
@@ -260,7 +257,8 @@ def test_every_frame_has_its_subtask(dataset):
     assert table["subtask_index"] == list(range(9))
     assert table["subtask"][0] == "move above the object"
     found = dataset.column("subtask_index")[:, 0]
-    assert set(found) <= set(range(9)) and len(set(found)) == 9
+    assert set(found) <= set(range(9))
+    assert len(set(found)) == 9
     rows = dataset.rows(0)
     assert rows["subtask_index"][-1, 0] == 8
 
@@ -334,8 +332,8 @@ def test_a_checkpoint_that_does_not_fit_stops_before_any_work(tmp_path, capsys):
     for name in ("policy_preprocessor.json", "policy_postprocessor.json"):
         (folder / name).write_text("{}")
     (folder / "model.safetensors").write_bytes(b"")
+    words = ["--start-mix", "policy", "--start-policy", str(folder)]
     with pytest.raises(SystemExit) as stop:
-        words = ["--start-mix", "policy", "--start-policy", str(folder)]
         collect.main([*STATE_ONLY, *words, "--output", str(tmp_path / "set")])
     assert stop.value.code == 2
     assert "does not fit this environment" in capsys.readouterr().err

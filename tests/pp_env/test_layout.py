@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION
+from pp_env.layout import ACTION, ENVIRONMENT_STATE, HAND_POSE_ACTION, OBSERVATION
 from tests import ROOT
 
 XYZ = ["x", "y", "z"]
@@ -24,7 +24,13 @@ def test_the_action_has_the_documented_order():
     assert ACTION.size == 8
 
 
-@pytest.mark.parametrize("layout", [OBSERVATION, ACTION, ENVIRONMENT_STATE])
+def test_a_hand_pose_has_the_documented_order():
+    axes = [f"action_eef_rot_{a}_{i}" for a in "xy" for i in XYZ]
+    position = [f"action_eef_pos_{i}" for i in XYZ]
+    assert HAND_POSE_ACTION.names == [*position, *axes, "action_gripper"]
+
+
+@pytest.mark.parametrize("layout", [OBSERVATION, ACTION, HAND_POSE_ACTION, ENVIRONMENT_STATE])
 def test_bounds_are_finite_and_ordered(layout):
     assert np.isfinite(layout.low).all()
     assert np.isfinite(layout.high).all()
@@ -54,6 +60,7 @@ def test_the_readme_has_the_generated_table(layout):
     assert layout.table() in readme, f"put this into the README:\n{layout.table()}"
 
 
-def test_the_dataset_page_has_the_generated_table():
+def test_the_dataset_page_has_the_generated_tables():
     page = (ROOT / "docs" / "dataset.md").read_text()
-    assert ENVIRONMENT_STATE.table() in page, f"put this into it:\n{ENVIRONMENT_STATE.table()}"
+    for layout in (ENVIRONMENT_STATE, HAND_POSE_ACTION):
+        assert layout.table() in page, f"put this into it:\n{layout.table()}"

@@ -9,9 +9,11 @@ from gymnasium.utils.env_checker import check_env
 
 import pp_env
 from experts.pick_place import PickPlaceExpert
-from pp_env import PickPlaceConfig, PickPlaceEnv, kinematics, panda, reward
-from pp_env.config import HOME_JOINT_POS, RenderConfig, TaskConfig
-from pp_env.control import CONTROL_MODES
+from experts.waypoints import WAYPOINTS
+from pp_collect.actions import EXPERT_CONTROL_MODES, in_control_mode
+from pp_env import PickPlaceConfig, PickPlaceEnv, kinematics, panda, reward, rotation
+from pp_env.config import HOME_JOINT_POS, GraspConfig, RenderConfig, TaskConfig, TimingConfig
+from pp_env.control import CONTROL_MODES, hand_pose_action
 from pp_env.env import OBS_TYPES
 from pp_env.kinematics import jacobian, move_hand
 from pp_env.layout import EE_DELTA_ACTION, ENVIRONMENT_STATE, GOAL_OBSERVATION, JOINT_DELTA_ACTION
@@ -33,7 +35,7 @@ def test_it_passes_gymnasiums_checker(obs_type, control_mode, reward_type):
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        if control_mode == "joint_pos":  # targets in rad and m can't be symmetric
+        if control_mode in ("joint_pos", "ee_pose"):  # targets in rad and m can't be symmetric
             warnings.filterwarnings("ignore", message=".*symmetric and normalized space")
         check_env(env.unwrapped, skip_render_check=True)
     env.close()
@@ -131,6 +133,21 @@ def test_success_without_the_way_home():
     assert 180 < ends["placed"] < ends["home"] - 30
 
 
+@pytest.mark.parametrize("fps", [10, 15, 20, 30])
+@pytest.mark.parametrize("mode", EXPERT_CONTROL_MODES)
+@pytest.mark.parametrize("grasp", ["fixed_joint", "friction"])
+def test_the_expert_succeeds_at_every_rate(fps, mode, grasp):
+    config = PickPlaceConfig(timing=TimingConfig(fps), grasp=GraspConfig(grasp))
+    env = PickPlaceEnv(SIMULATOR, control_mode=mode, config=config, terminate_on_success=False)
+    for seed in range(3):
+        expert, log = PickPlaceExpert(control_hz=fps), Log()
+        policy = in_control_mode(expert, mode)
+        assert run_episode(env, policy, [log], seed, seed, expert.num_steps).success
+        assert len(log.steps) == 9 * fps
+        assert not any(step.info.get("action_clipped") for step in log.steps)
+        assert {step.phase for step in log.steps} == {w.name for w in WAYPOINTS}
+
+
 class TestControl:
     def test_the_jacobian_is_the_derivative(self):
         for joints in RNG.uniform(panda.JOINT_LOWER, panda.JOINT_UPPER, (20, 7)):
@@ -187,6 +204,77 @@ class TestControl:
             *_, info = env.step(np.ones(layout.size, dtype=np.float32))
             np.testing.assert_array_equal(info["action"], layout.high)
             assert info["action_clipped"]
+
+    def test_a_hand_pose_is_absolute(self):
+        env = PickPlaceEnv(SIMULATOR, control_mode="ee_pose")
+        env.reset(seed=0)
+        action = hand_pose_action(np.append(HOME_JOINT_POS, 0.04))
+        action[:3] += [0.05, -0.1, -0.03]
+        for _ in range(30):
+            observation, *_, info = env.step(action)
+        np.testing.assert_allclose(observation[16:19], action[:3], atol=2e-3)
+        np.testing.assert_array_equal(info["action"], action)
+        assert (info["action_clipped"], info["action_limits"]) == (False, [])
+
+    @pytest.mark.parametrize(
+        ("change", "limits"),
+        [
+            ({0: 5.0}, ["bounds", "reach"]),
+            ({0: 0.88}, ["reach"]),
+            ({1: 0.4}, []),
+            ({3: 0.0}, ["rotation"]),  # HOME's first column is x
+            ({6: 1.0, 7: 0.0}, ["rotation"]),  # parallel
+            ({3: 0.5, 6: 0.3}, []),  # neither of length one nor at right angles
+        ],
+    )
+    def test_what_a_hand_pose_comes_to_is_told(self, change, limits):
+        env = PickPlaceEnv(SIMULATOR, control_mode="ee_pose")
+        env.reset(seed=0)
+        home = hand_pose_action(np.append(HOME_JOINT_POS, 0.04))
+        action = home.copy()
+        for index, value in change.items():
+            action[index] = value
+        for _ in range(45):
+            *_, info = env.step(action)
+        assert info["action_limits"] == limits
+        assert info["action_clipped"] == bool(limits)
+        turned = kinematics.forward(env._command.arm)[1]
+        np.testing.assert_allclose(rotation.to_columns(turned), home[3:9], atol=1e-3)
+
+    def test_a_hand_pose_that_is_too_far_for_one_step(self):
+        env = PickPlaceEnv(SIMULATOR, control_mode="ee_pose")
+        env.reset(seed=0)
+        action = hand_pose_action(np.append(HOME_JOINT_POS, 0.04))
+        action[1] += 0.4
+        *_, info = env.step(action)
+        assert info["action_limits"] == ["speed"]
+        assert info["action_clipped"]
+
+    def test_a_hand_pose_must_be_finite(self):
+        env = PickPlaceEnv(SIMULATOR, control_mode="ee_pose")
+        env.reset(seed=0)
+        action = np.full(10, np.nan, dtype=np.float32)
+        with pytest.raises(ValueError, match=r"must be finite, but \['action_eef_pos_x', "):
+            env.step(action)
+
+    def test_only_hand_poses_tell_of_limits(self):
+        env = PickPlaceEnv(SIMULATOR)
+        env.reset(seed=0)
+        *_, info = env.step(env.action_space.high)
+        assert "action_limits" not in info
+
+    def test_the_mode_can_be_changed_between_episodes(self):
+        env = PickPlaceEnv(SIMULATOR)
+        env.reset(seed=0)
+        env.set_control_mode("ee_pose")
+        action = hand_pose_action(np.append(HOME_JOINT_POS, 0.04))
+        with pytest.raises(RuntimeError, match="call reset first"):
+            env.step(action)
+        env.reset(seed=0)
+        env.step(action)
+        assert env.action_space.shape == (10,)
+        with pytest.raises(ValueError, match="control_mode must be one of"):
+            env.set_control_mode("torque")
 
     def test_the_shape_is_that_of_the_mode(self):
         env = PickPlaceEnv(SIMULATOR, control_mode="ee_delta")

@@ -17,6 +17,26 @@ def test_matrix_and_back(quat_wxyz):
     )
 
 
+def test_columns_and_back():
+    for quat_wxyz in QUATS_WXYZ:
+        matrix = rotation.to_matrix(quat_wxyz)
+        columns = rotation.to_columns(matrix)
+        np.testing.assert_array_equal(columns, [*matrix[:, 0], *matrix[:, 1]])
+        np.testing.assert_allclose(rotation.from_columns(columns), matrix, atol=1e-12)
+
+
+def test_columns_need_no_length_and_no_right_angle():
+    matrix = rotation.from_columns(np.array([0.5, 0.0, 0.0, 0.3, 0.2, 0.0]))
+    np.testing.assert_allclose(matrix, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "columns", [np.zeros(6), [1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0], [1, 0, 0, -0.7, 1e-4, 0]]
+)
+def test_columns_that_are_no_rotation(columns):
+    assert rotation.from_columns(np.array(columns, dtype=np.float64)) is None
+
+
 def test_cross_is_numpys():
     first, second = RNG.normal(size=(4, 1, 3)), RNG.normal(size=(5, 3))
     np.testing.assert_array_equal(rotation.cross(first, second), np.cross(first, second))

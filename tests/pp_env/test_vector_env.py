@@ -9,6 +9,7 @@ import pytest
 
 import pp_env
 from experts.pick_place import PickPlaceExpert
+from pp_collect.actions import in_control_mode
 from pp_env import PickPlaceConfig, vector_env
 from pp_env.config import HOME_JOINT_POS, RenderConfig
 from pp_env.objects import YCB_OBJECTS
@@ -68,8 +69,9 @@ class RandomActions:
 class Experts:
     """An expert per environment."""
 
-    def __init__(self):
-        self._experts = [PickPlaceExpert(steps_per_segment=20) for _ in range(COUNT)]
+    def __init__(self, control_mode="joint_pos"):
+        experts = [PickPlaceExpert(steps_per_segment=20) for _ in range(COUNT)]
+        self._experts = [in_control_mode(expert, control_mode) for expert in experts]
 
     def __call__(self, observations, infos, begins):
         actions = []
@@ -106,6 +108,7 @@ def assert_same_rollouts(ours, theirs, policy, steps, next_step=True, seeds=(3, 
         (410, {}),
         (310, {"obs_type": "environment_state_agent_pos", "control_mode": "joint_delta"}),
         (60, {"obs_type": "goal", "reward_type": "dense", "control_mode": "ee_delta"}),
+        (40, {"control_mode": "ee_pose"}),
         (100, {"reward_type": "dense", "max_episode_steps": 30}),
     ],
 )
@@ -115,10 +118,10 @@ def test_random_actions(steps, arguments):
     assert ends == COUNT * (steps // (1 + arguments.get("max_episode_steps", 400)))
 
 
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_experts_grasp_succeed_and_go_on(num_threads):
-    ours, theirs = make(num_threads=num_threads), make_sync()
-    ends, held = assert_same_rollouts(ours, theirs, Experts(), 400)
+@pytest.mark.parametrize(("num_threads", "mode"), [(1, "joint_pos"), (2, "ee_pose")])
+def test_experts_grasp_succeed_and_go_on(num_threads, mode):
+    ours, theirs = make(num_threads=num_threads, control_mode=mode), make_sync(control_mode=mode)
+    ends, held = assert_same_rollouts(ours, theirs, Experts(mode), 400)
     assert ends >= COUNT
     assert held > 100
 

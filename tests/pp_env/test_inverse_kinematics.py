@@ -1,7 +1,6 @@
 import numpy as np
 
-from experts import inverse_kinematics
-from pp_env import kinematics, panda
+from pp_env import inverse_kinematics, kinematics, panda
 from pp_env.config import HOME_JOINT_POS
 
 RNG = np.random.default_rng(0)

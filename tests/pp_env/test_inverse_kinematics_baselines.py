@@ -5,11 +5,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from experts import inverse_kinematics
-from pp_env import kinematics, panda
+from pp_env import inverse_kinematics, kinematics, panda
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
 from pp_env.sim.mujoco.model import build_model
-from tests.experts.test_inverse_kinematics import JOINTS
+from tests.pp_env.test_inverse_kinematics import JOINTS
 
 
 @pytest.fixture(scope="module")

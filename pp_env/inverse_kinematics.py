@@ -23,6 +23,7 @@ _LENGTH_UPPER = np.hypot(_UPPER_ARM, _ELBOW)
 _LENGTH_FORE = np.hypot(_FOREARM, _ELBOW)
 # Joint 4 and the angle at the elbow between shoulder and wrist differ by a constant.
 _ELBOW_ANGLE_OFFSET = np.arctan2(-_UPPER_ARM, -_ELBOW) - np.arctan2(_FOREARM, -_ELBOW)
+LARGEST_JOINT_4 = float(_ELBOW_ANGLE_OFFSET + np.pi)  # rad, where the arm reaches farthest
 
 _ROLL_PLUS_90 = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 _ROLL_MINUS_90 = _ROLL_PLUS_90.T
@@ -31,8 +32,8 @@ _ROLL_MINUS_90 = _ROLL_PLUS_90.T
 def inverse(position: np.ndarray, orientation: np.ndarray, joint_7: np.ndarray) -> np.ndarray:
     """Return the arm postures with a bent elbow that put `panda_hand` at a pose, given joint 7.
 
-    Postures with joint 4 above about -0.47 rad (the arm all but straight) are left out: the same
-    pose can then be reached with the elbow bent.
+    Postures with joint 4 above `LARGEST_JOINT_4`, -0.47 rad (the arm all but straight), are left
+    out: the same pose can then be reached with the elbow bent.
 
     Args:
         position: (..., 3) origin of `panda_hand`, m, base frame.

@@ -23,7 +23,8 @@ from tests.fakes import FakeSimulator
 REQUEST = {
     "num_episodes": 2, "output_dir": "set", "skill": "pick_place", "seed": 1,
     "steps_per_segment": 2, "noise_rad": 0.05, "path_noise_rad": 0.0, "task": None,
-    "control_mode": "joint_pos", "first_attempt": 0, "keep": "all", "resume": False,
+    "expert": "waypoints", "start_mix": "home", "action_noise": 0.0, "joint_speed": None,
+    "gripper": None, "control_mode": "joint_pos", "first_attempt": 0, "keep": "all", "resume": False,
 }  # fmt: skip
 
 

@@ -277,9 +277,16 @@ class Service:
             self._last_image_time = now
 
     def _session_options(self, request: StartRequest) -> SessionOptions:
-        """Return the options of a collection: the service's, and those of the request."""
+        """Return the options of a collection: the service's, and those of the request.
+
+        Raises:
+            RefusalError: They do not fit together.
+        """
         output = self._root / request.output_dir
-        return select(SessionOptions, self._options, **request.options(), output=output)
+        try:
+            return select(SessionOptions, self._options, **request.options(), output=output)
+        except ValueError as error:  # options that are sound one by one, but not together
+            raise RefusalError("invalid", str(error)) from None
 
     def _save_request(self, request: StartRequest, state: str) -> None:
         """Save a request and its state for the next process, in case this one is killed."""

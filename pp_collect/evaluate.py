@@ -22,10 +22,10 @@ import pp_env
 from experts.diagnosis import failure_stage
 from experts.pick_place import PickPlaceExpert
 from pp_collect.factory import make_config, reset_options
-from pp_collect.options import EvaluateOptions, PolicyOptions
+from pp_collect.options import EvaluateOptions, PolicyOptions, SceneOptions
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
-from pp_env.config import PickPlaceConfig, RenderConfig
+from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
@@ -293,7 +293,7 @@ def to_json(
 
 
 def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
-    """Return the options with observations and image size; a checkpoint says what it needs.
+    """Return the options with observations, image size and cameras, as a checkpoint needs them.
 
     Raises:
         ValueError: An option is out of range, or names nothing.
@@ -315,7 +315,10 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         if checkpoint is not None and len(checkpoint.image_sizes) == 1:
             ((height, width),) = checkpoint.image_sizes
             resolution = width if width == height else (width, height)
-    options = dataclasses.replace(options, obs_type=obs_type, resolution=resolution)
+    cameras = options.cameras or fitting_cameras(checkpoint)
+    options = dataclasses.replace(
+        options, obs_type=obs_type, resolution=resolution, cameras=cameras
+    )
     make_config(options)
     return options
 
@@ -325,6 +328,13 @@ def fitting_obs_type(checkpoint: Checkpoint) -> str:
     if checkpoint.image_sizes:
         return "pixels_agent_pos"
     return "environment_state_agent_pos" if ENVIRONMENT_STATE in checkpoint.inputs else "state"
+
+
+def fitting_cameras(checkpoint: Checkpoint | None) -> tuple[str, ...]:
+    """Return the names of the cameras that a checkpoint asks for, as far as there are such."""
+    wanted = [] if checkpoint is None else checkpoint.cameras
+    known = [camera.name for camera in NAMED_CAMERAS if camera.name in wanted]
+    return tuple(known) or SceneOptions.cameras
 
 
 def require_writable(options: EvaluateOptions) -> None:

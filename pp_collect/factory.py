@@ -14,6 +14,7 @@ from pp_env.config import (
     PickPlaceConfig,
     RenderConfig,
     TaskConfig,
+    choose_cameras,
 )
 from pp_env.objects import YCB_OBJECTS, ObjectConfig
 from pp_env.randomization import RANDOMIZATION_PRESETS
@@ -32,6 +33,7 @@ def make_config(options: SceneOptions) -> PickPlaceConfig:
         timing=default_timing(options.simulator, options.fps),
         render=RenderConfig(resolution=options.resolution, preset=options.preset),
         grasp=GraspConfig(mode=options.grasp),
+        cameras=choose_cameras(options.cameras),
         randomization=RANDOMIZATION_PRESETS[options.randomize],
         task=TaskConfig(random_yaw=options.random_yaw),
         objects=_make_object_pool(options),

@@ -77,7 +77,7 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
         config = dataclasses.replace(config, render=render)
     session = stored_options(provenance, cameras=output is not None, output=output or Path())
     results = []
-    with closing(make_env(session, config, session.cameras)) as env:
+    with closing(make_env(session, config, session.record_cameras)) as env:
         writer = output and make_writer(session, config, simulator_description(env))
         row = make_row(session, config)
         try:
@@ -108,7 +108,7 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
         output = Path(folder) / "again"
         session = stored_options(provenance, provenance["record_cameras"], output)
         expert = make_expert(session, config)
-        with closing(make_env(session, config, session.cameras)) as env:
+        with closing(make_env(session, config, session.record_cameras)) as env:
             writer = make_writer(session, config, simulator_description(env))
             try:
                 for k in episodes:

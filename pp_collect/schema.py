@@ -119,7 +119,7 @@ def describe_collection(
         "revision": DATA_REVISION,
         **_demonstration_values(options),
         "simulator": options.simulator,
-        "record_cameras": options.cameras,
+        "record_cameras": options.record_cameras,
         "codec": options.codec,
         "task": _fixed_task(options, config),
         "object": options.object,
@@ -176,7 +176,7 @@ def stored_options(
         simulator=provenance["simulator"],
         codec=provenance["codec"],
         object=provenance.get("object"),
-        cameras=cameras,
+        no_cameras=not cameras,
         output=output,
     )
 
@@ -197,7 +197,7 @@ def _task_of(start_info: dict[str, Any]) -> str:
 
 
 def _camera_names(options: SessionOptions, config: PickPlaceConfig) -> list[str]:
-    return [camera.name for camera in config.cameras] if options.cameras else []
+    return [camera.name for camera in config.cameras] if options.record_cameras else []
 
 
 def _ground_truth_key(options: SessionOptions) -> str:
@@ -206,7 +206,7 @@ def _ground_truth_key(options: SessionOptions) -> str:
     With images it must not look like an input for a policy, so its name lacks the prefix by which
     training code recognises inputs (docs/decisions/003).
     """
-    return "environment_state" if options.cameras else "observation.environment_state"
+    return "environment_state" if options.record_cameras else "observation.environment_state"
 
 
 def _vector(layout: Layout) -> Feature:

@@ -247,7 +247,7 @@ def _tilted_down(position: Vec3, towards: Vec3, tilt_deg: float) -> Vec3:
 
 _HIGH_POSITION = (0.3, -0.3, 1.3)
 
-CAMERAS = (
+NAMED_CAMERAS = (
     CameraConfig(
         name="cam_high",
         parent="world",
@@ -265,7 +265,37 @@ CAMERAS = (
         up=(1.0, 0.0, 0.0),
         focal_length_mm=10.0,
     ),
+    CameraConfig(
+        name="cam_front",  # opposite the robot, high enough to look over what the hand holds
+        parent="world",
+        position=(1.35, 0.0, 1.1),
+        forward=(-0.8, 0.0, -0.6),
+        up=(0.0, 0.0, 1.0),
+        focal_length_mm=19.5,
+    ),
+    CameraConfig(
+        name="cam_side",  # from the robot's left
+        parent="world",
+        position=(0.5, 1.0, 1.05),
+        forward=(-0.03, -0.8, -0.58),
+        up=(0.0, 0.0, 1.0),
+        focal_length_mm=23.0,
+    ),
 )
+CAMERAS = NAMED_CAMERAS[:2]  # what is rendered unless others are chosen
+
+
+def choose_cameras(names: Sequence[str]) -> tuple[CameraConfig, ...]:
+    """Return the named cameras, in the order of `names`.
+
+    Raises:
+        ValueError: A name is unknown or given twice, or there is none.
+    """
+    known = {camera.name: camera for camera in NAMED_CAMERAS}
+    if not names or set(names) - set(known) or len(set(names)) < len(names):
+        got = " ".join(names) or "none"
+        raise ValueError(f"must be some of {', '.join(known)}, each once, got {got}")
+    return tuple(known[name] for name in names)
 
 
 @dataclass(frozen=True)
@@ -405,7 +435,8 @@ class PickPlaceConfig:
         servo: The position servos of arm and fingers.
         usd_lights: Lights of the USD scene.
         floor_rgb: Colour of the floor in [0, 1].
-        cameras: The cameras; `render` shows the image of the first.
+        cameras: The cameras, such as some of `NAMED_CAMERAS`; `render` shows the image of the
+            first.
         render: Size and quality of the images.
         task: Ranges of an episode's start, and conditions of its success.
         grasp: Conditions under which a closed gripper holds the object.
@@ -416,8 +447,8 @@ class PickPlaceConfig:
             too.
 
     Raises:
-        ValueError: The objects share a name, are fewer than `num_objects`, or none of them fits the
-            gripper.
+        ValueError: Two cameras or two objects share a name, the objects are fewer than
+            `num_objects`, or none of them fits the gripper.
     """
 
     timing: TimingConfig = field(default_factory=TimingConfig)
@@ -436,6 +467,9 @@ class PickPlaceConfig:
     num_objects: int = 1
 
     def __post_init__(self) -> None:
+        cameras = [camera.name for camera in self.cameras]
+        if len(set(cameras)) < len(cameras):
+            raise ValueError(f"cameras must have different names, got {cameras}")
         names = [obj.name for obj in self.object_pool]
         if len(set(names)) < len(names):
             raise ValueError(f"objects must have different names, got {names}")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -460,6 +461,18 @@ def test_a_checkpoint_says_what_it_must_see(checkpoint):
     change(checkpoint, "config.json", input_features=truth)
     options = resolve_options(asked)
     assert options.obs_type == "environment_state_agent_pos"
+
+
+def test_a_checkpoint_gets_the_cameras_that_it_asks_for(checkpoint):
+    asked = EvaluateOptions(policy=str(checkpoint))
+    assert resolve_options(asked).cameras == ("cam_high", "cam_wrist")
+    features = {f"observation.images.{name}": image(96) for name in ("cam_wrist", "base", "extra")}
+    rename = {"observation.images.cam_front": "observation.images.base"}
+    change(checkpoint, "config.json", input_features=features)
+    change(checkpoint, "policy_preprocessor.json", steps=[{"config": {"rename_map": rename}}])
+    assert resolve_options(asked).cameras == ("cam_wrist", "cam_front")
+    given = dataclasses.replace(asked, cameras=("cam_side",))
+    assert resolve_options(given).cameras == ("cam_side",)
 
 
 def test_renamed_and_empty_cameras_fit(checkpoint):

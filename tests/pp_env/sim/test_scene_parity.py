@@ -138,7 +138,7 @@ def test_cameras_see_what_mujocos_cameras_see(usd_scene, model):
     rng, data = np.random.default_rng(0), mujoco.MjData(model)
     arm = [model.joint(name).qposadr[0] for name in panda.ARM_JOINTS]
     points = rng.uniform([0.0, -0.7, 0.0], [1.0, 0.7, 0.8], (1000, 3))
-    seen = dict.fromkeys(("cam_high", "cam_wrist"), 0)
+    seen = dict.fromkeys([camera.name for camera in CONFIG.cameras], 0)
     for _ in range(20):
         joint_pos = rng.uniform(panda.JOINT_LOWER, panda.JOINT_UPPER)
         data.qpos[arm] = joint_pos

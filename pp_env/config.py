@@ -70,7 +70,7 @@ class TableConfig:
 
     center: Vec3 = (0.5, 0.0, 0.4)
     size: Vec3 = (0.6, 0.8, 0.02)
-    rgb: Vec3 = (0.6, 0.4, 0.2)
+    rgb: Vec3 = (0.72, 0.53, 0.35)
 
     @property
     def top_z(self) -> float:
@@ -105,6 +105,11 @@ class MarkerConfig:
         Disc(radius=1.0, height=0.001, rgb=(0.9, 0.9, 0.85)),
         Disc(radius=0.7, height=0.002, rgb=(0.1, 0.45, 0.85)),
     )
+
+    @property
+    def colors(self) -> list[Vec3]:
+        """Colours of the discs."""
+        return [disc.rgb for disc in self.discs]
 
 
 @dataclass(frozen=True)
@@ -162,15 +167,15 @@ class MujocoLightConfig:
         key_specular: Specular intensity of the spot light.
     """
 
-    head_ambient: float = 0.35
-    head_diffuse: float = 0.25
+    head_ambient: float = 0.42
+    head_diffuse: float = 0.2
     head_specular: float = 0.0
     key_position: Vec3 = (0.3, 0.3, 3.0)
     key_direction: Vec3 = (0.2, -0.3, -2.6)
-    key_cutoff_deg: float = 25.0
-    key_exponent: float = 5.0
+    key_cutoff_deg: float = 45.0
+    key_exponent: float = 3.0
     key_attenuation: Vec3 = (1.0, 0.0, 0.0)
-    key_diffuse: float = 0.45
+    key_diffuse: float = 0.42
     key_specular: float = 0.15
 
 
@@ -317,8 +322,8 @@ class RenderPreset:
 
 
 RENDER_PRESETS = {
-    "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.05),
-    "default": RenderPreset(samples=0, shadow_map=512, mesh_detail=0.05),
+    "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.045),
+    "default": RenderPreset(samples=0, shadow_map=448, mesh_detail=0.045),
     "pretty": RenderPreset(samples=4, shadow_map=4096, mesh_detail=1.0, exact_shadows=True),
 }
 
@@ -457,7 +462,7 @@ class PickPlaceConfig:
     marker: MarkerConfig = field(default_factory=MarkerConfig)
     servo: ServoConfig = field(default_factory=ServoConfig)
     usd_lights: UsdLightConfig = field(default_factory=UsdLightConfig)
-    floor_rgb: Vec3 = (0.32, 0.34, 0.37)
+    floor_rgb: Vec3 = (0.5, 0.51, 0.53)
     cameras: tuple[CameraConfig, ...] = CAMERAS
     render: RenderConfig = field(default_factory=RenderConfig)
     task: TaskConfig = field(default_factory=TaskConfig)

@@ -12,7 +12,7 @@ import numpy as np
 
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, RenderPreset
 from pp_env.sim.api import SEGMENTS
-from pp_env.sim.mujoco.model import CASTING_GROUPS, VISIBLE_GROUPS
+from pp_env.sim.mujoco.groups import CASTING_GROUPS, VISIBLE_GROUPS
 
 _COLLISION_MARGIN = 0.025  # m by which collision shapes may stick out of the visible ones
 
@@ -72,6 +72,8 @@ class _Renderer:
             if not preset.samples:
                 self._context.offFBO = _make_framebuffer(size)
             self._shadows = _ShadowMap(model, self._context, preset) if preset.shadow_map else None
+            if preset.shadow_map:
+                _soften_shadows(self._context)
         except Exception as error:  # each of mujoco's platforms raises its own
             raise RuntimeError(
                 f"pictures need OpenGL without a screen, which failed with '{error}'; on Debian or "
@@ -139,7 +141,7 @@ class _Renderer:
         if body.id == target:
             return "object"
         if body.name == "world":
-            return self.model.geom(geom).name
+            return self.model.geom(geom).name.partition("_")[0]
         if body.name.startswith("object"):
             return "distractor"
         return "marker" if body.name == "place_marker" else "robot"
@@ -271,3 +273,22 @@ def _make_gl_context(size: tuple[int, int]):
     else:
         from mujoco.gl_context import GLContext
     return GLContext(*size)
+
+
+def _soften_shadows(context: mujoco.MjrContext) -> None:
+    """Blend the shadow map's texels, instead of deciding lit or not by the nearest.
+
+    MuJoCo reads the comparison as alpha, and drops a pixel that is not all lit; as luminance, it
+    scales the light.
+    """
+    from OpenGL.raw.GL.VERSION import GL_1_0, GL_1_1, GL_1_4
+
+    texture = GL_1_0.GL_TEXTURE_2D
+    GL_1_1.glBindTexture(texture, int(context.shadowTex))
+    for name, value in (
+        (GL_1_4.GL_DEPTH_TEXTURE_MODE, GL_1_0.GL_LUMINANCE),
+        (GL_1_0.GL_TEXTURE_MIN_FILTER, GL_1_0.GL_LINEAR),
+        (GL_1_0.GL_TEXTURE_MAG_FILTER, GL_1_0.GL_LINEAR),
+    ):
+        GL_1_0.glTexParameteri(texture, name, value)
+    GL_1_1.glBindTexture(texture, 0)

@@ -10,6 +10,7 @@ from pp_env.objects import YCB_OBJECTS
 from pp_env.sim.isaac import usd_stage
 from pp_env.sim.mujoco.model import build_model, numbered
 from pp_env.sim.mujoco.randomization import SceneVariation
+from pp_env.sim.surfaces import floor, table_legs, table_top
 from tests.pp_env.sim.isaac.test_usd_stage import (
     CONFIG,
     attribute,
@@ -42,11 +43,29 @@ def test_table(usd_scene, model):
 
 
 def test_ground(usd_scene, model):
-    position, size, rgb = geom(model, "floor")
     center, extent = box_of(usd_scene, usd_stage.GROUND)
-    assert position[2] + size[2] / 2 == 0.0
+    assert model.geom("ground").pos[2] == 0.0
     assert center[2] + extent[2] / 2 == pytest.approx(0.0, abs=1e-6)
-    np.testing.assert_allclose(rgb_of(usd_scene, usd_stage.GROUND), rgb, atol=1e-6)
+
+
+SURFACES = (*table_top(CONFIG.table), table_legs(CONFIG.table), *floor())
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+def test_surfaces(usd_scene, model, surface):
+    """Both have the same meshes, at the same place and in the same colour."""
+    path, found = usd_stage.surface_path(surface), model.geom(surface.name)
+    mesh = model.mesh(found.dataid[0])
+    first, count = mesh.vertadr[0], mesh.vertnum[0]
+    turn = rotation.to_matrix(found.quat)
+    theirs = model.mesh_vert[first : first + count] @ turn.T + found.pos
+    np.testing.assert_allclose(theirs, surface.vertices, atol=1e-5)
+    np.testing.assert_allclose(attribute(usd_scene, path, "points"), surface.vertices, atol=1e-6)
+    indices = np.reshape(attribute(usd_scene, path, "faceVertexIndices"), (-1, 3))
+    np.testing.assert_array_equal(indices, surface.faces)
+    np.testing.assert_allclose(rgb_of(usd_scene, path), found.rgba[:3], atol=1e-6)
+    assert not usd_scene.GetPrimAtPath(path).HasAPI(UsdPhysics.CollisionAPI)
+    assert found.contype == found.conaffinity == 0
 
 
 def test_object(usd_scene, model):
@@ -130,6 +149,10 @@ def test_a_variation_means_the_same(usd_scene):
     usd_stage.set_variation(usd_scene, CONFIG, variation)
     rgb = geom(model, "table")[2]
     np.testing.assert_allclose(rgb_of(usd_scene, usd_stage.TABLE), rgb, atol=1e-6)
+    for surface in table_top(CONFIG.table):
+        rgb = model.geom(surface.name).rgba[:3]
+        path = usd_stage.surface_path(surface)
+        np.testing.assert_allclose(rgb_of(usd_scene, path), rgb, atol=1e-6)
     test_cameras_see_what_mujocos_cameras_see(usd_scene, model)
 
 

@@ -304,8 +304,9 @@ def _add_object(stage: Usd.Stage, config: PickPlaceConfig, index: int, url: str 
     # A sleeping object would stay in the air when the joint releases it.
     _author_physx(body, "PhysxRigidBodyAPI", "physxRigidBody:sleepThreshold", 0.0)
     if url is None:
-        shape = _add_shape(stage, f"{path}/shape", obj)
+        shape = _add_shape(stage, f"{path}/shape", obj, obj.size)
         _bind(shape, UsdShade.Material.Get(stage, numbered(_OBJECT_PAINT, index)))
+        _add_bands(stage, obj, index)
     else:
         shape = _add_asset(stage, f"{path}/shape", url, obj)
     for geometry in _geometry(shape):
@@ -318,10 +319,19 @@ def _add_object(stage: Usd.Stage, config: PickPlaceConfig, index: int, url: str 
     UsdPhysics.FilteredPairsAPI.Apply(body).CreateFilteredPairsRel()
 
 
-def _add_shape(stage: Usd.Stage, path: str, obj: ObjectConfig) -> Usd.Prim:
+def _add_shape(stage: Usd.Stage, path: str, obj: ObjectConfig, size: Vec3) -> Usd.Prim:
     if obj.shape == "cylinder":
-        return _add_cylinder(stage, path, obj.size[0] / 2, obj.height)
-    return _add_box(stage, path, (0.0, 0.0, 0.0), obj.size)
+        return _add_cylinder(stage, path, size[0] / 2, size[2])
+    return _add_box(stage, path, (0.0, 0.0, 0.0), size)
+
+
+def _add_bands(stage: Usd.Stage, obj: ObjectConfig, index: int) -> None:
+    """Add the bands around a pool object, which have no colliders."""
+    for k, band in enumerate(obj.bands):
+        middle, size = obj.band_box(band)
+        shape = _add_shape(stage, f"{numbered(OBJECT, index)}/band_{k}", obj, size)
+        _move(shape, (0.0, 0.0, middle))
+        _bind(shape, _add_paint(stage, f"{numbered(_OBJECT_PAINT, index)}_band_{k}", band.rgb))
 
 
 def _require_collider(stage: Usd.Stage, path: str) -> None:

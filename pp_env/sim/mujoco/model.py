@@ -168,7 +168,7 @@ def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> Non
     geom = body.add_geom(
         name=name,
         type=mujoco.mjtGeom.mjGEOM_CYLINDER if is_cylinder else mujoco.mjtGeom.mjGEOM_BOX,
-        size=[obj.size[0] / 2, obj.size[2] / 2, 0] if is_cylinder else np.array(obj.size) / 2,
+        size=_half_size(obj, obj.size),
         mass=obj.mass,
         # MuJoCo has one sliding coefficient. Static friction is what a grip needs.
         friction=[obj.static_friction, 0.005, 0.0001],
@@ -179,6 +179,26 @@ def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> Non
     if obj.mesh is not None:
         geom.group = CASTING
         _add_object_mesh(spec, body, obj, obj.mesh)
+        return
+    for k, band in enumerate(obj.bands):
+        middle, extents = obj.band_box(band)
+        body.add_geom(
+            name=f"{name}_band_{k}",
+            type=geom.type,
+            pos=[0.0, 0.0, middle],
+            size=_half_size(obj, extents),
+            rgba=[*band.rgb, 1.0],
+            mass=0,
+            contype=0,
+            conaffinity=0,
+            group=VISIBLE,
+        )
+
+
+def _half_size(obj: ObjectConfig, extents: Vec3) -> list[float]:
+    """Return what MuJoCo calls the size of the object's shape with full extents, m."""
+    x, y, z = (extent / 2 for extent in extents)
+    return [x, z, 0.0] if obj.shape == "cylinder" else [x, y, z]
 
 
 def _add_object_mesh(

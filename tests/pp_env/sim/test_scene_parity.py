@@ -91,7 +91,7 @@ def test_every_candidate(pools, index):
     obj, path = YCB_OBJECTS[index], usd_stage.numbered(usd_stage.OBJECT, index)
     name = numbered("object", index)
     shape = stage.GetPrimAtPath(f"{path}/shape")
-    center, extent = box_of(stage, path)
+    center, extent = box_of(stage, f"{path}/shape")
     half = model.geom(name).size
     if obj.shape == "cylinder":
         assert shape.IsA(UsdGeom.Cylinder)
@@ -111,6 +111,23 @@ def test_every_candidate(pools, index):
     assert joint.GetBody1Rel().GetTargets() == [path]
     weld = model.equality(numbered("grasp", index))
     assert model.body(name).id in (weld.obj1id, weld.obj2id)
+
+
+@pytest.mark.parametrize("index", range(len(YCB_OBJECTS)))
+def test_bands(pools, index):
+    stage, model = pools
+    obj = YCB_OBJECTS[index]
+    assert obj.bands
+    for k in range(len(obj.bands)):
+        path = f"{usd_stage.numbered(usd_stage.OBJECT, index)}/band_{k}"
+        found = model.geom(f"{numbered('object', index)}_band_{k}")
+        half = found.size[[0, 0, 1]] if obj.shape == "cylinder" else found.size
+        center, extent = box_of(stage, path)
+        np.testing.assert_allclose(extent, 2 * half, atol=1e-6)
+        middle, _ = box_of(stage, path.replace(f"band_{k}", "shape"))
+        np.testing.assert_allclose(center - middle, found.pos, atol=1e-6)
+        np.testing.assert_allclose(rgb_of(stage, path), found.rgba[:3], atol=1e-6)
+        assert not stage.GetPrimAtPath(path).HasAPI(UsdPhysics.CollisionAPI)
 
 
 def test_friction(usd_scene, model):

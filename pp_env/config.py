@@ -322,8 +322,8 @@ class RenderPreset:
 
 
 RENDER_PRESETS = {
-    "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.045),
-    "default": RenderPreset(samples=0, shadow_map=448, mesh_detail=0.045),
+    "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.04),
+    "default": RenderPreset(samples=0, shadow_map=400, mesh_detail=0.04),
     "pretty": RenderPreset(samples=4, shadow_map=4096, mesh_detail=1.0, exact_shadows=True),
 }
 

@@ -1,7 +1,7 @@
 """The look of table and floor, as flat meshes that every simulator shows.
 
 Without a GPU they cost little, while an image as texture adds half to the time of a picture
-(docs/decisions/017).
+(docs/cameras.md).
 """
 
 import itertools

@@ -130,7 +130,7 @@ def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     """Add the table: a box that collides, and what is seen of it."""
     for surface in surfaces.table_top(config.table):
         _add_surface(spec, surface, config.table.rgb, VISIBLE)
-    _add_surface(spec, surfaces.table_legs(config.table), surfaces.LEG_RGB, VISIBLE_AND_CASTING)
+    _add_surface(spec, surfaces.table_legs(config.table), surfaces.LEG_RGB, VISIBLE)
     spec.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_BOX,

@@ -72,8 +72,6 @@ class _Renderer:
             if not preset.samples:
                 self._context.offFBO = _make_framebuffer(size)
             self._shadows = _ShadowMap(model, self._context, preset) if preset.shadow_map else None
-            if preset.shadow_map:
-                _soften_shadows(self._context)
         except Exception as error:  # each of mujoco's platforms raises its own
             raise RuntimeError(
                 f"pictures need OpenGL without a screen, which failed with '{error}'; on Debian or "
@@ -180,6 +178,7 @@ class _ShadowMap:
     ) -> None:
         self._context = context
         self._map, self._unused = context.shadowFBO, _make_framebuffer((1, 1))
+        _soften_shadows(context)
         self._scene = _make_scene(model)
         self._option = _make_option(VISIBLE_GROUPS if preset.exact_shadows else CASTING_GROUPS)
         self._only_cast = set(np.flatnonzero(model.geom_group == CASTING_GROUPS[1]).tolist())

@@ -20,8 +20,8 @@ _PLANK_WIDTH = 0.1  # m
 _GRAIN_WIDTHS = (0.003, 0.004, 0.005, 0.008, 0.014)  # m, of one plank
 _JOINT = 0.002  # m
 _LEG_WIDTH = 0.05  # m
-_TONES = (1.0, 0.92)  # of planks and tiles, as factors on the colour
-_FLOOR_TONES = (1.0, 0.95)
+_TONES = (1.0, 0.92)  # of planks, as factors on the colour
+_FLOOR_TONES = (1.0, 0.95)  # of tiles
 _FLOOR_EDGES = (-10.0, -6.5, *(0.9 * i for i in range(-4, 5)), 6.5, 10.0)  # m; far tiles are large
 
 _Strip = tuple[np.ndarray, np.ndarray]  # vertices (n, 2), m, and faces (m, 3)
@@ -91,7 +91,8 @@ def floor() -> tuple[Surface, ...]:
             f"floor_{name}",
             _FLOOR_TONES[k],
             *_flat(
-                [_strip(*cells[i], np.array(cells[j])) for i, j in np.argwhere(tone == k)], _LAYER
+                [_strip(*cells[i], np.array(cells[j])) for i, j in np.argwhere(tone == k).tolist()],
+                _LAYER,
             ),
         )
         for k, name in enumerate(("light", "dark"))

@@ -16,7 +16,7 @@ from pp_env.config import (
 )
 from pp_env.objects import ObjectConfig, Vec3
 from pp_env.sim import meshes, surfaces
-from pp_env.sim.mujoco.groups import CASTING, HIDDEN, VISIBLE, VISIBLE_AND_CASTING
+from pp_env.sim.mujoco.groups import CASTING, HIDDEN, VISIBLE
 from pp_env.sim.mujoco.randomization import add_textures
 
 _ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
@@ -50,8 +50,8 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     _set_render_quality(spec, config)
     _add_lights(spec, MUJOCO_LIGHTS)
     add_textures(spec)
-    _add_floor(spec, config)
     _add_table(spec, config)
+    _add_floor(spec, config)  # rendered after the table, which hides much of it
     for index in range(len(config.object_pool)):
         _add_object(spec, config, index)
     _add_marker(spec, config)
@@ -128,7 +128,7 @@ def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
 
 def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     """Add the table: a box that collides, and what is seen of it."""
-    for surface in surfaces.table_top(config.table):
+    for surface in reversed(surfaces.table_top(config.table)):  # the uppermost first
         _add_surface(spec, surface, config.table.rgb, VISIBLE)
     _add_surface(spec, surfaces.table_legs(config.table), surfaces.LEG_RGB, VISIBLE)
     spec.worldbody.add_geom(

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = make_config(options)
         expert = make_expert(options, config)
-        require_start_policy(options, config, options.cameras, options.render_after)
+        require_start_policy(options, config, options.record_cameras, options.render_after)
         options = resolve_workers(options)
         require_extras(options)
         require_writable(options)

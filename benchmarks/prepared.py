@@ -40,7 +40,7 @@ def prepared(
     )
     config = make_config(options)
     expert = make_expert(options, config)
-    with closing(make_env(options, config, options.cameras)) as env:
+    with closing(make_env(options, config, options.record_cameras)) as env:
         session = CollectionSession(options, config, expert, env)
         with closing(session):
             yield Prepared(options, env, expert, session)

@@ -95,7 +95,7 @@ def make_collection(
             f"{unwrapped.obs_type!r}"
         )
     given = {name: value for name, value in options.items() if value is not None}
-    cameras = unwrapped.obs_type == "pixels_agent_pos"
-    values = {**given, "num_episodes": num_episodes, "output": output, "cameras": cameras}
+    no_cameras = unwrapped.obs_type == "state"
+    values = {**given, "num_episodes": num_episodes, "output": output, "no_cameras": no_cameras}
     session = from_names(SessionOptions, values)
     return CollectionSession(session, unwrapped.config, make_expert(session, unwrapped.config), env)

@@ -19,11 +19,11 @@ from tqdm import tqdm
 import pp_env
 from experts.diagnosis import failure_stage
 from pp_collect.factory import make_config, reset_options
-from pp_collect.options import EvaluateOptions, PolicyOptions
+from pp_collect.options import EvaluateOptions, PolicyOptions, SceneOptions
 from pp_collect.policies import make_policy
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
-from pp_env.config import PickPlaceConfig, RenderConfig
+from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
@@ -244,6 +244,7 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         options,
         obs_type=obs_type,
         resolution=resolution,
+        cameras=options.cameras or fitting_cameras(checkpoint),
         control_mode=options.control_mode or fitting_control_mode(checkpoint),
         max_steps=options.step_limit,
     )
@@ -263,6 +264,13 @@ def fitting_control_mode(checkpoint: Checkpoint | None) -> str:
     size = None if checkpoint is None else checkpoint.outputs.get(ACTION)
     fitting = [name for name, mode in CONTROL_MODES.items() if (mode.layout.size,) == size]
     return fitting[0] if fitting else next(iter(CONTROL_MODES))
+
+
+def fitting_cameras(checkpoint: Checkpoint | None) -> tuple[str, ...]:
+    """Return the names of the cameras that a checkpoint asks for, as far as there are such."""
+    wanted = [] if checkpoint is None else checkpoint.cameras
+    known = [camera.name for camera in NAMED_CAMERAS if camera.name in wanted]
+    return tuple(known) or SceneOptions.cameras
 
 
 def require_writable(options: EvaluateOptions) -> None:

@@ -19,6 +19,7 @@ from pp_env.config import (
     PickPlaceConfig,
     RenderConfig,
     TaskConfig,
+    choose_cameras,
 )
 from pp_env.control import CONTROL_MODES
 from pp_env.objects import YCB_OBJECTS, ObjectConfig
@@ -45,6 +46,7 @@ def make_config(options: SceneOptions) -> PickPlaceConfig:
         timing=default_timing(options.simulator, options.fps),
         render=RenderConfig(resolution=options.resolution, preset=options.preset),
         grasp=GraspConfig(mode=options.grasp),
+        cameras=choose_cameras(options.cameras),
         randomization=RANDOMIZATION_PRESETS[options.randomize],
         task=TaskConfig(random_yaw=options.random_yaw),
         objects=_make_object_pool(options),

@@ -26,7 +26,14 @@ from experts.pick_place import MAX_NOISE_RAD, MAX_PATH_NOISE_RAD
 from experts.reactive import JOINT_SPEED, MAX_JOINT_SPEED
 from pp_collect.actions import EXPERT_CONTROL_MODES, ExpertControlMode
 from pp_collect.starts import START_KINDS, parse_start_mix
-from pp_env.config import RENDER_PRESETS, RenderConfig, TimingConfig
+from pp_env.config import (
+    CAMERAS,
+    NAMED_CAMERAS,
+    RENDER_PRESETS,
+    RenderConfig,
+    TimingConfig,
+    choose_cameras,
+)
 from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES
 from pp_env.randomization import RANDOMIZATION_PRESETS
@@ -39,6 +46,7 @@ from pp_recorder.command_line import (
     one_of,
     parse_location,
     parse_pixels,
+    some_of,
     text,
 )
 from pp_recorder.dataset.video import CODECS
@@ -47,6 +55,8 @@ _spec = gym.spec(pp_env.ENV_ID)
 assert _spec.max_episode_steps is not None
 _MAX_STEPS: int = _spec.max_episode_steps
 
+
+_CAMERA_NAMES = some_of([camera.name for camera in NAMED_CAMERAS])
 
 AssetsRoot = Annotated[
     str | None,
@@ -69,6 +79,9 @@ class SceneOptions(Options):
     ] = "none"
     resolution: Annotated[Pixels, Doc("of images: 512, or 640x480")] = RenderConfig.resolution
     preset: Annotated[str, one_of(sorted(RENDER_PRESETS)), Doc("image quality")] = "default"
+    cameras: Annotated[tuple[str, ...], _CAMERA_NAMES, Doc("which ones, in this order")] = tuple(
+        camera.name for camera in CAMERAS
+    )
     use_ycb: Annotated[bool, Doc("household objects of the YCB set, not the cube")] = False
     num_objects: Annotated[int, Ge(1), Doc("on the table: the target and others")] = 1
     object: Annotated[
@@ -82,8 +95,17 @@ class SceneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require_cameras()
         if not self.use_ycb and (self.ycb_meshes is not None or not self.ycb_assets):
             raise ValueError("--ycb-meshes and --no-ycb-assets are for --use-ycb; give that, too")
+
+    def _require_cameras(self) -> None:
+        if self.cameras is None:
+            return
+        try:
+            choose_cameras(self.cameras)
+        except ValueError as error:
+            raise OptionError("cameras", str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +258,7 @@ class DatasetOptions(VideoOptions):
         Path | None, Doc("for a store: where files come about"), tyro.conf.arg(metavar="DIR")
     ] = None
     resume: Annotated[bool, Doc("go on with an interrupted collection")] = False
-    cameras: Annotated[bool, Doc("record both cameras")] = True
+    no_cameras: Annotated[bool, tyro.conf.FlagCreatePairsOff, Doc("record no images")] = False
     render_after: Annotated[
         bool, Doc("run each attempt without images first, render only what is kept")
     ] = False
@@ -247,6 +269,11 @@ class DatasetOptions(VideoOptions):
             object.__setattr__(self, "output", parse_location(self.output))
         if self.staging is not None and isinstance(self.output, Path):
             raise ValueError(f"--staging is for an --output with a URL, got {self.output}")
+
+    @property
+    def record_cameras(self) -> bool:
+        """Whether images are recorded."""
+        return not self.no_cameras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +287,7 @@ class SessionOptions(SimulatorOptions, DemonstrationOptions, DatasetOptions):
             raise ValueError(
                 f"--render-after needs a simulator that repeats itself: {', '.join(able)}"
             )
-        if self.render_after and (self.keep == "all" or not self.cameras):
+        if self.render_after and (self.keep == "all" or self.no_cameras):
             raise ValueError(
                 "--render-after saves images of failures: not with --keep all or --no-cameras"
             )
@@ -322,7 +349,7 @@ class CollectOptions(SessionOptions):
             )
         if self.gpu_share and self.ray_address is None:
             raise ValueError("--gpu-share is for --ray-address")
-        if self.streams_page and not self.cameras:
+        if self.streams_page and self.no_cameras:
             raise ValueError("--streaming shows what the cameras record: not with --no-cameras")
         self._require_one_worker()
 
@@ -391,6 +418,11 @@ class PolicyOptions(SceneOptions):
         text(parse_pixels, "PIXELS"),
         Doc(f"of images; default: what the checkpoint needs, or {RenderConfig.resolution}"),
     ] = None
+    cameras: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
+        tuple[str, ...] | None,
+        _CAMERA_NAMES,
+        Doc(f"default: what the checkpoint needs, or {' '.join(SceneOptions.cameras)}"),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -414,7 +446,7 @@ class EvaluateOptions(PolicyOptions):
     workers: Annotated[int, Ge(1), Doc("processes; the numbers are the same")] = 1
     videos: Annotated[
         Path | None,
-        Doc("write videos, both cameras side by side"),
+        Doc("write videos, the cameras side by side"),
         tyro.conf.arg(metavar="DIR"),
     ] = None
     videos_of: Annotated[Literal["failures", "all", "none"], Doc("which ones")] = "failures"

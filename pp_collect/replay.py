@@ -99,7 +99,7 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
         config = dataclasses.replace(config, render=render)
     session = stored_options(provenance, cameras=output is not None, output=output or Path())
     results = []
-    with closing(make_env(session, config, session.cameras)) as env:
+    with closing(make_env(session, config, session.record_cameras)) as env:
         set_control_mode(env, session.control_mode)
         has_phases = keys.SUBTASK_INDEX in dataset.features
         writer = output and make_writer(session, config, simulator_description(env), has_phases)
@@ -136,7 +136,7 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
         session = stored_options(provenance, provenance["record_cameras"], output)
         expert = make_expert(session, config)
         policy = in_control_mode(expert, session.control_mode)
-        with closing(make_env(session, config, session.cameras)) as env:
+        with closing(make_env(session, config, session.record_cameras)) as env:
             set_control_mode(env, session.control_mode)
             writer = make_writer(session, config, simulator_description(env))
             try:

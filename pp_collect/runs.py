@@ -106,7 +106,7 @@ def run_local(
     Raises:
         CollectionError: Too many attempts in a row have failed.
     """
-    with closing(make_env(options, config, options.cameras, options.livestream_port)) as env:
+    with closing(make_env(options, config, options.record_cameras, options.livestream_port)) as env:
         session = CollectionSession(options, config, expert, env)
         monitor = RunMonitor(options, session.writer, session.stats, expert.typical_steps, status)
         session.watchers.append(monitor.progress)
@@ -181,7 +181,7 @@ def resolve_workers(options: CollectOptions) -> CollectOptions:
     if options.ray_address is not None:
         require_library()
         return options
-    each = _WORKER_MEMORY if options.cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
+    each = _WORKER_MEMORY if options.record_cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
     memory = free_memory()
     most = max(int(memory / each), 1)
     workers = options.workers

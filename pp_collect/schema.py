@@ -170,7 +170,7 @@ def describe_collection(
         **_start_policy_digest(options),
         "phases": list(PHASES),
         "simulator": options.simulator,
-        "record_cameras": options.cameras,
+        "record_cameras": options.record_cameras,
         "codec": options.codec,
         "task": _fixed_task(options, config),
         "object": options.object,
@@ -227,7 +227,7 @@ def stored_options(
         simulator=provenance["simulator"],
         codec=provenance["codec"],
         object=provenance.get("object"),
-        cameras=cameras,
+        no_cameras=not cameras,
         output=output,
     )
 
@@ -257,7 +257,7 @@ def _task_of(start_info: dict[str, Any]) -> str:
 
 
 def _camera_names(options: SessionOptions, config: PickPlaceConfig) -> list[str]:
-    return [camera.name for camera in config.cameras] if options.cameras else []
+    return [camera.name for camera in config.cameras] if options.record_cameras else []
 
 
 def _ground_truth_key(options: SessionOptions) -> str:
@@ -266,7 +266,7 @@ def _ground_truth_key(options: SessionOptions) -> str:
     With images it must not look like an input for a policy, so its name lacks the prefix by which
     training code recognises inputs (docs/decisions/003).
     """
-    return _TRUTH if options.cameras else _TRUTH_AS_INPUT
+    return _TRUTH if options.record_cameras else _TRUTH_AS_INPUT
 
 
 def _vector(layout: Layout) -> Feature:

@@ -307,7 +307,7 @@ class RolloutWorker:
         scratch: Path | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="worker-")
-        self._env = make_env(options, config, options.cameras)
+        self._env = make_env(options, config, options.record_cameras)
         self._runner = EpisodeRunner(options, config, expert, self._env)
         self._recorder = EpisodeRecorder(
             Path(self._folder.name), make_schema(options, config, provenance={})
@@ -363,7 +363,7 @@ def describe_simulator(options: SessionOptions, config: PickPlaceConfig) -> dict
     Raises:
         RuntimeError: Images cannot be rendered.
     """
-    env = make_env(options, config, options.cameras)
+    env = make_env(options, config, options.record_cameras)
     try:
         env.reset(seed=0)
         return simulator_description(env)

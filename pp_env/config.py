@@ -70,7 +70,7 @@ class TableConfig:
 
     center: Vec3 = (0.5, 0.0, 0.4)
     size: Vec3 = (0.6, 0.8, 0.02)
-    rgb: Vec3 = (0.6, 0.4, 0.2)
+    rgb: Vec3 = (0.72, 0.53, 0.35)
 
     @property
     def top_z(self) -> float:
@@ -105,6 +105,11 @@ class MarkerConfig:
         Disc(radius=1.0, height=0.001, rgb=(0.9, 0.9, 0.85)),
         Disc(radius=0.7, height=0.002, rgb=(0.1, 0.45, 0.85)),
     )
+
+    @property
+    def colors(self) -> list[Vec3]:
+        """Colours of the discs."""
+        return [disc.rgb for disc in self.discs]
 
 
 @dataclass(frozen=True)
@@ -162,15 +167,15 @@ class MujocoLightConfig:
         key_specular: Specular intensity of the spot light.
     """
 
-    head_ambient: float = 0.35
-    head_diffuse: float = 0.25
+    head_ambient: float = 0.42
+    head_diffuse: float = 0.2
     head_specular: float = 0.0
     key_position: Vec3 = (0.3, 0.3, 3.0)
     key_direction: Vec3 = (0.2, -0.3, -2.6)
-    key_cutoff_deg: float = 25.0
-    key_exponent: float = 5.0
+    key_cutoff_deg: float = 45.0
+    key_exponent: float = 3.0
     key_attenuation: Vec3 = (1.0, 0.0, 0.0)
-    key_diffuse: float = 0.45
+    key_diffuse: float = 0.42
     key_specular: float = 0.15
 
 
@@ -247,7 +252,7 @@ def _tilted_down(position: Vec3, towards: Vec3, tilt_deg: float) -> Vec3:
 
 _HIGH_POSITION = (0.3, -0.3, 1.3)
 
-CAMERAS = (
+NAMED_CAMERAS = (
     CameraConfig(
         name="cam_high",
         parent="world",
@@ -265,7 +270,37 @@ CAMERAS = (
         up=(1.0, 0.0, 0.0),
         focal_length_mm=10.0,
     ),
+    CameraConfig(
+        name="cam_front",  # opposite the robot, high enough to look over what the hand holds
+        parent="world",
+        position=(1.35, 0.0, 1.1),
+        forward=(-0.8, 0.0, -0.6),
+        up=(0.0, 0.0, 1.0),
+        focal_length_mm=19.5,
+    ),
+    CameraConfig(
+        name="cam_side",  # from the robot's left
+        parent="world",
+        position=(0.5, 1.0, 1.05),
+        forward=(-0.03, -0.8, -0.58),
+        up=(0.0, 0.0, 1.0),
+        focal_length_mm=23.0,
+    ),
 )
+CAMERAS = NAMED_CAMERAS[:2]  # what is rendered unless others are chosen
+
+
+def choose_cameras(names: Sequence[str]) -> tuple[CameraConfig, ...]:
+    """Return the named cameras, in the order of `names`.
+
+    Raises:
+        ValueError: A name is unknown or given twice, or there is none.
+    """
+    known = {camera.name: camera for camera in NAMED_CAMERAS}
+    if not names or set(names) - set(known) or len(set(names)) < len(names):
+        got = " ".join(names) or "none"
+        raise ValueError(f"must be some of {', '.join(known)}, each once, got {got}")
+    return tuple(known[name] for name in names)
 
 
 @dataclass(frozen=True)
@@ -287,8 +322,8 @@ class RenderPreset:
 
 
 RENDER_PRESETS = {
-    "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.05),
-    "default": RenderPreset(samples=0, shadow_map=512, mesh_detail=0.05),
+    "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.04),
+    "default": RenderPreset(samples=0, shadow_map=400, mesh_detail=0.04),
     "pretty": RenderPreset(samples=4, shadow_map=4096, mesh_detail=1.0, exact_shadows=True),
 }
 
@@ -405,7 +440,8 @@ class PickPlaceConfig:
         servo: The position servos of arm and fingers.
         usd_lights: Lights of the USD scene.
         floor_rgb: Colour of the floor in [0, 1].
-        cameras: The cameras; `render` shows the image of the first.
+        cameras: The cameras, such as some of `NAMED_CAMERAS`; `render` shows the image of the
+            first.
         render: Size and quality of the images.
         task: Ranges of an episode's start, and conditions of its success.
         grasp: Conditions under which a closed gripper holds the object.
@@ -416,8 +452,8 @@ class PickPlaceConfig:
             too.
 
     Raises:
-        ValueError: The objects share a name, are fewer than `num_objects`, or none of them fits the
-            gripper.
+        ValueError: Two cameras or two objects share a name, the objects are fewer than
+            `num_objects`, or none of them fits the gripper.
     """
 
     timing: TimingConfig = field(default_factory=TimingConfig)
@@ -426,7 +462,7 @@ class PickPlaceConfig:
     marker: MarkerConfig = field(default_factory=MarkerConfig)
     servo: ServoConfig = field(default_factory=ServoConfig)
     usd_lights: UsdLightConfig = field(default_factory=UsdLightConfig)
-    floor_rgb: Vec3 = (0.32, 0.34, 0.37)
+    floor_rgb: Vec3 = (0.5, 0.51, 0.53)
     cameras: tuple[CameraConfig, ...] = CAMERAS
     render: RenderConfig = field(default_factory=RenderConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -436,6 +472,9 @@ class PickPlaceConfig:
     num_objects: int = 1
 
     def __post_init__(self) -> None:
+        cameras = [camera.name for camera in self.cameras]
+        if len(set(cameras)) < len(cameras):
+            raise ValueError(f"cameras must have different names, got {cameras}")
         names = [obj.name for obj in self.object_pool]
         if len(set(names)) < len(names):
             raise ValueError(f"objects must have different names, got {names}")

@@ -13,7 +13,23 @@ Vec3 = tuple[float, float, float]
 Shape = Literal["box", "cylinder"]
 
 GRASP_DEPTH = 0.02  # m below the top: the pads are whole on the object, the palm stays clear
+_BAND = 2e-4  # m by which a band stands out
 GRASP_ROOM = 0.01  # m that the open gripper must have beside an object, both sides together
+
+
+@dataclass(frozen=True)
+class Band:
+    """A printed band around an object, such as a label. It is only visible.
+
+    Attributes:
+        bottom: Height of its lower edge, as a share of the object's.
+        top: Height of its upper edge, as a share of the object's.
+        rgb: Colour in [0, 1].
+    """
+
+    bottom: float
+    top: float
+    rgb: Vec3
 
 
 @dataclass(frozen=True)
@@ -35,9 +51,11 @@ class ObjectConfig:
         shape: Collision shape, and visual shape where no file shows the object.
         rgb: Colour in [0, 1]; None samples a colour for every episode.
         mesh: OBJ or STL file that shows the object in MuJoCo; None shows `shape`.
+        bands: Bands around `shape`; a file that shows the object has none.
 
     Raises:
-        ValueError: The shape is unknown, or a cylinder's first two extents differ.
+        ValueError: The shape is unknown, a cylinder's first two extents differ, or the bands are
+            not on the object, one above the other.
     """
 
     name: str = "cube"
@@ -50,12 +68,16 @@ class ObjectConfig:
     shape: Shape = "box"
     rgb: Vec3 | None = None
     mesh: str | None = None
+    bands: tuple[Band, ...] = ()
 
     def __post_init__(self) -> None:
         if self.shape not in ("box", "cylinder"):
             raise ValueError(f"shape must be 'box' or 'cylinder', got {self.shape!r}")
         if self.shape == "cylinder" and self.size[0] != self.size[1]:
             raise ValueError(f"a cylinder's size must begin with its diameter twice: {self.size}")
+        heights = [height for band in self.bands for height in (band.bottom, band.top)]
+        if heights != sorted(heights) or any(not 0 <= height <= 1 for height in heights):
+            raise ValueError(f"bands must be from 0 to 1 and in order, got {heights}")
 
     @property
     def label(self) -> str:
@@ -66,6 +88,13 @@ class ObjectConfig:
     def height(self) -> float:
         """Height from the table to the object's top, m."""
         return self.size[2]
+
+    def band_box(self, band: Band) -> tuple[float, Vec3]:
+        """Return the height of a band's centre above the object's, m, and its full extents, m."""
+        width, depth, height = self.size
+        bottom = (band.bottom - 0.5) * height - (_BAND if band.bottom == 0 else 0)
+        top = (band.top - 0.5) * height + (_BAND if band.top == 1 else 0)
+        return (bottom + top) / 2, (width + 2 * _BAND, depth + 2 * _BAND, top - bottom)
 
     @property
     def radius(self) -> float:
@@ -103,19 +132,50 @@ class ObjectConfig:
         return np.arange(2) * np.pi + (0.0 if depth < width else np.pi / 2)
 
 
-def _ycb(name: str, size: Vec3, mass: float, rgb: Vec3, shape: Shape = "box") -> ObjectConfig:
+def _ycb(
+    name: str, size: Vec3, mass: float, rgb: Vec3, bands: tuple[Band, ...], shape: Shape = "box"
+) -> ObjectConfig:
     asset = f"Isaac/Props/YCB/Axis_Aligned_Physics/{name}.usd"
-    return ObjectConfig(name, size, mass, asset=asset, shape=shape, rgb=rgb)
+    return ObjectConfig(name, size, mass, asset=asset, shape=shape, rgb=rgb, bands=bands)
 
+
+_CREAM: Vec3 = (0.93, 0.91, 0.84)
+_TIN: Vec3 = (0.68, 0.69, 0.71)
+_RED: Vec3 = (0.75, 0.13, 0.1)
 
 # Sizes and masses as published: Calli et al., "Benchmarking in Manipulation Research: The YCB
 # Object and Model Set", 2015, table of objects. Boxes stand on a long narrow side, because across
 # the broad ones they are too wide for the gripper; that side runs along the object's x axis.
+# The bands are not those of the real labels.
 YCB_OBJECTS = (
-    _ycb("004_sugar_box", (0.175, 0.038, 0.089), 0.514, (0.93, 0.85, 0.45)),
-    _ycb("005_tomato_soup_can", (0.066, 0.066, 0.101), 0.349, (0.75, 0.1, 0.1), "cylinder"),
-    _ycb("006_mustard_bottle", (0.095, 0.058, 0.190), 0.603, (0.9, 0.7, 0.05)),
-    _ycb("007_tuna_fish_can", (0.085, 0.085, 0.033), 0.171, (0.1, 0.5, 0.45), "cylinder"),
-    _ycb("008_pudding_box", (0.110, 0.035, 0.089), 0.187, (0.45, 0.2, 0.12)),
-    _ycb("010_potted_meat_can", (0.097, 0.050, 0.082), 0.370, (0.12, 0.2, 0.6)),
-)
+    _ycb(
+        "004_sugar_box", (0.175, 0.038, 0.089), 0.514, (0.93, 0.85, 0.45),
+        (Band(0.25, 0.42, _CREAM), Band(0.42, 0.6, (0.12, 0.3, 0.62)), Band(0.6, 0.75, _CREAM)),
+    ),
+    _ycb(
+        "005_tomato_soup_can", (0.066, 0.066, 0.101), 0.349, (0.75, 0.1, 0.1),
+        (
+            Band(0.0, 0.04, _TIN), Band(0.04, 0.46, _CREAM), Band(0.46, 0.54, (0.8, 0.62, 0.2)),
+            Band(0.96, 1.0, _TIN),
+        ), "cylinder",
+    ),
+    _ycb(
+        "006_mustard_bottle", (0.095, 0.058, 0.190), 0.603, (0.9, 0.7, 0.05),
+        (
+            Band(0.18, 0.28, _RED), Band(0.28, 0.5, _CREAM), Band(0.5, 0.62, _RED),
+            Band(0.9, 1.0, _RED),
+        ),
+    ),
+    _ycb(
+        "007_tuna_fish_can", (0.085, 0.085, 0.033), 0.171, (0.1, 0.5, 0.45),
+        (Band(0.0, 0.1, _TIN), Band(0.4, 0.62, _CREAM), Band(0.9, 1.0, _TIN)), "cylinder",
+    ),
+    _ycb(
+        "008_pudding_box", (0.110, 0.035, 0.089), 0.187, (0.45, 0.2, 0.12),
+        (Band(0.3, 0.44, _CREAM), Band(0.44, 0.54, _RED), Band(0.54, 0.68, _CREAM)),
+    ),
+    _ycb(
+        "010_potted_meat_can", (0.097, 0.050, 0.082), 0.370, (0.12, 0.2, 0.6),
+        (Band(0.0, 0.05, _TIN), Band(0.38, 0.66, (0.9, 0.75, 0.2)), Band(0.95, 1.0, _TIN)),
+    ),
+)  # fmt: skip

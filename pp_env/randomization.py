@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from pp_env.textures import PLAIN, TEXTURES
+from pp_env.colors import first_apart, variants
+from pp_env.textures import PLAIN, TABLE_TEXTURES, TEXTURES, WOOD
 
 Vec3 = tuple[float, float, float]
 Interval = tuple[float, float]
 
 _TABLE_CANDIDATES = 8  # sampled colours of the table, of which one is taken
-_MIN_CONTRAST = 0.45  # between table and object, Euclidean in RGB
 _MAX_DELAY = 30  # control periods
 
 
@@ -87,9 +87,8 @@ class RandomizationConfig:
             and all(len(i) == 2 and 0 <= i[0] <= i[1] <= 1 for i in self.table_rgb),
             "empty, or three intervals within 0..1, as ((0.5, 0.7), (0.3, 0.5), (0.1, 0.3))",
         )
-        for name in ("table_textures", "object_textures"):
-            known = set(getattr(self, name)) <= set(TEXTURES)
-            self._require(name, known, f"some of {list(TEXTURES)}")
+        for name, known in (("table_textures", TABLE_TEXTURES), ("object_textures", TEXTURES)):
+            self._require(name, set(getattr(self, name)) <= set(known), f"some of {list(known)}")
 
     @property
     def active(self) -> list[str]:
@@ -115,7 +114,7 @@ RANDOMIZATION_PRESETS = {
     "light": RandomizationConfig(
         light_position=0.2,
         light_intensity=(0.85, 1.05),
-        table_rgb=((0.52, 0.68), (0.34, 0.46), (0.14, 0.26)),
+        table_rgb=((0.64, 0.8), (0.46, 0.6), (0.28, 0.42)),
         camera_position=0.01,
         camera_rotation=0.01,
         hand_camera_position=0.002,
@@ -128,7 +127,7 @@ RANDOMIZATION_PRESETS = {
         light_position=0.4,
         light_intensity=(0.7, 1.05),
         table_rgb=((0.1, 0.7), (0.1, 0.7), (0.1, 0.7)),
-        table_textures=TEXTURES,
+        table_textures=TABLE_TEXTURES,
         object_textures=TEXTURES,
         camera_position=0.03,
         camera_rotation=0.04,
@@ -166,7 +165,7 @@ class Variation:
         light_position: Offset of the light's position, m, world frame.
         light_intensity: Factor on all lights.
         table_rgb: Colour of the table in [0, 1]; empty for the configuration's colour.
-        table_texture: Pattern on the table, one of `pp_env.textures.TEXTURES`.
+        table_texture: Pattern on the table, one of `pp_env.textures.TABLE_TEXTURES`.
         object_texture: Pattern on the object, one of `pp_env.textures.TEXTURES`.
         cameras: One shift per camera.
         friction: Factor on the object's friction.
@@ -180,7 +179,7 @@ class Variation:
     light_position: Vec3 = (0.0, 0.0, 0.0)
     light_intensity: float = 1.0
     table_rgb: tuple[float, ...] = ()
-    table_texture: str = PLAIN
+    table_texture: str = WOOD
     object_texture: str = PLAIN
     cameras: tuple[CameraShift, ...] = ()
     friction: float = 1.0
@@ -198,7 +197,7 @@ class Variation:
 def sample(
     rng: np.random.Generator,
     config: RandomizationConfig,
-    object_rgb: np.ndarray,
+    other_rgb: np.ndarray,
     cameras: Mapping[str, bool],
 ) -> Variation | None:
     """Sample an episode's variation; return None, and use no random number, if nothing varies.
@@ -209,16 +208,16 @@ def sample(
     Args:
         rng: Source of all randomness.
         config: The ranges.
-        object_rgb: (3,) the object's colour in [0, 1]; the table's colour contrasts with it.
+        other_rgb: (n, 3) colours of object and marker in [0, 1], from which the table's differs.
         cameras: By camera name, True if the hand carries the camera.
     """
     if not config.active:
         return None
     light_position = _sample_offset(rng, config.light_position)
     light_intensity = rng.uniform(*config.light_intensity)
-    table_rgb = _sample_table_rgb(rng, config, object_rgb)
-    table_texture = _sample_choice(rng, config.table_textures)
-    object_texture = _sample_choice(rng, config.object_textures)
+    table_rgb = _sample_table_rgb(rng, config, other_rgb)
+    table_texture = _sample_choice(rng, config.table_textures, WOOD)
+    object_texture = _sample_choice(rng, config.object_textures, PLAIN)
     friction, mass = rng.uniform(*config.friction), rng.uniform(*config.mass)
     joint_pos_noise = rng.uniform(*config.joint_pos_noise)
     joint_vel_noise = rng.uniform(*config.joint_vel_noise)
@@ -277,19 +276,14 @@ def _sample_camera_shift(
 
 
 def _sample_table_rgb(
-    rng: np.random.Generator, config: RandomizationConfig, object_rgb: np.ndarray
+    rng: np.random.Generator, config: RandomizationConfig, other_rgb: np.ndarray
 ) -> tuple[float, ...]:
-    """Sample colours; return the first with enough contrast to the object, else that with most.
-
-    Empty if the table's colour does not vary.
-    """
+    """Sample a colour that looks different from the others; empty if the table's does not vary."""
     samples = rng.random((_TABLE_CANDIDATES, 3))
     if not config.table_rgb:
         return ()
     low, high = np.transpose(config.table_rgb)
-    candidates = low + samples * (high - low)
-    contrast = np.linalg.norm(candidates - object_rgb, axis=1)
-    return tuple(candidates[np.argmax(np.minimum(contrast, _MIN_CONTRAST))].tolist())
+    return tuple(first_apart(low + variants(samples) * (high - low), other_rgb).tolist())
 
 
 def _sample_offset(rng: np.random.Generator, amplitude: float) -> Vec3:
@@ -297,6 +291,6 @@ def _sample_offset(rng: np.random.Generator, amplitude: float) -> Vec3:
     return x, y, z
 
 
-def _sample_choice(rng: np.random.Generator, names: tuple[str, ...]) -> str:
+def _sample_choice(rng: np.random.Generator, names: tuple[str, ...], default: str) -> str:
     share = rng.random()
-    return names[int(share * len(names))] if names else PLAIN
+    return names[int(share * len(names))] if names else default

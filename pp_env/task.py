@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pp_env import panda, placement, rotation
+from pp_env.colors import first_apart, variants
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
 from pp_env.objects import ObjectConfig
 from pp_env.randomization import Variation, sample
@@ -76,7 +77,7 @@ def sample_start(
             f"{config.num_objects} objects find no room on the table"
             f"{_where_fixed(fixed)}; try fewer of them (--num-objects)"
         )
-    rgb = _color(options["color"]) if "color" in options else _own_color(obj, rgb)
+    rgb = _color(options["color"]) if "color" in options else _own_color(obj, rgb, config)
     return EpisodeStart(pick, place, rgb, target, yaw, placed, joint_pos)
 
 
@@ -85,7 +86,8 @@ def sample_variation(
 ) -> Variation | None:
     """Sample how an episode's scene differs from the configuration; None without randomization."""
     carried = {camera.name: camera.parent != "world" for camera in config.cameras}
-    return sample(rng, config.randomization, start.object_rgb, carried)
+    others = np.array([start.object_rgb, *config.marker.colors])
+    return sample(rng, config.randomization, others, carried)
 
 
 def initial_state(
@@ -268,15 +270,23 @@ def _sample_others(
     placed = []
     for index, obj, point in zip(indices, objects, points, strict=True):
         yaw = rng.uniform(-np.pi, np.pi) if config.task.random_yaw else 0.0
-        rgb = _own_color(obj, rng.uniform(*config.task.color_range, size=3))
+        rgb = _own_color(obj, rng.uniform(*config.task.color_range, size=3), config)
         pose = Pose(np.append(point, config.rest_z_of(obj)), rotation.about_z(yaw))
         placed.append(PlacedObject(index, pose, rgb))
     return tuple(placed)
 
 
-def _own_color(obj: ObjectConfig, sampled: np.ndarray) -> np.ndarray:
-    """Return the object's configured colour (3,), or the sampled one where it has none."""
-    return sampled if obj.rgb is None else np.array(obj.rgb)
+def _own_color(obj: ObjectConfig, sampled: np.ndarray, config: PickPlaceConfig) -> np.ndarray:
+    """Return the object's configured colour (3,), or one from the sampled where it has none.
+
+    A sampled colour that looks like the table's or the marker's is changed.
+    """
+    if obj.rgb is not None:
+        return np.array(obj.rgb)
+    low, high = config.task.color_range
+    shares = (sampled - low) / (high - low) if high > low else np.zeros(3)
+    candidates = np.concatenate([sampled[None], low + (high - low) * variants(shares[None])])
+    return first_apart(candidates, np.array([config.table.rgb, *config.marker.colors]))
 
 
 def _where_fixed(fixed: _Fixed) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 PLAIN = "plain"
+WOOD = "wood"  # no pattern, but the table's own look (`pp_env.sim.surfaces`)
 _SIZE = 64  # texels, each way
 _DARKEST = 0.65  # bright enough that objects stay visible on a dark surface
 
@@ -47,3 +48,4 @@ _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 TEXTURES = (PLAIN, *_PATTERNS)
+TABLE_TEXTURES = (WOOD, *TEXTURES)

@@ -147,6 +147,17 @@ def one_of(choices: Collection[str]) -> PrimitiveConstructorSpec[str]:
     )
 
 
+def some_of(choices: Collection[str]) -> PrimitiveConstructorSpec[tuple[str, ...]]:
+    """Return the annotation of several texts; whoever has the field checks them."""
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="{" + ",".join(choices) + "} ...",
+        instance_from_str=lambda words: tuple(words),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: list(value or ()),
+    )
+
+
 def text(parse_text: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
     """Return the annotation of a value that is made from one word.
 

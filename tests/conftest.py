@@ -36,9 +36,9 @@ def usd_scene(robot_file):
     """Return the Isaac Sim scene on a stage in memory."""
     from pxr import Usd
 
-    from pp_env.config import PickPlaceConfig
+    from pp_env.config import NAMED_CAMERAS, PickPlaceConfig
     from pp_env.sim.isaac import usd_stage
 
     stage = Usd.Stage.CreateInMemory()
-    usd_stage.build(stage, PickPlaceConfig(), robot_file)
+    usd_stage.build(stage, PickPlaceConfig(cameras=NAMED_CAMERAS), robot_file)
     return stage

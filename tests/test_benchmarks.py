@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 import benchmarks
@@ -102,6 +103,22 @@ def test_ours_is_measured_as_a_baseline():
     assert figures["period_s"] == pytest.approx(1 / 30)
     assert figures["sim_s_per_cpu_s"] > 1
     assert figures["peak_memory_mb"] > 30
+
+
+def test_no_start_is_hidden_from_the_front():
+    cameras = pytest.importorskip("benchmarks.cameras")
+    starts = cameras.watch_starts(seeds=12, size=128)
+    assert starts["cam_front"].hidden.size == 0
+    assert starts["cam_front"].shares.min() > 0.9
+    assert starts["cam_high"].hidden.tolist() == [0, 2, 4]
+
+
+def test_all_that_moves_stays_in_view_of_the_fixed_cameras():
+    cameras = pytest.importorskip("benchmarks.cameras")
+    assert min(cameras.watch_episodes(1).values()) > 0
+    front = next(c for c in cameras.FIXED if c.name == "cam_front")
+    outside = np.add(front.position, front.forward) + [0.0, 0.9, 0.0]
+    assert cameras.margin(front, outside[None]) < 0
 
 
 def test_a_baseline_that_fails_is_listed_with_its_error(tmp_path, monkeypatch, results):

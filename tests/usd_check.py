@@ -29,6 +29,7 @@ from pp_env import inverse_kinematics, kinematics, panda, rotation
 from pp_env.config import HOME_JOINT_POS, CameraConfig, PickPlaceConfig, ServoConfig
 from pp_env.sim.api import Pose
 from pp_env.sim.isaac import usd_stage
+from pp_env.sim.surfaces import table_top
 from tests.pp_env.sim.isaac.usd_panda import FINGERS, LINKS, problems, write_panda
 
 HOME = np.array(HOME_JOINT_POS)
@@ -312,7 +313,8 @@ def check_camera(
     parent = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
     if camera.parent != "world":
         parent = hand_pose(world.joint_pos()[:7])
-    rows, columns = np.nonzero(shape == world.shapes[usd_stage.TABLE])
+    paths = {usd_stage.TABLE, *map(usd_stage.surface_path, table_top(config.table))}
+    rows, columns = np.nonzero(np.isin(shape, [world.shapes[p] for p in paths & set(world.shapes)]))
     pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=-1)
     rays = np.linalg.solve(camera.intrinsics(config.render.size), pixels.T).T
     rays *= [1.0, -1.0, -1.0]  # from right, down, forward to right, up, backward

@@ -1,6 +1,6 @@
 """`FrankaPickPlace-v0` as `--env.type=frankapickplace` of `lerobot-train` and `lerobot-eval`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +18,7 @@ from pp_env.config import (
     RenderConfig,
     TaskConfig,
     TimingConfig,
+    choose_cameras,
 )
 from pp_env.control import CONTROL_MODES
 from pp_env.objects import YCB_OBJECTS
@@ -45,6 +46,7 @@ class FrankaPickPlaceConfig(EnvConfig):
         control_mode: What actions mean.
         resolution: Width and height of images, one number for both or [640,480].
         preset: Image quality.
+        cameras: Names of the cameras.
         grasp: Grasp mode.
         randomize: Preset of randomization.
         use_ycb: Whether there are household objects instead of the cube.
@@ -62,6 +64,7 @@ class FrankaPickPlaceConfig(EnvConfig):
     control_mode: str = "joint_pos"
     resolution: int | tuple[int, int] = RenderConfig.resolution
     preset: str = RenderConfig.preset
+    cameras: list[str] = field(default_factory=lambda: [camera.name for camera in CAMERAS])
     grasp: str = GraspConfig.mode
     randomize: str = "none"
     use_ycb: bool = False
@@ -88,8 +91,8 @@ class FrankaPickPlaceConfig(EnvConfig):
             truth = _vector(FeatureType.ENV, layout.ENVIRONMENT_STATE)
             columns["environment_state"] = (OBS_ENV_STATE, truth)
         else:
-            for camera in CAMERAS:
-                columns[f"pixels/{camera.name}"] = (f"{OBS_IMAGES}.{camera.name}", image)
+            for name in self.cameras:
+                columns[f"pixels/{name}"] = (f"{OBS_IMAGES}.{name}", image)
         self.features_map = {key: column for key, (column, _) in columns.items()}
         self.features = {key: feature for key, (_, feature) in columns.items()}
 
@@ -120,7 +123,12 @@ class FrankaPickPlaceConfig(EnvConfig):
                 f"--env.randomize must be one of {list(RANDOMIZATION_PRESETS)}, "
                 f"got {self.randomize!r}"
             )
+        try:
+            cameras = choose_cameras(self.cameras)
+        except ValueError as error:
+            raise ValueError(f"--env.cameras {error}") from None
         return PickPlaceConfig(
+            cameras=cameras,
             timing=default_timing("mujoco", self.fps),
             render=RenderConfig(resolution=self.resolution, preset=self.preset),
             task=TaskConfig(random_yaw=self.random_yaw),

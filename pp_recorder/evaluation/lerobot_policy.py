@@ -70,6 +70,13 @@ class Checkpoint:
         """The different (height, width) of its images."""
         return {shape[-2:] for key, shape in self.inputs.items() if len(shape) == 3}
 
+    @property
+    def cameras(self) -> list[str]:
+        """The environment's names of the cameras that its inputs ask for."""
+        origin = {new: old for old, new in self._renamed.items()}
+        keys = [origin.get(key, key) for key in self.inputs]
+        return [key.removeprefix(IMAGES) for key in keys if key.startswith(IMAGES)]
+
     def require_fitting(self, observation_space: gym.Space, action_space: gym.Space) -> None:
         """Check that an environment gives the inputs and takes the output.
 

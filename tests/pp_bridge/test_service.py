@@ -24,7 +24,8 @@ REQUEST = {
     "num_episodes": 2, "output_dir": "set", "skill": "pick_place", "seed": 1,
     "steps_per_segment": 2, "noise_rad": 0.05, "path_noise_rad": 0.0, "task": None,
     "expert": "waypoints", "start_mix": "home", "action_noise": 0.0, "joint_speed": None,
-    "gripper": None, "control_mode": "joint_pos", "first_attempt": 0, "keep": "all", "resume": False,
+    "gripper": None, "control_mode": "joint_pos", "first_attempt": 0,
+    "keep": "all", "resume": False,
 }  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -483,6 +484,18 @@ def test_a_checkpoint_says_what_its_actions_mean(checkpoint, size, mode):
     assert resolve_options(asked).control_mode == mode
     asked = EvaluateOptions(policy=str(checkpoint), control_mode="joint_delta")
     assert resolve_options(asked).control_mode == "joint_delta"
+
+
+def test_a_checkpoint_gets_the_cameras_that_it_asks_for(checkpoint):
+    asked = EvaluateOptions(policy=str(checkpoint))
+    assert resolve_options(asked).cameras == ("cam_high", "cam_wrist")
+    features = {f"observation.images.{name}": image(96) for name in ("cam_wrist", "base", "extra")}
+    rename = {"observation.images.cam_front": "observation.images.base"}
+    change(checkpoint, "config.json", input_features=features)
+    change(checkpoint, "policy_preprocessor.json", steps=[{"config": {"rename_map": rename}}])
+    assert resolve_options(asked).cameras == ("cam_wrist", "cam_front")
+    given = dataclasses.replace(asked, cameras=("cam_side",))
+    assert resolve_options(given).cameras == ("cam_side",)
 
 
 def test_renamed_and_empty_cameras_fit(checkpoint):

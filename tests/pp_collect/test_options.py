@@ -10,6 +10,7 @@ from typing import get_type_hints
 
 import pytest
 
+from pp_collect.factory import make_config
 from pp_collect.options import (
     CollectOptions,
     DemonstrationOptions,
@@ -95,9 +96,27 @@ def test_words_become_values():
     )
     assert options.output == "s3://bucket/set"
     assert options.resolution == (640, 480)
-    assert (options.cameras, options.resume, options.workers) == (False, True, 3)
+    assert (options.record_cameras, options.resume, options.workers) == (False, True, 3)
     assert parse_collect("--resolution", "96x96").resolution == 96
     assert parse_collect().output == Path("datasets/pick_place")
+
+
+def test_cameras_are_chosen_by_name():
+    assert parse_collect().cameras == ("cam_high", "cam_wrist")
+    options = parse_collect("--cameras", "cam_front", "cam_wrist", "--no-cameras")
+    assert options.cameras == ("cam_front", "cam_wrist")
+    assert not options.record_cameras
+    assert [camera.name for camera in make_config(options).cameras] == list(options.cameras)
+
+
+@pytest.mark.parametrize("names", [("cam_low",), ("cam_high", "cam_high"), ()])
+def test_cameras_that_cannot_be(names, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_collect("--cameras", *names)
+    assert stopped.value.code == 2
+    known = "cam_high, cam_wrist, cam_front, cam_side"
+    wanted = f"--cameras must be some of {known}, each once, got {' '.join(names) or 'none'}\n"
+    assert capsys.readouterr().err.endswith(wanted)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from pp_env.config import CAMERAS, PickPlaceConfig, RenderConfig, TimingConfig, from_dict
+from pp_env.config import (
+    CAMERAS,
+    NAMED_CAMERAS,
+    PickPlaceConfig,
+    RenderConfig,
+    TimingConfig,
+    choose_cameras,
+    from_dict,
+)
 
 
 def test_control_rate_must_divide_the_physics_rate():
@@ -31,6 +39,16 @@ def test_the_size_of_images_survives_json(resolution, size):
 def test_preset_must_exist():
     with pytest.raises(ValueError, match="preset must be one of .*'pretty'.*'ugly'"):
         RenderConfig(preset="ugly")
+
+
+def test_cameras_are_chosen_in_order_and_each_once():
+    assert choose_cameras(["cam_wrist", "cam_front"]) == (NAMED_CAMERAS[1], NAMED_CAMERAS[2])
+    with pytest.raises(ValueError, match="some of cam_high, .*cam_side, each once, got cam_low"):
+        choose_cameras(["cam_low"])
+    with pytest.raises(ValueError, match="each once"):
+        choose_cameras(["cam_high", "cam_high"])
+    with pytest.raises(ValueError, match="different names, got"):
+        PickPlaceConfig(cameras=(*CAMERAS, CAMERAS[0]))
 
 
 def test_camera_by_name():

@@ -9,7 +9,7 @@ from experts.pick_place import PickPlaceExpert, plan
 from experts.reach import GraspRequirements
 from pp_env import PickPlaceConfig, PickPlaceEnv, kinematics, panda, placement, rotation, task
 from pp_env.config import HOME_JOINT_POS, HOME_TCP, GraspConfig, TaskConfig
-from pp_env.objects import YCB_OBJECTS, ObjectConfig
+from pp_env.objects import YCB_OBJECTS, Band, ObjectConfig
 from pp_recorder.rollout import run_episode
 from tests import ROOT
 from tests.fakes import SIMULATOR, FakeSimulator
@@ -20,19 +20,29 @@ CROWD = PickPlaceConfig(objects=YCB_OBJECTS, num_objects=6, task=TURNED)
 GRASPABLE = [obj for obj in YCB_OBJECTS if obj.fits_gripper]
 CUBE, SUGAR, SOUP, TUNA = ObjectConfig(), YCB_OBJECTS[0], YCB_OBJECTS[1], YCB_OBJECTS[3]
 # Hash of the starts of seeds 0 to 49, from before there were other objects than the cube.
-STARTS = "14170765a4939292c3165546affac2bd673e9df6b3f0314a2ac476882a2d8a10"
+STARTS = "8652609189ec7a941750fc3a1aeef797e2aab5b3d69527cb427ff681b821a956"
 
 
 def sample_start(seed, config=CROWD, **options):
     return task.sample_start(np.random.default_rng(seed), config, options)
 
 
+def test_bands_are_one_above_the_other():
+    band = Band(0.2, 0.5, (1.0, 1.0, 1.0))
+    middle, size = ObjectConfig(size=(0.04, 0.05, 0.1)).band_box(band)
+    assert middle == pytest.approx(-0.015)
+    assert size == pytest.approx((0.0404, 0.0504, 0.03))
+    with pytest.raises(ValueError, match="bands must be from 0 to 1 and in order"):
+        ObjectConfig(bands=(band, band))
+    with pytest.raises(ValueError, match="bands must be from 0 to 1 and in order"):
+        ObjectConfig(bands=(Band(0.5, 1.1, band.rgb),))
+
+
 def test_default_starts_are_unchanged():
     rows = []
     for seed in range(50):
         start = task.initial_state(sample_start(seed, PickPlaceConfig()), PickPlaceConfig())
-        rows.append([*start.object.position, *start.object.quat_wxyz, *start.object_rgb])
-        rows[-1] += [*start.goal_pos]
+        rows.append([*start.object.position, *start.object.quat_wxyz, *start.goal_pos])
     assert hashlib.sha256(np.array(rows).tobytes()).hexdigest() == STARTS
 
 

@@ -20,7 +20,7 @@ from pp_env import panda, rotation
 from pp_env.config import CameraConfig, PickPlaceConfig, TableConfig, Vec3
 from pp_env.objects import ObjectConfig
 from pp_env.randomization import Variation
-from pp_env.sim import meshes
+from pp_env.sim import meshes, surfaces
 from pp_env.sim.api import Pose
 
 ROOT = "/World/PickPlace"
@@ -32,6 +32,7 @@ TABLE = f"{ROOT}/Table"
 OBJECT = f"{ROOT}/Object"
 MARKER = f"{ROOT}/PlaceMarker"
 GRASP_JOINT = f"{ROOT}/GraspJoint"
+SURFACES = f"{ROOT}/Surfaces"
 LIGHTS = f"{ROOT}/Lights"
 MATERIALS = f"{ROOT}/Materials"
 PHYSICS_SCENE = "/physicsScene"  # where Isaac's World expects it
@@ -90,7 +91,7 @@ def build(
     _require_units(stage)
     if stage.GetPrimAtPath(ROOT):
         stage.RemovePrim(ROOT)
-    for path in ("/World", ROOT, LIGHTS, MATERIALS):
+    for path in ("/World", ROOT, SURFACES, LIGHTS, MATERIALS):
         UsdGeom.Xform.Define(stage, path)
     if not stage.GetDefaultPrim():
         stage.SetDefaultPrim(stage.GetPrimAtPath("/World"))
@@ -118,8 +119,7 @@ def set_marker(stage: Usd.Stage, position: np.ndarray) -> None:
 
 def set_object_rgb(stage: Usd.Stage, rgb: np.ndarray, index: int = 0) -> None:
     """Set a pool object's colour, (3,) in [0, 1]; an object with an asset keeps its own look."""
-    shader = UsdShade.Shader(stage.GetPrimAtPath(f"{numbered(_OBJECT_PAINT, index)}/surface"))
-    shader.GetInput("diffuseColor").Set(_linear(rgb))
+    _set_paint(stage, numbered(_OBJECT_PAINT, index), rgb)
 
 
 def set_variation(stage: Usd.Stage, config: PickPlaceConfig, variation: Variation) -> None:
@@ -137,8 +137,10 @@ def set_variation(stage: Usd.Stage, config: PickPlaceConfig, variation: Variatio
         light.GetIntensityAttr().Set(intensity * variation.light_intensity)
     place = np.add(_work_light_position(config.table), variation.light_position)
     _move(stage.GetPrimAtPath(f"{LIGHTS}/work"), place)
-    table = UsdShade.Shader(stage.GetPrimAtPath(f"{_TABLE_PAINT}/surface"))
-    table.GetInput("diffuseColor").Set(_linear(variation.table_rgb or config.table.rgb))
+    table_rgb = variation.table_rgb or config.table.rgb
+    _set_paint(stage, _TABLE_PAINT, table_rgb)
+    for surface in surfaces.table_top(config.table):
+        _set_paint(stage, _surface_paint(surface), np.multiply(surface.shade, table_rgb))
     shifts = {shift.name: shift for shift in variation.cameras}
     for camera in config.cameras:
         position, turn = np.array(camera.position), rotation.from_matrix(camera.rotation())
@@ -222,7 +224,7 @@ def _add_materials(stage: Usd.Stage, obj: ObjectConfig, index: int) -> None:
     _add_paint(stage, numbered(_OBJECT_PAINT, index), obj.rgb or (0.8, 0.2, 0.2))
 
 
-def _add_paint(stage: Usd.Stage, path: str, rgb: Vec3) -> UsdShade.Material:
+def _add_paint(stage: Usd.Stage, path: str, rgb: Sequence[float] | np.ndarray) -> UsdShade.Material:
     material = UsdShade.Material.Define(stage, path)
     shader = UsdShade.Shader.Define(stage, f"{path}/surface")
     shader.CreateIdAttr("UsdPreviewSurface")
@@ -230,6 +232,11 @@ def _add_paint(stage: Usd.Stage, path: str, rgb: Vec3) -> UsdShade.Material:
     shader.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(0.6)
     material.CreateSurfaceOutput().ConnectToSource(shader.ConnectableAPI(), "surface")
     return material
+
+
+def _set_paint(stage: Usd.Stage, path: str, rgb: Sequence[float] | np.ndarray) -> None:
+    shader = UsdShade.Shader(stage.GetPrimAtPath(f"{path}/surface"))
+    shader.GetInput("diffuseColor").Set(_linear(rgb))
 
 
 def _linear(rgb: Sequence[float] | np.ndarray) -> Gf.Vec3f:
@@ -240,13 +247,41 @@ def _linear(rgb: Sequence[float] | np.ndarray) -> Gf.Vec3f:
 
 
 def _add_ground(stage: Usd.Stage, config: PickPlaceConfig) -> None:
-    """Add the ground as a slab, like MuJoCo's, so that the same objects rest on it."""
+    """Add the ground as a slab, on which objects rest at the same height as in MuJoCo."""
     center = (0.0, 0.0, -_GROUND_SIZE[2] / 2)
     _add_fixed_box(stage, GROUND, center, _GROUND_SIZE, config.floor_rgb)
+    for surface in surfaces.floor():
+        _add_surface(stage, surface, config.floor_rgb)
 
 
 def _add_table(stage: Usd.Stage, table: TableConfig) -> None:
     _add_fixed_box(stage, TABLE, table.center, table.size, table.rgb)
+    for surface in surfaces.table_top(table):
+        _add_surface(stage, surface, table.rgb)
+    _add_surface(stage, surfaces.table_legs(table), surfaces.LEG_RGB)
+
+
+def surface_path(surface: surfaces.Surface) -> str:
+    """Return the path of a surface's mesh."""
+    return f"{SURFACES}/{surface.name}"
+
+
+def _surface_paint(surface: surfaces.Surface) -> str:
+    return f"{MATERIALS}/{surface.name}_paint"
+
+
+def _add_surface(stage: Usd.Stage, surface: surfaces.Surface, rgb: Vec3) -> None:
+    """Add a mesh that is only visual: it has no collider."""
+    mesh = UsdGeom.Mesh.Define(stage, surface_path(surface))
+    points = [Gf.Vec3f(*point) for point in surface.vertices.tolist()]
+    mesh.CreatePointsAttr(points)
+    mesh.CreateExtentAttr(UsdGeom.Mesh.ComputeExtent(points))
+    mesh.CreateFaceVertexCountsAttr([3] * len(surface.faces))
+    mesh.CreateFaceVertexIndicesAttr(surface.faces.ravel().tolist())
+    mesh.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
+    _bind(
+        mesh.GetPrim(), _add_paint(stage, _surface_paint(surface), np.multiply(surface.shade, rgb))
+    )
 
 
 def _add_fixed_box(stage: Usd.Stage, path: str, center: Vec3, size: Vec3, rgb: Vec3) -> None:
@@ -269,8 +304,9 @@ def _add_object(stage: Usd.Stage, config: PickPlaceConfig, index: int, url: str 
     # A sleeping object would stay in the air when the joint releases it.
     _author_physx(body, "PhysxRigidBodyAPI", "physxRigidBody:sleepThreshold", 0.0)
     if url is None:
-        shape = _add_shape(stage, f"{path}/shape", obj)
+        shape = _add_shape(stage, f"{path}/shape", obj, obj.size)
         _bind(shape, UsdShade.Material.Get(stage, numbered(_OBJECT_PAINT, index)))
+        _add_bands(stage, obj, index)
     else:
         shape = _add_asset(stage, f"{path}/shape", url, obj)
     for geometry in _geometry(shape):
@@ -283,10 +319,19 @@ def _add_object(stage: Usd.Stage, config: PickPlaceConfig, index: int, url: str 
     UsdPhysics.FilteredPairsAPI.Apply(body).CreateFilteredPairsRel()
 
 
-def _add_shape(stage: Usd.Stage, path: str, obj: ObjectConfig) -> Usd.Prim:
+def _add_shape(stage: Usd.Stage, path: str, obj: ObjectConfig, size: Vec3) -> Usd.Prim:
     if obj.shape == "cylinder":
-        return _add_cylinder(stage, path, obj.size[0] / 2, obj.height)
-    return _add_box(stage, path, (0.0, 0.0, 0.0), obj.size)
+        return _add_cylinder(stage, path, size[0] / 2, size[2])
+    return _add_box(stage, path, (0.0, 0.0, 0.0), size)
+
+
+def _add_bands(stage: Usd.Stage, obj: ObjectConfig, index: int) -> None:
+    """Add the bands around a pool object, which have no colliders."""
+    for k, band in enumerate(obj.bands):
+        middle, size = obj.band_box(band)
+        shape = _add_shape(stage, f"{numbered(OBJECT, index)}/band_{k}", obj, size)
+        _move(shape, (0.0, 0.0, middle))
+        _bind(shape, _add_paint(stage, f"{numbered(_OBJECT_PAINT, index)}_band_{k}", band.rgb))
 
 
 def _require_collider(stage: Usd.Stage, path: str) -> None:

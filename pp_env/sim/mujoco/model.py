@@ -14,8 +14,9 @@ from pp_env.config import (
     MujocoLightConfig,
     PickPlaceConfig,
 )
-from pp_env.objects import ObjectConfig
-from pp_env.sim import meshes
+from pp_env.objects import ObjectConfig, Vec3
+from pp_env.sim import meshes, surfaces
+from pp_env.sim.mujoco.groups import CASTING, HIDDEN, VISIBLE
 from pp_env.sim.mujoco.randomization import add_textures
 
 _ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
@@ -25,16 +26,12 @@ _FINGER_ARMATURE = 0.1  # kg
 _WELD_SOLREF = (0.01, 1.0)
 _WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
 
+_SHADOW_ANGLE_DEG = 12.0  # off the light's axis: the table and the arm above it
+
 _SLEEP_SPEED = 1e-3  # m/s, below which a body counts as at rest
 
 # The robot collides with the scene and the scene with itself, but the robot not with itself.
 _ROBOT_BIT, _SCENE_BIT = 1, 2
-
-# A geom's group gives its purpose. Visible geoms need not cast shadows: the collision shapes are
-# simpler and cast nearly the same shadow.
-_VISIBLE_AND_CASTING, _VISIBLE, _CASTING, _HIDDEN = 0, 2, 3, 4
-VISIBLE_GROUPS = (_VISIBLE_AND_CASTING, _VISIBLE)
-CASTING_GROUPS = (_VISIBLE_AND_CASTING, _CASTING)
 
 
 def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
@@ -53,8 +50,8 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     _set_render_quality(spec, config)
     _add_lights(spec, MUJOCO_LIGHTS)
     add_textures(spec)
-    _add_floor(spec, config)
     _add_table(spec, config)
+    _add_floor(spec, config)  # rendered after the table, which hides much of it
     for index in range(len(config.object_pool)):
         _add_object(spec, config, index)
     _add_marker(spec, config)
@@ -85,11 +82,15 @@ def _set_render_quality(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     preset = RENDER_PRESETS[config.render.preset]
     spec.visual.quality.offsamples = preset.samples
     spec.visual.quality.shadowsize = max(preset.shadow_map, 1)
+    # Shapes have more triangles than their looks need: a disc of the marker 1,000.
+    spec.visual.quality.numstacks = 2
+    spec.visual.quality.numquads = 2
     spec.visual.global_.offwidth, spec.visual.global_.offheight = config.render.size
     spec.stat.extent = 1.0  # so that the clipping planes below are in metres
     spec.stat.center = config.table.center
     spec.visual.map.znear = 0.01
     spec.visual.map.zfar = 30.0
+    spec.visual.map.shadowscale = _SHADOW_ANGLE_DEG / MUJOCO_LIGHTS.key_cutoff_deg
 
 
 def _add_lights(spec: mujoco.MjSpec, lights: MujocoLightConfig) -> None:
@@ -112,32 +113,24 @@ def _add_lights(spec: mujoco.MjSpec, lights: MujocoLightConfig) -> None:
 
 
 def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
-    """Add the floor: a slab for rendering and a plane for collisions.
-
-    Only closed shapes are free of artefacts in the shadow map, and collision detection with a plane
-    is faster.
-    """
-    spec.worldbody.add_geom(
-        name="floor",
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        pos=[0.0, 0.0, -0.05],
-        size=[10.0, 10.0, 0.05],
-        rgba=[*config.floor_rgb, 1.0],
-        contype=0,
-        conaffinity=0,
-        group=_VISIBLE,
-    )
+    """Add the floor: what is seen of it, and a plane, with which collisions are fast."""
+    for surface in surfaces.floor():
+        _add_surface(spec, surface, config.floor_rgb, VISIBLE)
     spec.worldbody.add_geom(
         name="ground",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[10.0, 10.0, 0.1],
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
-        group=_HIDDEN,
+        group=HIDDEN,
     )
 
 
 def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    """Add the table: a box that collides, and what is seen of it."""
+    for surface in reversed(surfaces.table_top(config.table)):  # the uppermost first
+        _add_surface(spec, surface, config.table.rgb, VISIBLE)
+    _add_surface(spec, surfaces.table_legs(config.table), surfaces.LEG_RGB, VISIBLE)
     spec.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -146,6 +139,23 @@ def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
         rgba=[*config.table.rgb, 1.0],
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
+        group=CASTING,
+    )
+
+
+def _add_surface(spec: mujoco.MjSpec, surface: surfaces.Surface, rgb: Vec3, group: int) -> None:
+    mesh = spec.add_mesh(
+        name=surface.name, uservert=surface.vertices.ravel(), userface=surface.faces.ravel()
+    )
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL  # it has no volume
+    spec.worldbody.add_geom(
+        name=surface.name,
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname=surface.name,
+        rgba=[*np.multiply(surface.shade, rgb), 1.0],
+        contype=0,
+        conaffinity=0,
+        group=group,
     )
 
 
@@ -158,7 +168,7 @@ def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> Non
     geom = body.add_geom(
         name=name,
         type=mujoco.mjtGeom.mjGEOM_CYLINDER if is_cylinder else mujoco.mjtGeom.mjGEOM_BOX,
-        size=[obj.size[0] / 2, obj.size[2] / 2, 0] if is_cylinder else np.array(obj.size) / 2,
+        size=_half_size(obj, obj.size),
         mass=obj.mass,
         # MuJoCo has one sliding coefficient. Static friction is what a grip needs.
         friction=[obj.static_friction, 0.005, 0.0001],
@@ -167,8 +177,28 @@ def _add_object(spec: mujoco.MjSpec, config: PickPlaceConfig, index: int) -> Non
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
     )
     if obj.mesh is not None:
-        geom.group = _CASTING
+        geom.group = CASTING
         _add_object_mesh(spec, body, obj, obj.mesh)
+        return
+    for k, band in enumerate(obj.bands):
+        middle, extents = obj.band_box(band)
+        body.add_geom(
+            name=f"{name}_band_{k}",
+            type=geom.type,
+            pos=[0.0, 0.0, middle],
+            size=_half_size(obj, extents),
+            rgba=[*band.rgb, 1.0],
+            mass=0,
+            contype=0,
+            conaffinity=0,
+            group=VISIBLE,
+        )
+
+
+def _half_size(obj: ObjectConfig, extents: Vec3) -> list[float]:
+    """Return what MuJoCo calls the size of the object's shape with full extents, m."""
+    x, y, z = (extent / 2 for extent in extents)
+    return [x, z, 0.0] if obj.shape == "cylinder" else [x, y, z]
 
 
 def _add_object_mesh(
@@ -195,7 +225,7 @@ def _add_object_mesh(
         mass=0,
         contype=0,
         conaffinity=0,
-        group=_VISIBLE,
+        group=VISIBLE,
     )
 
 
@@ -211,7 +241,7 @@ def _add_marker(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
             rgba=[*disc.rgb, 1.0],
             contype=0,
             conaffinity=0,
-            group=_VISIBLE,
+            group=VISIBLE,
         )
 
 
@@ -293,7 +323,7 @@ _DARK_RGBA = [0.2, 0.21, 0.23, 1.0]
 
 def _add_meshes(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detail: float) -> None:
     part = link.removeprefix("panda_")
-    rgba = _DARK_RGBA if part in ("link7", "hand") else _LINK_RGBA
+    rgba = _DARK_RGBA if part == "link7" else _LINK_RGBA
     _add_visual(spec, body, part, mesh_detail, rgba)
     name = f"{part}_collision"
     spec.add_mesh(name=name, file=str(meshes.path("collision", part)))
@@ -302,7 +332,7 @@ def _add_meshes(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, mesh_detai
         meshname=name,
         contype=_ROBOT_BIT,
         conaffinity=_SCENE_BIT,
-        group=_CASTING,
+        group=CASTING,
     )
 
 
@@ -316,7 +346,7 @@ def _add_finger(spec: mujoco.MjSpec, body: mujoco.MjsBody, mesh_detail: float) -
             friction=[1.0, 0.005, 0.0001],
             contype=_ROBOT_BIT,
             conaffinity=_SCENE_BIT,
-            group=_CASTING,
+            group=CASTING,
         )
 
 
@@ -333,5 +363,5 @@ def _add_visual(
         rgba=rgba,
         contype=0,
         conaffinity=0,
-        group=_VISIBLE,
+        group=VISIBLE,
     )

@@ -9,12 +9,14 @@ import numpy as np
 from pp_env import rotation
 from pp_env.config import PickPlaceConfig
 from pp_env.randomization import Variation
-from pp_env.textures import PLAIN, TEXTURES, shade
+from pp_env.sim.mujoco.groups import HIDDEN, VISIBLE_AND_CASTING
+from pp_env.sim.surfaces import table_top
+from pp_env.textures import PLAIN, TEXTURES, WOOD, shade
 
 _TILES_PER_METRE = 5.0
 _FIELDS = (
     "light_pos", "light_dir", "light_diffuse", "light_specular", "cam_pos", "cam_quat",
-    "geom_matid", "geom_friction", "body_mass", "body_inertia", "body_subtreemass",
+    "geom_matid", "geom_group", "geom_friction", "body_mass", "body_inertia", "body_subtreemass",
     "body_invweight0", "dof_invweight0",
 )  # fmt: skip
 
@@ -59,7 +61,12 @@ class SceneVariation:
         self._config = config
         self._table = model.geom("table").id
         self._nominal = {name: getattr(model, name).copy() for name in _FIELDS}
-        self._table_rgba = model.geom_rgba[self._table].copy()
+        self._planks = {
+            model.geom(surface.name).id: surface.shade for surface in table_top(config.table)
+        }
+        self._table_rgba = {
+            geom: model.geom_rgba[geom].copy() for geom in (self._table, *self._planks)
+        }
         head = model.vis.headlight
         self._headlight = np.array(head.ambient), np.array(head.diffuse)
 
@@ -73,7 +80,8 @@ class SceneVariation:
         model = self._model
         for name, values in self._nominal.items():
             getattr(model, name)[:] = values
-        model.geom_rgba[self._table] = self._table_rgba
+        for geom, rgba in self._table_rgba.items():
+            model.geom_rgba[geom] = rgba
         model.vis.headlight.ambient, model.vis.headlight.diffuse = self._headlight
         if variation is None:
             return
@@ -95,11 +103,16 @@ class SceneVariation:
             model.light_dir[:] /= np.linalg.norm(model.light_dir, axis=1, keepdims=True)
 
     def _apply_table(self, variation: Variation) -> None:
+        model = self._model
         if variation.table_rgb:
-            self._model.geom_rgba[self._table, :3] = variation.table_rgb
-        if variation.table_texture != PLAIN:
-            material = self._model.material(f"table_{variation.table_texture}")
-            self._model.geom_matid[self._table] = material.id
+            model.geom_rgba[self._table, :3] = variation.table_rgb
+            for geom, shade in self._planks.items():
+                model.geom_rgba[geom, :3] = np.multiply(shade, variation.table_rgb)
+        if variation.table_texture != WOOD:
+            model.geom_group[self._table] = VISIBLE_AND_CASTING
+            model.geom_group[list(self._planks)] = HIDDEN
+        if variation.table_texture not in (WOOD, PLAIN):
+            model.geom_matid[self._table] = model.material(f"table_{variation.table_texture}").id
 
     def _apply_cameras(self, variation: Variation) -> None:
         model = self._model

@@ -12,7 +12,7 @@ import numpy as np
 
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, RenderPreset
 from pp_env.sim.api import SEGMENTS
-from pp_env.sim.mujoco.model import CASTING_GROUPS, VISIBLE_GROUPS
+from pp_env.sim.mujoco.groups import CASTING_GROUPS, VISIBLE_GROUPS
 
 _COLLISION_MARGIN = 0.025  # m by which collision shapes may stick out of the visible ones
 
@@ -139,7 +139,7 @@ class _Renderer:
         if body.id == target:
             return "object"
         if body.name == "world":
-            return self.model.geom(geom).name
+            return self.model.geom(geom).name.partition("_")[0]
         if body.name.startswith("object"):
             return "distractor"
         return "marker" if body.name == "place_marker" else "robot"
@@ -178,6 +178,7 @@ class _ShadowMap:
     ) -> None:
         self._context = context
         self._map, self._unused = context.shadowFBO, _make_framebuffer((1, 1))
+        _soften_shadows(context)
         self._scene = _make_scene(model)
         self._option = _make_option(VISIBLE_GROUPS if preset.exact_shadows else CASTING_GROUPS)
         self._only_cast = set(np.flatnonzero(model.geom_group == CASTING_GROUPS[1]).tolist())
@@ -271,3 +272,22 @@ def _make_gl_context(size: tuple[int, int]):
     else:
         from mujoco.gl_context import GLContext
     return GLContext(*size)
+
+
+def _soften_shadows(context: mujoco.MjrContext) -> None:
+    """Blend the shadow map's texels, instead of deciding lit or not by the nearest.
+
+    MuJoCo reads the comparison as alpha, and drops a pixel that is not all lit; as luminance, it
+    scales the light.
+    """
+    from OpenGL.raw.GL.VERSION import GL_1_0, GL_1_1, GL_1_4
+
+    texture = GL_1_0.GL_TEXTURE_2D
+    GL_1_1.glBindTexture(texture, int(context.shadowTex))
+    for name, value in (
+        (GL_1_4.GL_DEPTH_TEXTURE_MODE, GL_1_0.GL_LUMINANCE),
+        (GL_1_0.GL_TEXTURE_MIN_FILTER, GL_1_0.GL_LINEAR),
+        (GL_1_0.GL_TEXTURE_MAG_FILTER, GL_1_0.GL_LINEAR),
+    ):
+        GL_1_0.glTexParameteri(texture, name, value)
+    GL_1_1.glBindTexture(texture, 0)

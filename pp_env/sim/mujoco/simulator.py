@@ -207,14 +207,15 @@ class _Body:
         self._dofs = slice(free.dofadr[0], free.dofadr[0] + 6)
         self._qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
         self._geom = model.geom(name).id
-        self._geoms = np.flatnonzero(model.geom_bodyid == self.id)
+        geoms = np.flatnonzero(model.geom_bodyid == self.id).tolist()
+        self._painted = [geom for geom in geoms if "_band_" not in model.geom(geom).name]
         self._collides = model.geom_contype[self._geom], model.geom_conaffinity[self._geom]
         self._parked = np.array([0.0, 0.0, _PARKED_Z - index, 1.0, 0.0, 0.0, 0.0])
 
     def place(self, model: mujoco.MjModel, data: mujoco.MjData, placed: PlacedObject) -> None:
         """Put the object on the table in its colour; a textured mesh keeps its own."""
         data.qpos[self._qpos] = np.concatenate(placed.pose)
-        model.geom_rgba[self._geoms, :3] = placed.rgb
+        model.geom_rgba[self._painted, :3] = placed.rgb
         model.geom_contype[self._geom], model.geom_conaffinity[self._geom] = self._collides
         model.body_gravcomp[self.id] = 0.0
 

@@ -10,6 +10,7 @@ from pp_env.objects import YCB_OBJECTS
 from pp_env.sim.isaac import usd_stage
 from pp_env.sim.mujoco.model import build_model, numbered
 from pp_env.sim.mujoco.randomization import SceneVariation
+from pp_env.sim.surfaces import floor, table_legs, table_top
 from tests.pp_env.sim.isaac.test_usd_stage import (
     CONFIG,
     attribute,
@@ -42,11 +43,29 @@ def test_table(usd_scene, model):
 
 
 def test_ground(usd_scene, model):
-    position, size, rgb = geom(model, "floor")
     center, extent = box_of(usd_scene, usd_stage.GROUND)
-    assert position[2] + size[2] / 2 == 0.0
+    assert model.geom("ground").pos[2] == 0.0
     assert center[2] + extent[2] / 2 == pytest.approx(0.0, abs=1e-6)
-    np.testing.assert_allclose(rgb_of(usd_scene, usd_stage.GROUND), rgb, atol=1e-6)
+
+
+SURFACES = (*table_top(CONFIG.table), table_legs(CONFIG.table), *floor())
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+def test_surfaces(usd_scene, model, surface):
+    """Both have the same meshes, at the same place and in the same colour."""
+    path, found = usd_stage.surface_path(surface), model.geom(surface.name)
+    mesh = model.mesh(found.dataid[0])
+    first, count = mesh.vertadr[0], mesh.vertnum[0]
+    turn = rotation.to_matrix(found.quat)
+    theirs = model.mesh_vert[first : first + count] @ turn.T + found.pos
+    np.testing.assert_allclose(theirs, surface.vertices, atol=1e-5)
+    np.testing.assert_allclose(attribute(usd_scene, path, "points"), surface.vertices, atol=1e-6)
+    indices = np.reshape(attribute(usd_scene, path, "faceVertexIndices"), (-1, 3))
+    np.testing.assert_array_equal(indices, surface.faces)
+    np.testing.assert_allclose(rgb_of(usd_scene, path), found.rgba[:3], atol=1e-6)
+    assert not usd_scene.GetPrimAtPath(path).HasAPI(UsdPhysics.CollisionAPI)
+    assert found.contype == found.conaffinity == 0
 
 
 def test_object(usd_scene, model):
@@ -72,7 +91,7 @@ def test_every_candidate(pools, index):
     obj, path = YCB_OBJECTS[index], usd_stage.numbered(usd_stage.OBJECT, index)
     name = numbered("object", index)
     shape = stage.GetPrimAtPath(f"{path}/shape")
-    center, extent = box_of(stage, path)
+    center, extent = box_of(stage, f"{path}/shape")
     half = model.geom(name).size
     if obj.shape == "cylinder":
         assert shape.IsA(UsdGeom.Cylinder)
@@ -92,6 +111,23 @@ def test_every_candidate(pools, index):
     assert joint.GetBody1Rel().GetTargets() == [path]
     weld = model.equality(numbered("grasp", index))
     assert model.body(name).id in (weld.obj1id, weld.obj2id)
+
+
+@pytest.mark.parametrize("index", range(len(YCB_OBJECTS)))
+def test_bands(pools, index):
+    stage, model = pools
+    obj = YCB_OBJECTS[index]
+    assert obj.bands
+    for k in range(len(obj.bands)):
+        path = f"{usd_stage.numbered(usd_stage.OBJECT, index)}/band_{k}"
+        found = model.geom(f"{numbered('object', index)}_band_{k}")
+        half = found.size[[0, 0, 1]] if obj.shape == "cylinder" else found.size
+        center, extent = box_of(stage, path)
+        np.testing.assert_allclose(extent, 2 * half, atol=1e-6)
+        middle, _ = box_of(stage, path.replace(f"band_{k}", "shape"))
+        np.testing.assert_allclose(center - middle, found.pos, atol=1e-6)
+        np.testing.assert_allclose(rgb_of(stage, path), found.rgba[:3], atol=1e-6)
+        assert not stage.GetPrimAtPath(path).HasAPI(UsdPhysics.CollisionAPI)
 
 
 def test_friction(usd_scene, model):
@@ -130,6 +166,10 @@ def test_a_variation_means_the_same(usd_scene):
     usd_stage.set_variation(usd_scene, CONFIG, variation)
     rgb = geom(model, "table")[2]
     np.testing.assert_allclose(rgb_of(usd_scene, usd_stage.TABLE), rgb, atol=1e-6)
+    for surface in table_top(CONFIG.table):
+        rgb = model.geom(surface.name).rgba[:3]
+        path = usd_stage.surface_path(surface)
+        np.testing.assert_allclose(rgb_of(usd_scene, path), rgb, atol=1e-6)
     test_cameras_see_what_mujocos_cameras_see(usd_scene, model)
 
 
@@ -138,7 +178,7 @@ def test_cameras_see_what_mujocos_cameras_see(usd_scene, model):
     rng, data = np.random.default_rng(0), mujoco.MjData(model)
     arm = [model.joint(name).qposadr[0] for name in panda.ARM_JOINTS]
     points = rng.uniform([0.0, -0.7, 0.0], [1.0, 0.7, 0.8], (1000, 3))
-    seen = dict.fromkeys(("cam_high", "cam_wrist"), 0)
+    seen = dict.fromkeys([camera.name for camera in CONFIG.cameras], 0)
     for _ in range(20):
         joint_pos = rng.uniform(panda.JOINT_LOWER, panda.JOINT_UPPER)
         data.qpos[arm] = joint_pos

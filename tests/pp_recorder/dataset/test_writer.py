@@ -29,7 +29,9 @@ def step(index, length):
         "action": rng.normal(size=2),
         "observation.images.eye": rng.integers(0, 256, (32, 48, 3), dtype=np.uint8),
     }
-    return Step(index, observation, {}, np.zeros(2), np.zeros(2), 0.5, index == length - 1, False, "")
+    return Step(
+        index, observation, {}, np.zeros(2), np.zeros(2), 0.5, index == length - 1, False, ""
+    )
 
 
 def record(writer, length, index=0):

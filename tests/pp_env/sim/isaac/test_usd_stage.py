@@ -6,7 +6,7 @@ import pytest
 from pxr import Gf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
 
 from pp_env import rotation
-from pp_env.config import PickPlaceConfig
+from pp_env.config import NAMED_CAMERAS, PickPlaceConfig
 from pp_env.objects import YCB_OBJECTS, ObjectConfig
 from pp_env.randomization import CameraShift, Variation
 from pp_env.sim.api import Pose
@@ -14,7 +14,7 @@ from pp_env.sim.isaac import usd_stage
 from tests.pp_env.sim.isaac.test_usd_panda import needs_validators
 from tests.pp_env.sim.isaac.usd_panda import problems
 
-CONFIG = PickPlaceConfig()
+CONFIG = PickPlaceConfig(cameras=NAMED_CAMERAS)
 
 
 def attribute(stage, path, name):
@@ -322,7 +322,7 @@ def test_a_variation_is_applied_and_taken_back(usd_scene):
     np.testing.assert_allclose(rgb_of(usd_scene, usd_stage.TABLE), (0.2, 0.5, 0.3), atol=1e-6)
     work = attribute(usd_scene, f"{usd_stage.LIGHTS}/work", "xformOp:translate")
     np.testing.assert_allclose(work, (0.6, -0.2, CONFIG.table.top_z + 1.8))
-    high, wrist = (world_matrix(usd_scene, usd_stage.camera_path(c)) for c in CONFIG.cameras)
+    high, wrist = (world_matrix(usd_scene, usd_stage.camera_path(c)) for c in CONFIG.cameras[:2])
     np.testing.assert_allclose(high[:3, 3], np.add(CONFIG.cameras[0].position, (0.01, 0.02, 0.03)))
     usd_stage.set_variation(usd_scene, CONFIG, Variation())
     np.testing.assert_allclose(looks(usd_scene), before, atol=1e-12)

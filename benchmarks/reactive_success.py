@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.reactive_success [--seeds 10000] [--starts 2000] [--objects 1000]
 
-From HOME the cube in both grasp modes (--seeds) and every object of the pool (--objects), then the
-cube from `random`, `anywhere` and `policy` (--starts), in both grasp modes. For `policy`, a clumsy
+The cube from `policy`, `anywhere` and `random` (--starts) and from HOME (--seeds), then every object
+of the pool from HOME (--objects), each in both grasp modes. For `policy`, a clumsy
 stand-in drives: the waypoint expert with an error on its joints. Every episode from another start
 than HOME is replayed from its recorded prelude and actions, and must give the same numbers.
 
@@ -226,12 +226,12 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     grasps = ("fixed_joint", "friction")
-    plan = [(Setting("home", grasp), options.seeds) for grasp in grasps]
-    plan += [
+    plan = [
         (Setting(start, grasp), options.starts)
-        for start in ("random", "anywhere", "policy")
+        for start in ("policy", "anywhere", "random")
         for grasp in grasps
     ]
+    plan += [(Setting("home", grasp), options.seeds) for grasp in grasps]
     plan += [
         (Setting("home", grasp, obj.name), options.objects)
         for obj in YCB_OBJECTS

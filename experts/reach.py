@@ -19,6 +19,8 @@ _MOUNT_ANGLE = np.pi / 4  # by which joint 7 must turn for a hand that looks alo
 # Around the joint 7 that leaves the elbow in the vertical plane of base and hand, densely near it.
 _JOINT_7_OFFSETS = 2.0 * np.linspace(-1, 1, 41) * np.abs(np.linspace(-1, 1, 41))
 _PLACE_CLEARANCE = 0.002  # m above the table at which the object is released
+_PLACE_SHIFTS = (0.0, 0.015, 0.03)  # m towards the base, where the goal is out of reach
+_PLACE_TURNS = np.radians([30, -30, 60, -60, 90, -90])  # of the hand from the outward direction
 _LIMIT_MARGIN = 0.02  # rad between a planned posture and the joint limits
 _POINTING_DOWN = np.diag([1.0, -1.0, -1.0])  # panda_hand's axes at HOME
 _MAX_PALM_TILT = np.radians(30)  # beyond it the palm's edge touches an object held near its top
@@ -133,7 +135,8 @@ def reach_place(
     """Return the postures above and at the place for an object as it is held now.
 
     The object is put upright. It keeps its heading, or one that looks the same; where that is out
-    of reach, the hand points outward. None if the place is out of reach.
+    of reach, the hand points outward, or the object is put a little nearer to the base. None if
+    that is out of reach, too.
 
     Args:
         hand: Position (3,), m, and rotation matrix (3, 3) of `panda_hand`, world frame.
@@ -152,11 +155,14 @@ def reach_place(
     radial = np.arctan2(goal_pos[1], goal_pos[0])
     now = np.arctan2(orientation[1, 0], orientation[0, 0])
     yaws = now + np.array(requirements.grasp_yaws) - requirements.grasp_yaws[0]
-    for yaw in (*_headings(yaws, radial), radial):
-        turn = kinematics.about_z(np.array(yaw - now))
-        column = _reach_column(center + turn @ tcp_offset, turn @ orientation, requirements)
-        if column is not None:
-            return column
+    inward = -np.array([np.cos(radial), np.sin(radial), 0.0])
+    for shift in _PLACE_SHIFTS:
+        for yaw in (*_headings(yaws, radial), radial, *(radial + _PLACE_TURNS)):
+            turn = kinematics.about_z(np.array(yaw - now))
+            tcp = center + shift * inward + turn @ tcp_offset
+            column = _reach_column(tcp, turn @ orientation, requirements)
+            if column is not None:
+                return column
     return None
 
 

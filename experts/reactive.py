@@ -46,6 +46,8 @@ _AT_GOAL = 0.045  # m from the object to the goal
 _RESTING = 0.01  # m between the object's height and that at rest
 _NEAR = 0.12  # m in the plane, within which the hand may touch the object
 _CLEAR_HEIGHT = 0.07  # m above the grasp, at which the hand is clear of a small object
+_DIP_HEIGHT = 0.05  # m above the grasp, that the TCP keeps above a small object on its way
+_DETOUR_HEIGHT = 0.1  # m above a posture, from where the way down to it is free
 _LEAST_HEIGHT = 0.03  # m that the TCP keeps above the table on its way
 _ON_COLUMN = (0.02, 0.05)  # rad off the way down: at its end, and more above
 
@@ -162,7 +164,7 @@ class ReactiveExpert:
         self._servo.restart(scene.joints)
         self._fingers = _CLOSED if scene.is_grasped else float(scene.fingers.mean())
         self._goal_of_path: tuple[Any, ...] = ()
-        self._waited = 0
+        self._waited = self._opening = 0
         self._closing = False
         self.phase, self.done = "", False
 
@@ -199,7 +201,7 @@ class ReactiveExpert:
                 return self._stand("CLOSE_GRIPPER", _CLOSED)
             self._closing = False
         is_open, is_shut = scene.fingers.min() > _IS_OPEN, scene.fingers.max() < _IS_SHUT
-        if not is_open and not is_shut and self._is_beside_object(scene):
+        if not is_shut and self._must_open_first(scene):
             return self._stand("OPEN_GRIPPER", _OPEN)
         yaw = heading(scene.object_quat_wxyz)
         if self._wants_path("pick", scene.object_pos, yaw):
@@ -227,7 +229,7 @@ class ReactiveExpert:
     def _go_home(self, scene: _Scene) -> tuple[np.ndarray, float]:
         """Return arm (7,) and fingers that leave the object where it is and go HOME."""
         self._closing = False
-        if self._is_beside_object(scene) and scene.fingers.min() <= _IS_OPEN:
+        if self._must_open_first(scene):
             return self._stand("OPEN_GRIPPER", _OPEN)
         if self._wants_path("home", np.zeros(3), 0.0):
             self._follow(self._path_home(scene))
@@ -290,6 +292,17 @@ class ReactiveExpert:
             self._requirements.travel_height - 0.01 if self._requirements.is_tall else _CLEAR_HEIGHT
         )
 
+    def _must_open_first(self, scene: _Scene) -> bool:
+        """Return True if the fingers must open before the hand leaves the object.
+
+        Fingers that the object keeps from opening have to leave as they are.
+        """
+        if scene.fingers.min() > _IS_OPEN or not self._is_beside_object(scene):
+            self._opening = 0
+            return False
+        self._opening += 1
+        return self._opening <= self._patience
+
     def _has_missed(self, scene: _Scene) -> bool:
         """Return True if the closing fingers do not hold the object and will not."""
         return scene.fingers.max() < _IS_SHUT or self._waited > self._patience
@@ -342,13 +355,10 @@ class ReactiveExpert:
         ]
 
     def _path_to_place(self, scene: _Scene) -> list[Knot]:
-        place = reach_place(
-            scene.hand,
-            scene.object_pos,
-            scene.object_quat_wxyz,
-            scene.goal_pos,
-            self._requirements,
-        )
+        place = self._reach_place(scene, scene.goal_pos)
+        if place is None:  # with this grasp: put it down where it is, and grasp it in another way
+            below = np.append(scene.object_pos[:2], scene.goal_pos[2])
+            place = self._reach_place(scene, below)
         if place is None:
             return self._path_home(scene)
         down = self._way_down(place, "DOWN_PLACE")
@@ -361,6 +371,10 @@ class ReactiveExpert:
             Knot(raised, "MOVE_TO_PLACE"),
             *down,
         ]
+
+    def _reach_place(self, scene: _Scene, position: np.ndarray) -> Column | None:
+        hand, pos, quat = scene.hand, scene.object_pos, scene.object_quat_wxyz
+        return reach_place(hand, pos, quat, position, self._requirements)
 
     def _path_home(self, scene: _Scene) -> list[Knot]:
         knots = []
@@ -382,7 +396,7 @@ class ReactiveExpert:
     def _way_out(
         self, scene: _Scene, towards: np.ndarray, level: float, phase: str, near: float = _NEAR
     ) -> list[Knot]:
-        """Return the knots straight up to a level, where the way to a posture would touch.
+        """Return the knots up to a level, or around, where the way to a posture would touch.
 
         Args:
             scene: What is now.
@@ -391,20 +405,32 @@ class ReactiveExpert:
             phase: Name of the way up.
             near: Distance from the object, m, within which the hand must rise.
         """
-        start = self._servo.command
+        start, knots = self._servo.command, []
         tcp = tcp_position(start)
         rise = level - tcp[2]
-        off = tcp - self._grasp_point(scene)
-        line = start + np.linspace(0.0, 1.0, 11)[:, None] * (towards - start)
-        lowest = tcp_position(line)[:, 2].min()
-        must_rise = np.hypot(off[0], off[1]) < near
-        if rise <= 0.0 or not (must_rise or lowest < scene.goal_pos[2] + _LEAST_HEIGHT):
-            return []
-        knots = []
-        if self._requirements.is_tall and rise > BESIDE_HEIGHT:
-            knots.append(Knot(raise_hand(start, BESIDE_HEIGHT, towards), phase, _CONTACT_SPEED))
-        knots.append(Knot(raise_hand(start, rise, towards), phase))
+        is_near = np.hypot(*(tcp - self._grasp_point(scene))[:2]) < near
+        if rise > 0.0 and (is_near or self._touches(scene, start, towards)):
+            if self._requirements.is_tall and rise > BESIDE_HEIGHT:
+                beside = raise_hand(start, BESIDE_HEIGHT, towards)
+                knots.append(Knot(beside, phase, _CONTACT_SPEED))
+            start = raise_hand(start, rise, towards)
+            knots.append(Knot(start, phase))
+        if self._touches(scene, start, towards):
+            over = raise_hand(towards, _DETOUR_HEIGHT, HOME)
+            knots.append(Knot(HOME if self._touches(scene, start, over) else over, phase))
         return knots
+
+    def _touches(self, scene: _Scene, start: np.ndarray, end: np.ndarray) -> bool:
+        """Return True if the hand dips to the table or the object between two postures (7,)."""
+        line = start + np.linspace(0.0, 1.0, 11)[:, None] * (end - start)
+        tcp = tcp_position(line)
+        lowest = np.full(len(tcp), scene.goal_pos[2] + _LEAST_HEIGHT)
+        point = self._grasp_point(scene)
+        over_object = np.hypot(*(tcp - point)[:, :2].T) < _NEAR
+        if not scene.is_grasped:
+            lowest[over_object] = point[2] + _DIP_HEIGHT
+        # The ends are what they are: a way that only leads up from the one or down to the other.
+        return bool((tcp[1:-1, 2] < np.minimum(lowest[1:-1], tcp[[0, -1], 2].min())).any())
 
     def _is_on(self, column: Column) -> bool:
         """Return True if the command is so near the way down that it may go on there."""

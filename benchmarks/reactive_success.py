@@ -2,10 +2,10 @@
 
 Usage: python -m benchmarks.reactive_success [--seeds 10000] [--starts 2000] [--objects 1000]
 
-The cube from `policy`, `anywhere` and `random` (--starts) and from HOME (--seeds), then every object
-of the pool from HOME (--objects), each in both grasp modes. For `policy`, a clumsy
-stand-in drives: the waypoint expert with an error on its joints. Every episode from another start
-than HOME is replayed from its recorded prelude and actions, and must give the same numbers.
+The cube from `policy`, `anywhere` and `random` (--starts) and from HOME (--seeds), then every
+object of the pool from HOME (--objects), each in both grasp modes. For `policy`, a clumsy stand-in
+drives: the waypoint expert with an error on its joints. Every episode from another start than HOME
+is replayed from its recorded prelude and actions, and must give the same numbers.
 
 Prints a line per setting and each failure with its seed, and writes them to
 benchmarks/results/reactive.json. Exits with 1 below 99.9 % (cube from HOME) or 99.5 % (others), if

@@ -26,6 +26,7 @@ from pp_collect.factory import (
 )
 from pp_collect.options import ReplayOptions, ReproduceOptions
 from pp_collect.schema import (
+    DATA_REVISION,
     as_recorded,
     describe_environment,
     make_row,
@@ -130,6 +131,12 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
         DatasetError: The dataset does not say how it came about.
     """
     provenance = require_ours(dataset)
+    if (revision := provenance.get("revision", 1)) != DATA_REVISION:
+        raise DatasetError(
+            f"{dataset.root} has data revision {revision}, and the same seeds give other episodes "
+            f"in this version's revision {DATA_REVISION}; reproduce it with the version that "
+            f"recorded it ({provenance.get('versions')}), or try pp-replay"
+        )
     config, results = stored_config(provenance), []
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "again"

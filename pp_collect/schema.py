@@ -207,7 +207,12 @@ def describe_environment() -> dict[str, Any]:
 
 def stored_config(provenance: dict[str, Any]) -> PickPlaceConfig:
     """Return the environment's configuration in a stored provenance."""
-    return from_dict(PickPlaceConfig, provenance["config"])
+    config = from_dict(PickPlaceConfig, provenance["config"])
+    if provenance.get("revision", 1) >= 3:
+        return config
+    return dataclasses.replace(
+        config, grasp=dataclasses.replace(config.grasp, requires_touch=False)
+    )
 
 
 def stored_options(

@@ -411,6 +411,8 @@ class GraspConfig:
         max_distance_z: Greatest vertical distance from `panda_hand` to the height at which the
             object is grasped, m.
         margin: Greatest distance of the TCP outside the object's box, m.
+        requires_touch: True if the fingers must be as near to each other as the object lets them;
+            False as in datasets before revision 3, where it was enough that each had stopped.
 
     Raises:
         ValueError: The mode is unknown.
@@ -422,6 +424,7 @@ class GraspConfig:
     max_distance_xy: float = 0.08
     max_distance_z: float = 0.15
     margin: float = 0.005
+    requires_touch: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in ("fixed_joint", "friction"):

@@ -27,9 +27,8 @@ def is_grasped(state: SimState, command: Command, config: GraspConfig, obj: Obje
     if state.is_grasped:
         return True
     return (
-        abs(sum(state.gripper_vel.tolist())) < config.stopped_speed
+        _fingers_have_stopped(state, config, obj)
         and min(state.gripper_pos.tolist()) > command.gripper
-        and _fingers_touch(state, config, obj)
         and _is_near_hand(state, config, obj)
         and _is_between_fingers(state, config, obj)
     )
@@ -51,6 +50,13 @@ def _is_between_fingers(state: SimState, config: GraspConfig, obj: ObjectConfig)
     tcp_in_object = unrotate(state.object.quat_wxyz, tcp_position(state) - state.object.position)
     reach = np.array(obj.size) / 2 + config.margin
     return bool((np.abs(tcp_in_object) < reach).all())
+
+
+def _fingers_have_stopped(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:
+    velocities = state.gripper_vel.tolist()
+    if not config.requires_touch:
+        return max(map(abs, velocities)) < config.stopped_speed
+    return abs(sum(velocities)) < config.stopped_speed and _fingers_touch(state, config, obj)
 
 
 def _fingers_touch(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:

@@ -2,9 +2,6 @@ import dataclasses
 import json
 import shutil
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import collect
@@ -12,8 +9,9 @@ from pp_collect import replay
 from pp_env.config import PickPlaceConfig, RenderConfig, from_dict
 from pp_env.objects import YCB_OBJECTS
 from pp_recorder.dataset.compare import Comparison
-from pp_recorder.dataset.reader import Dataset
-from tests import crash
+from pp_recorder.dataset.merge import merge
+from pp_recorder.dataset.reader import Dataset, DatasetError
+from tests import ROOT, crash
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +39,24 @@ def test_recorded_actions_replay_bit_for_bit(dataset, capsys):
     assert "2 of 2 episodes are equal" in out
 
 
-def test_a_dataset_of_an_older_revision_replays_with_its_signs(dataset, tmp_path, capsys):
-    other = falsify(dataset, tmp_path / "other", "revision", lambda _: 2)
-    assert replay.replay_main([str(other), "--episode", "0"]) == 1  # its signs are not those of 2
-    (path,) = other.glob("data/*/*.parquet")
-    table = pq.ParquetFile(path).read()
-    for key, first in (("observation.state", 19), ("environment_state", 3)):
-        column = table.column(key)
-        values = np.stack(column.to_numpy())
-        values[:, first : first + 4] *= np.where(values[:, first, None] < 0, -1, 1)
-        index = table.column_names.index(key)
-        table = table.set_column(index, key, pa.array(list(values), column.type))
-    pq.write_table(table, path)
-    capsys.readouterr()
-    assert replay.replay_main([str(other), "--episode", "0"]) == 0
-    assert "equal bit for bit" in capsys.readouterr().out
+# One episode, recorded by version 0.1.0: other quaternion signs, another grasp rule.
+REVISION_2 = ROOT / "tests/data/revision_2"
+
+
+def test_a_dataset_of_an_older_revision_replays_and_merges(tmp_path, capsys):
+    pytest.importorskip("mujoco")
+    assert replay.replay_main([str(REVISION_2)]) == 0
+    merged = tmp_path / "merged"
+    assert merge([REVISION_2, REVISION_2], merged) == 2
+    assert replay.replay_main([str(merged)]) == 0
+    assert "2 of 2 episodes are equal" in capsys.readouterr().out
+
+
+def test_a_dataset_of_an_older_revision_does_not_mix_with_this_one(dataset, tmp_path, capsys):
+    with pytest.raises(DatasetError, match="differ in .*revision"):
+        merge([REVISION_2, dataset], tmp_path / "merged")
+    assert replay.reproduce_main([str(REVISION_2)]) == 2
+    assert "has data revision 2" in capsys.readouterr().err
 
 
 def test_another_scene_replays_otherwise(dataset, tmp_path, capsys):

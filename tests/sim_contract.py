@@ -6,7 +6,7 @@ import pytest
 from pp_env import kinematics, panda
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
 from pp_env.layout import OBSERVATION
-from pp_env.sim.api import Command
+from pp_env.sim.api import Command, Pose
 from pp_env.task import EpisodeStart, initial_state
 
 HOME = np.array(HOME_JOINT_POS)
@@ -56,6 +56,17 @@ class SimulatorContract:
         simulator.reset(start(pick=(0.6, -0.2)))
         simulator.step(Command(HOME - 0.2, 0.02))
         np.testing.assert_array_equal(run(), first)
+
+    def test_an_object_that_was_moved_stays_there(self, simulator):
+        before = simulator.reset(start())
+        goal = Pose(before.object.position + [0.06, -0.04, 0.0], before.object.quat_wxyz)
+        state = simulator.move_object(goal)
+        np.testing.assert_allclose(state.object.position, goal.position, atol=1e-6)
+        for _ in range(10):
+            state = simulator.step(Command(HOME, 0.04))
+        np.testing.assert_allclose(state.object.position, goal.position, atol=2e-3)
+        np.testing.assert_allclose(state.object_vel, 0.0, atol=5e-3)
+        assert not state.is_grasped
 
     def test_states_are_not_changed_later(self, simulator):
         state = simulator.reset(start())

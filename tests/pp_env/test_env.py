@@ -13,6 +13,7 @@ from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import RenderConfig, TaskConfig, TimingConfig
 from pp_env.env import OBS_TYPES
 from pp_env.layout import ACTION, GOAL_OBSERVATION
+from pp_env.randomization import RANDOMIZATION_PRESETS
 from tests.fakes import SIMULATOR, FakeSimulator
 
 SMALL = PickPlaceConfig(render=RenderConfig(resolution=32))
@@ -234,3 +235,78 @@ def test_no_quaternion_changes_its_sign_within_an_episode(random_yaw):
             assert ((fields[name][1:] * fields[name][:-1]).sum(1) > 0.9).all()
         assert fields["eef_quat"][:, 1].min() > 0
     env.close()
+
+
+def test_advance_is_a_step_without_images():
+    stepped, advanced = (PickPlaceEnv(SIMULATOR, "pixels_agent_pos", config=SMALL) for _ in "ab")
+    for env in (stepped, advanced):
+        env.reset(seed=1)
+    action = HOLD + np.float32(0.01)
+    observation, _, _, _, info = stepped.step(action)
+    vector, info_again = advanced.advance(action)
+    np.testing.assert_array_equal(vector, observation["agent_pos"])
+    assert info_again.keys() == info.keys()
+    np.testing.assert_array_equal(info_again["environment_state"], info["environment_state"])
+    seen, _ = advanced.observe()
+    np.testing.assert_array_equal(seen["agent_pos"], vector)
+    for name, image in observation["pixels"].items():
+        np.testing.assert_array_equal(seen["pixels"][name], image)
+    stepped.close()
+    advanced.close()
+
+
+def test_observing_draws_no_sensor_noise():
+    config = PickPlaceConfig(randomization=RANDOMIZATION_PRESETS["full"])
+    once, often = (PickPlaceEnv(SIMULATOR, config=config) for _ in "ab")
+    once.reset(seed=2)
+    often.reset(seed=2)
+    for _ in range(3):
+        observation, *_ = once.step(HOLD)
+        vector, _ = often.advance(HOLD)
+        np.testing.assert_array_equal(often.observe()[0], vector)
+        np.testing.assert_array_equal(observation, vector)
+    once.close()
+    often.close()
+
+
+def test_an_object_can_be_moved_while_it_is_not_held(env):
+    _, info = env.reset(seed=0)
+    x, y, z = info["object_pos"]
+    _, moved = env.move_object(np.array([x + 0.05, y, z]), info["object_quat"])
+    np.testing.assert_allclose(moved["object_pos"], [x + 0.05, y, z], atol=1e-6)
+    *_, later = env.step(HOLD)
+    np.testing.assert_allclose(later["object_pos"][:2], [x + 0.05, y], atol=2e-3)
+    env._state = env._state._replace(is_grasped=True)
+    with pytest.raises(RuntimeError, match="not held"):
+        env.move_object(np.array([x, y, z]), info["object_quat"])
+
+
+def test_observe_and_move_need_an_episode():
+    env = PickPlaceEnv(SIMULATOR)
+    with pytest.raises(RuntimeError, match="call reset first"):
+        env.observe()
+    with pytest.raises(RuntimeError, match="needs a started episode"):
+        env.move_object(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
+    env.close()
+
+
+def test_the_arm_can_start_elsewhere(env):
+    joints = np.array([0.3, -0.5, 0.1, -2.0, 0.0, 1.6, 0.9])
+    observation, info = env.reset(seed=3, options={"joint_pos": joints})
+    np.testing.assert_allclose(observation[:7], joints, atol=0.01)
+    _, home = env.reset(seed=3)
+    np.testing.assert_array_equal(info["goal_pos"], home["goal_pos"])
+    np.testing.assert_array_equal(info["object_pos"][:2], home["object_pos"][:2])
+
+
+@pytest.mark.parametrize(
+    ("joints", "message"),
+    [
+        (np.zeros(6), "seven finite numbers"),
+        (np.full(7, np.nan), "seven finite numbers"),
+        (np.zeros(7), r"joint_pos\[3\] must be within -3.0718..-0.0698 rad, got 0.0000"),
+    ],
+)
+def test_an_impossible_posture_is_refused(env, joints, message):
+    with pytest.raises(ValueError, match=message):
+        env.reset(seed=0, options={"joint_pos": joints})

@@ -4,7 +4,8 @@ Usage: python -m tests.check_policy       (make check-lerobot)
 
 Needs this project and lerobot 0.4.x or 0.6.x. `lerobot-train` makes two steps, `pp-evaluate` runs
 two short episodes with videos, and the actions of the first must equal those of `lerobot-eval`'s
-own loop, bit for bit. Exits with 1 if any of this fails.
+own loop, bit for bit. Then the expert takes over where the checkpoint has driven to. Exits with 1
+if any of this fails.
 """
 
 import io
@@ -12,6 +13,7 @@ import json
 import logging
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -112,6 +114,20 @@ def check(folder: Path, *words: str) -> None:
         theirs = actions_of_lerobot(options, str(Checkpoint(output).folder))
     assert np.ptp(ours, axis=0).max() > 0, "the policy does not move"
     np.testing.assert_array_equal(ours, theirs)
+    take_over(output, folder / "taken-over", words)
+
+
+def take_over(checkpoint: Path, output: Path, words: Sequence[str]) -> None:
+    """Collect an episode that begins where the checkpoint has driven to, and replay it."""
+    import collect
+    from pp_collect.replay import replay_main
+    from pp_recorder.dataset.reader import Dataset
+
+    start = ["--start-mix", "policy", "--start-policy", str(checkpoint), "--workers", "1"]
+    asked = ["--num-episodes", "1", "--expert", "reactive", "--output", str(output)]
+    assert collect.main([*asked, *start, *words]) == 0
+    assert Dataset(output).episodes[0]["episode/start_event"] == "takeover"
+    assert replay_main([str(output)]) == 0
 
 
 def main() -> int:

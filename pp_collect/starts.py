@@ -188,7 +188,8 @@ class EpisodeStarts:
         make_starter: Callable[[gym.Env], Starter] | None = None,
         to_action: Callable[[np.ndarray], np.ndarray] = lambda action: action,
     ) -> None:
-        self._shares, self._config = dict(shares), config
+        self._kinds, self._config = list(shares), config
+        self._shares = np.array(list(shares.values())) / sum(shares.values())
         self._make_expert, self._make_starter = make_expert, make_starter
         self._starter: Starter | None = None
         self._to_action = to_action
@@ -198,7 +199,7 @@ class EpisodeStarts:
     ) -> tuple[Any, dict[str, Any]]:
         """Bring the environment to where the recording begins."""
         rng = np.random.default_rng([seed, 3])
-        kind = str(rng.choice(list(self._shares), p=list(self._shares.values())))
+        kind = str(rng.choice(self._kinds, p=self._shares))
         if kind == "home":
             first = env.reset(seed=seed, options=options)
             return _first_of(first, _pick_place_env(env), Prelude())

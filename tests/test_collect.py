@@ -89,7 +89,7 @@ def test_the_collection_can_be_repeated_from_what_is_stored(dataset):
     stored = json.loads((dataset / "meta/collection.json").read_text())
     assert stored["seed"] == 5
     assert stored["render_preset"] == {
-        "samples": 0, "shadow_map": 0, "mesh_detail": 0.05, "exact_shadows": False,
+        "samples": 0, "shadow_map": 0, "mesh_detail": 0.04, "exact_shadows": False,
     }  # fmt: skip
     assert stored["config"]["timing"]["control_hz"] == 30
     assert np.shape(stored["cameras"]["cam_wrist"]["intrinsics_px"]) == (3, 3)

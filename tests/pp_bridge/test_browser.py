@@ -55,6 +55,7 @@ def page(browser):
 def server(tmp_path_factory):
     with BridgeServer(tmp_path_factory.mktemp("root"), *SMALL_IMAGES) as running:
         yield running
+        print("".join(line for line in running.lines if '"failed"' in line))  # shown on failure
 
 
 def collect(page: Page, name: str, episodes: int) -> None:

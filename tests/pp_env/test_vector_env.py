@@ -15,6 +15,7 @@ from pp_env.config import HOME_JOINT_POS, RenderConfig
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.vector_env import AUTORESET_MODES, AutoresetMode, PickPlaceVectorEnv, batched_infos
+from pp_recorder.rollout import choose_action
 from tests.fakes import FakeSimulator
 
 COUNT = 2
@@ -79,7 +80,7 @@ class Experts:
             if begins[i]:
                 info = {k: v[i] for k, v in infos.items() if not k.startswith("_")}
                 expert.reset(observations[i], info, np.random.default_rng(i))
-            actions.append(expert.act(observations[i]))
+            actions.append(choose_action(expert, observations[i], {}))
         return np.array(actions, dtype=np.float32)
 
 

@@ -127,7 +127,7 @@ class Clumsy:
         self._expert = PickPlaceExpert()
         self._error = np.zeros(8)
 
-    def observation(self, env: gym.Env, observation: Any, info: dict[str, Any]) -> Any:
+    def observation(self, observation: Any, info: dict[str, Any]) -> Any:
         """Return what the policy takes: the vector (23,)."""
         return observation
 

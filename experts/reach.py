@@ -166,15 +166,18 @@ def reach_place(
     return None
 
 
+def vertical_axis(quat_wxyz: np.ndarray) -> int:
+    """Return the index of the axis of an object (4,) that is nearest to the vertical: 0, 1 or 2."""
+    return int(np.abs(rotation.to_matrix(quat_wxyz)[2]).argmax())
+
+
 def heading(quat_wxyz: np.ndarray) -> float:
     """Return the heading of an object that lies on any of its sides, rad.
 
     It is the angle from the world's x axis to the object's axis that follows its vertical one; for
     an object that stands upright, to its x axis.
     """
-    axes = rotation.to_matrix(quat_wxyz)
-    vertical = int(np.abs(axes[2]).argmax())
-    x, y, _ = axes[:, (vertical + 1) % 3]
+    x, y, _ = rotation.to_matrix(quat_wxyz)[:, (vertical_axis(quat_wxyz) + 1) % 3]
     return float(np.arctan2(y, x))
 
 
@@ -187,8 +190,7 @@ def _straighten(quat_wxyz: np.ndarray) -> tuple[int, np.ndarray]:
     Returns:
         0, 1 or 2, and the smallest rotation (3, 3), world frame, that makes this axis vertical.
     """
-    axes = rotation.to_matrix(quat_wxyz)
-    index = int(np.abs(axes[2]).argmax())
+    axes, index = rotation.to_matrix(quat_wxyz), vertical_axis(quat_wxyz)
     up = axes[:, index] * np.sign(axes[2, index])
     axis = rotation.cross(up, _UP)
     sine = np.linalg.norm(axis)

@@ -19,6 +19,7 @@ from experts.reach import (
     reach_pick_and_place,
     reach_place,
     tcp_position,
+    vertical_axis,
 )
 from experts.servo import JointServo, Knot
 from pp_env import panda, rotation
@@ -277,8 +278,7 @@ class ReactiveExpert:
 
     def _half_height(self, scene: _Scene) -> float:
         """Return half the object's extent along its all but vertical axis, m."""
-        axes = rotation.to_matrix(scene.object_quat_wxyz)
-        return float(self._requirements.object_size[int(np.abs(axes[2]).argmax())]) / 2
+        return float(self._requirements.object_size[vertical_axis(scene.object_quat_wxyz)]) / 2
 
     def _is_beside_object(self, scene: _Scene) -> bool:
         """Return True if the hand is so near that the fingers may touch the object."""

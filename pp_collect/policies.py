@@ -11,7 +11,6 @@ import gymnasium as gym
 from experts.pick_place import PickPlaceExpert
 from experts.reactive import ReactiveExpert
 from pp_collect.actions import in_control_mode
-from pp_env import PickPlaceEnv
 from pp_env.layout import ENVIRONMENT_STATE
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE as STATE_INPUT
 from pp_recorder.evaluation.lerobot_policy import Checkpoint, LeRobotPolicy
@@ -128,7 +127,7 @@ class StartPolicy:
             self.needs_images = self._is_dict
             self.policy = load_policy(name, env, "--start-policy")
 
-    def observation(self, env: PickPlaceEnv, observation: Any, info: dict[str, Any]) -> Any:
+    def observation(self, observation: Any, info: dict[str, Any]) -> Any:
         """Return what the policy takes; see `pp_collect.starts.Starter`."""
         if not self._needs_truth:
             return observation

@@ -156,11 +156,10 @@ class Starter(Protocol):
     policy: AnyPolicy
     needs_images: bool
 
-    def observation(self, env: PickPlaceEnv, observation: Any, info: dict[str, Any]) -> Any:
+    def observation(self, observation: Any, info: dict[str, Any]) -> Any:
         """Return what the policy takes.
 
         Args:
-            env: The environment.
             observation: With `needs_images` the environment's own, else the vector (23,).
             info: Of the same instant.
         """
@@ -418,7 +417,7 @@ class _Run:
 
     def _seen(self, starter: Starter) -> Any:
         own = self.env.observe()[0] if starter.needs_images else self.observation
-        return starter.observation(self.env, own, self.info)
+        return starter.observation(own, self.info)
 
     def _advance(self, action: np.ndarray) -> None:
         self.observation, self.info = self.env.advance(action)

@@ -194,7 +194,7 @@ class Wanderer:
         self.policy = self
         self.seen = []
 
-    def observation(self, env, observation, info):
+    def observation(self, observation, info):
         return observation
 
     def reset(self, observation, info, rng) -> None:

@@ -113,14 +113,14 @@ $(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstra
 	$(LEROBOT_VENV)/bin/pip install --quiet -r tests/lerobot-requirements.txt -e .
 	@touch $@
 
-$(LEROBOT_TRAIN_VENV)/.ready: setup.cfg examples/lerobot_env_frankapickplace/pyproject.toml deploy/bootstrap.py
+$(LEROBOT_TRAIN_VENV)/.ready: setup.cfg examples/lerobot_env/pyproject.toml deploy/bootstrap.py
 	@$(PYTHON312) -c "import sys; v = sys.version_info[:2]; v in ((3, 12), (3, 13)) or sys.exit( \
 		'error: lerobot 0.6 needs Python 3.12 or 3.13, but $(PYTHON312) is %d.%d; ' % v + \
 		'name another: make train-lerobot PYTHON312=/path/to/python3.12')"
 	$(PYTHON312) deploy/bootstrap.py $(LEROBOT_TRAIN_VENV) .
 	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet torch==2.11.0 torchvision==0.26.0 \
 		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet "lerobot[training]==0.6.1" -e examples/lerobot_env_frankapickplace
+	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet "lerobot[training]==0.6.1" -e examples/lerobot_env
 	@touch $@
 
 usd-check: $(NEWTON_VENV)/.ready

@@ -122,7 +122,7 @@ def make_runner(options: EvaluateOptions) -> PolicyRunner:
     """Return the policy in its environment."""
     env = make_env(options, options.obs_type or "state")
     try:
-        policy = make_policy(options.policy, env)
+        policy = make_policy(options.policy, env, options.action_steps)
     except BaseException:
         env.close()
         raise
@@ -231,6 +231,7 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
                 f"LeRobot checkpoint, got {options.policy!r}, and there is no such folder"
             )
         checkpoint = Checkpoint(Path(options.policy))
+    require_action_steps(options, checkpoint)
     obs_type = options.obs_type
     if obs_type is None:
         obs_type = "state" if checkpoint is None else fitting_obs_type(checkpoint)
@@ -250,6 +251,27 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
     )
     make_config(options)
     return options
+
+
+def require_action_steps(options: EvaluateOptions, checkpoint: Checkpoint | None) -> None:
+    """Check that so many actions can be executed of each plan.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    count = options.action_steps
+    if count is None:
+        return
+    if checkpoint is None or checkpoint.plan_length == 0:
+        raise ValueError(
+            "--action-steps is for a LeRobot checkpoint that plans several actions, "
+            f"got --policy {options.policy}"
+        )
+    if count > checkpoint.plan_length:
+        raise ValueError(
+            f"--action-steps must be from 1 to {checkpoint.plan_length}, as long as the plans of "
+            f"{options.policy}, got {count}"
+        )
 
 
 def fitting_obs_type(checkpoint: Checkpoint) -> str:

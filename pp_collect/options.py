@@ -405,6 +405,12 @@ class PolicyOptions(SceneOptions):
         Doc(f"an episode ends after so many; default: {_MAX_STEPS} at 30 Hz, as long at others"),
         tyro.conf.arg(metavar="INT"),
     ] = None
+    action_steps: Annotated[
+        int | None,
+        Ge(1),
+        Doc("of a checkpoint's plan, executed before the next; default: as it says"),
+        tyro.conf.arg(metavar="INT"),
+    ] = None
     obs_type: Annotated[
         str | None, one_of(OBS_TYPES), Doc("default: state, or what the checkpoint needs")
     ] = None

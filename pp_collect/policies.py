@@ -18,8 +18,13 @@ from pp_recorder.evaluation.runner import EvaluationError, FunctionPolicy, Rando
 from pp_recorder.rollout import AnyPolicy
 
 
-def make_policy(name: str, env: gym.Env) -> AnyPolicy:
+def make_policy(name: str, env: gym.Env, action_steps: int | None = None) -> AnyPolicy:
     """Return the policy that --policy names.
+
+    Args:
+        name: The text.
+        env: The environment.
+        action_steps: For a checkpoint; see `LeRobotPolicy`.
 
     Raises:
         EvaluationError: There is none, or it cannot be made.
@@ -36,7 +41,7 @@ def make_policy(name: str, env: gym.Env) -> AnyPolicy:
     if Path(name).is_dir():
         checkpoint = Checkpoint(Path(name))
         checkpoint.require_fitting(env.observation_space, env.action_space)
-        return LeRobotPolicy(checkpoint)
+        return LeRobotPolicy(checkpoint, action_steps)
     return load_policy(name, env)
 
 

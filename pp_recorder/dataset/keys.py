@@ -60,7 +60,11 @@ EPISODE_OBJECT = "episode/object"
 # Provenance that may differ between a collection and its continuation: a warning, not a refusal.
 MAY_DIFFER_ON_RESUME = ("versions", "machine", "simulator_details")
 # Provenance that may differ between the parts of one dataset, in the order in which it is stored.
-MAY_DIFFER_BETWEEN_PARTS = ("seed", "first_attempt", *MAY_DIFFER_ON_RESUME, "task", "object")
+MAY_DIFFER_BETWEEN_PARTS = (
+    *("seed", "first_attempt", *MAY_DIFFER_ON_RESUME, "task", "object"),
+    # so that demonstrations that take over from a policy can join those that it learned from
+    *("start_mix", "start_policy", "start_policy_sha256"),
+)
 
 
 def video_column(camera: str, field: str) -> str:

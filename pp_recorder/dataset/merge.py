@@ -21,7 +21,7 @@ from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, Feature
 from pp_recorder.dataset.writer import LeRobotWriter, stored_stats
 
 # Provenance in which the parts of one collection agree.
-_SAME_COLLECTION = ("seed", "task", "object")
+_SAME_COLLECTION = ("seed", "task", "object", "start_mix", "start_policy", "start_policy_sha256")
 
 
 def merge(sources: list[Path], output: Path) -> int:
@@ -117,7 +117,7 @@ def _merge_collections(datasets: list[Dataset], stored: list[dict[str, Any]]) ->
         }
         for dataset, s in zip(datasets, stored, strict=True)
     ]
-    unknown = {key: None for key in differing if key != "seed"}
+    unknown = {key: None for key in differing if key in ("task", "object")}
     return {**stored[0], **unknown, "parts": parts}
 
 

@@ -37,6 +37,11 @@ class Checkpoint:
         folder: A folder with config.json, model.safetensors and the two processors, or the output
             folder of `lerobot-train`.
 
+    Attributes:
+        inputs: Shapes of its inputs by name.
+        outputs: Likewise.
+        plan_length: How many actions of a plan can be executed; 0 for a policy without plans.
+
     Raises:
         CheckpointError: The folder is no checkpoint, or an incomplete one.
     """
@@ -58,6 +63,7 @@ class Checkpoint:
         config = _read_json(self.folder / _FILES[0])
         self.inputs = _shapes(config, "input_features")
         self.outputs = _shapes(config, "output_features")
+        self.plan_length = _plan_length(config)
         steps = _read_json(self.folder / _FILES[2]).get("steps", [])
         self._renamed = {
             old: new
@@ -106,12 +112,14 @@ class LeRobotPolicy:
 
     Args:
         checkpoint: The checkpoint to load. A policy that takes language gets `info["task"]`.
+        action_steps: Actions of each plan that are executed before the next; None for what the
+            checkpoint says.
 
     Raises:
         ImportError: lerobot is not installed.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, action_steps: int | None = None) -> None:
         torch, factory, config_class = _import_lerobot()
         torch.set_num_threads(1)
         folder = str(checkpoint.folder)
@@ -120,6 +128,8 @@ class LeRobotPolicy:
             if hasattr(config, "pretrained_backbone_weights"):
                 # The checkpoint contains them; lerobot would download them only to replace them.
                 config.pretrained_backbone_weights = None
+            if action_steps is not None:
+                config.n_action_steps = action_steps
             policy_class = factory.get_policy_class(config.type)
             self._policy = policy_class.from_pretrained(folder, config=config)
             self._preprocess, self._postprocess = factory.make_pre_post_processors(
@@ -229,6 +239,14 @@ def _shapes(config: dict[str, Any], name: str) -> Shapes:
         for key, feature in features.items()
         if not key.startswith(f"{IMAGES}empty_camera_")
     }
+
+
+def _plan_length(config: dict[str, Any]) -> int:
+    """Return how many actions of a plan can be executed, of ACT's kind or of Diffusion's."""
+    if "n_action_steps" not in config:
+        return 0
+    length = config.get("chunk_size") or config.get("horizon", 0) - config.get("n_obs_steps", 1) + 1
+    return max(length, 0)
 
 
 def _list(shapes: Shapes) -> str:

@@ -29,13 +29,14 @@ from benchmarks import RESULTS
 
 _ROOT = Path(__file__).parent.parent
 _TRIALS = RESULTS / "trials.json"
-_IMAGES = "--resolution 128 --preset fast --cameras cam_front cam_wrist cam_high"
+_IMAGES = "--resolution 128 --preset fast --cameras"
 _MIX = "home=0.4,random=0.3,anywhere=0.3"
-_LONG, _SHORT = 24_000, 7_400  # optimizer steps of 128 frames: 3.1 and 0.95 million samples
+_ALL_CAMERAS = ("cam_front", "cam_wrist", "cam_high")
+_LONG, _SHORT = 16_000, 6_000  # optimizer steps of 128 frames: 2.0 and 0.77 million samples
 _LEAST_MINUTES = 0.7  # for which starting a training or an evaluation is worth it
 
 
-class NotYet(Exception):
+class NotYetError(Exception):
     """Something needed is not complete; another run of this program goes on from here."""
 
 
@@ -45,15 +46,22 @@ class Demonstrations:
 
     Attributes:
         options: Of collect.py, beside the images'.
+        cameras: Their names.
         episodes: How many.
         driver: The trial whose policy drives up to the starts, or "".
         joined: The dataset with which it is joined, or "".
     """
 
     options: str
+    cameras: tuple[str, ...] = ("cam_front", "cam_wrist")
     episodes: int = 1000
     driver: str = ""
     joined: str = ""
+
+    @property
+    def command(self) -> str:
+        """The options of collect.py."""
+        return " ".join([_IMAGES, *self.cameras, self.options])
 
 
 @dataclass(frozen=True)
@@ -78,16 +86,17 @@ class Trial:
     cameras: tuple[str, ...] = ("cam_front", "cam_wrist")
     options: tuple[str, ...] = ()
     start: str = ""
-    action_steps: tuple[int, ...] = (24, 36)
+    action_steps: tuple[int, ...] = (36, 24)
 
 
 DATASETS = {
-    "anywhere": Demonstrations(f"--expert reactive --start-mix {_MIX}"),
+    "anywhere": Demonstrations(f"--expert reactive --start-mix {_MIX}", _ALL_CAMERAS),
     "plain": Demonstrations("--expert waypoints"),
     "random": Demonstrations("--expert reactive --start-mix home=0.5,random=0.5"),
     "hand-pose": Demonstrations(f"--expert reactive --start-mix {_MIX} --control-mode ee_pose"),
     "takeover": Demonstrations(
         "--expert reactive --start-mix policy=1 --seed 777",
+        _ALL_CAMERAS,
         episodes=400,
         driver="act",
         joined="anywhere",
@@ -103,7 +112,7 @@ TRIALS = {
     "random": Trial("random"),
     "anywhere": Trial("anywhere"),
     "no-front": Trial("anywhere", cameras=("cam_high", "cam_wrist")),
-    "three-cameras": Trial("anywhere", cameras=("cam_front", "cam_wrist", "cam_high")),
+    "three-cameras": Trial("anywhere", cameras=_ALL_CAMERAS),
     "hand-pose": Trial("hand-pose", options=(_HAND_INPUTS,)),
     "takeover": Trial("takeover", start="act", options=_AGAIN),
     "no-takeover": Trial("anywhere", start="act", options=_AGAIN),
@@ -149,18 +158,18 @@ class Run:
         """Wait for a trial of this run.
 
         Raises:
-            NotYet: It does not have all its steps even then.
+            NotYetError: It does not have all its steps even then.
         """
         self.ended[trial].wait()
         if not self.is_trained(trial):
-            raise NotYet(f"{trial} is not trained")
+            raise NotYetError(f"{trial} is not trained")
 
     def collect(self, name: str) -> Path:
         """Record a dataset, or what is missing of it; return its folder."""
         demonstrations, folder = DATASETS[name], self.output / "data" / name
         done = folder.with_name(f"{name}.done")
         if not done.is_file():
-            command = f"collect.py {_IMAGES} {demonstrations.options} --resume".split()
+            command = f"collect.py {demonstrations.command} --resume".split()
             command += ["--num-episodes", str(demonstrations.episodes)]
             command += ["--workers", str(self.workers)]
             part = folder.with_name(f"{name}-part") if demonstrations.joined else folder
@@ -184,7 +193,7 @@ class Run:
         if self.is_trained(name):
             return
         checkpoint = self.checkpoint(name)
-        command = ["examples/train_in_memory.py", f"--minutes={self.minutes_left() - 0.3:.2f}"]
+        command = ["examples/train_in_memory.py", f"--minutes={self.minutes_left() - 0.4:.2f}"]
         if checkpoint.exists():
             command += [f"--config_path={checkpoint}/pretrained_model/train_config.json"]
             command += ["--resume=true"]
@@ -217,7 +226,7 @@ class Run:
         training = json.loads((self.checkpoint(name) / "train_in_memory.json").read_text())
         return {
             "trial": name,
-            "dataset": f"collect.py {_IMAGES} {DATASETS[trial.dataset].options}",
+            "dataset": f"collect.py {DATASETS[trial.dataset].command}",
             "joined": DATASETS[trial.dataset].joined,
             "episodes": training["episodes"],
             "frames": training["frames"],
@@ -242,10 +251,10 @@ class Run:
 
         Raises:
             CalledProcessError: It failed; the end of its log is shown.
-            NotYet: The time is over.
+            NotYetError: The time is over.
         """
         if self.minutes_left() < _LEAST_MINUTES:
-            raise NotYet(f"{log}: no time left")
+            raise NotYetError(f"{log}: no time left")
         path = self.output / "logs" / f"{log}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         say(f"{log}: {' '.join(command)}")
@@ -262,7 +271,7 @@ class Run:
                     timeout=60 * self.minutes_left() if self.end < math.inf else None,
                 )
             except subprocess.TimeoutExpired:
-                raise NotYet(f"{log}: stopped, as the time is over") from None
+                raise NotYetError(f"{log}: stopped, as the time is over") from None
         lines = path.read_text().splitlines()
         say(f"{log}: {time.monotonic() - begin:.0f} s, {lines[-1] if lines else ''}")
         if done.returncode:
@@ -332,7 +341,7 @@ def run_trials(run: Run, gpus: int) -> None:
     for training in trainings:
         try:
             training.result().result()
-        except NotYet as reason:
+        except NotYetError as reason:
             say(str(reason))
 
 

@@ -15,7 +15,7 @@ import mmap
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from torch import Tensor, nn
 from pp_recorder.dataset.reader import Dataset, DatasetError
 
 _IMAGENET = {"mean": [[[0.485]], [[0.456]], [[0.406]]], "std": [[[0.229]], [[0.224]], [[0.225]]]}
+_RESULT = "train_in_memory.json"
+_START = time.perf_counter()
 _GPU_RESERVE = 8e9  # bytes that training needs beside the images
 
 
@@ -239,18 +241,26 @@ def train(cfg: TrainPipelineConfig, own: argparse.Namespace) -> dict[str, float]
     left_out = getattr(cfg.policy, "drop_n_last_frames", 0)
     position = torch.arange(count, device=device)
     usable = position[position + left_out <= frames.last]
-    compute_loss = torch.compile(policy.forward, disable=not own.compile)
     observed, actions = cfg.policy.observation_delta_indices, cfg.policy.action_delta_indices
 
-    policy.train()
-    begin, done = time.perf_counter(), step
-    while step < cfg.steps and time.perf_counter() - begin < 60 * own.minutes:
+    def draw() -> dict[str, Any]:
         picks = usable[torch.randint(len(usable), (cfg.batch_size,), device=device)]
-        batch = preprocess(frames.batch(picks, observed, actions))
-        with torch.autocast(device, torch.bfloat16, enabled=own.bfloat16):
-            loss, _ = compute_loss(batch)
-        optimizer.zero_grad()
+        return preprocess(frames.batch(picks, observed, actions))
+
+    def backward(batch: dict[str, Any]) -> Tensor:
+        policy.zero_grad()
+        # On the device by default: ACT makes a tensor on the CPU, which a graph cannot copy.
+        with torch.device(device), torch.autocast(device, torch.bfloat16, enabled=own.bfloat16):
+            loss, _ = policy.forward(batch)
         loss.backward()
+        return loss.detach()
+
+    policy.train()
+    if own.cuda_graph:
+        backward = graph(backward, draw())
+    begin, done = time.perf_counter(), step
+    while step < cfg.steps and time.perf_counter() - _START < 60 * own.minutes:
+        loss = backward(draw())
         nn.utils.clip_grad_norm_(policy.parameters(), cfg.optimizer.grad_clip_norm)
         optimizer.step()
         scheduler.step()
@@ -270,22 +280,46 @@ def train(cfg: TrainPipelineConfig, own: argparse.Namespace) -> dict[str, float]
         "frames": count,
         "card": torch.cuda.get_device_name() if device == "cuda" else "CPU",
     }
-    (checkpoint / RESULT).write_text(json.dumps(result, indent=1) + "\n")
+    (checkpoint / _RESULT).write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
-RESULT = "train_in_memory.json"
+def graph(
+    backward: Callable[[dict[str, Any]], Tensor], example: dict[str, Any]
+) -> Callable[[dict[str, Any]], Tensor]:
+    """Return a loss and its gradients as a CUDA graph, which does not wait for Python.
+
+    Args:
+        backward: Function from a batch to its loss, which also makes the gradients anew.
+        example: A batch.
+    """
+    batch = {key: part.clone() for key, part in example.items() if isinstance(part, Tensor)}
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # CUDA's libraries prepare themselves in the first runs
+        for _ in range(3):
+            backward(batch)
+    torch.cuda.current_stream().wait_stream(stream)
+    whole = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(whole):
+        loss = backward(batch)
+
+    def replay(other: dict[str, Any]) -> Tensor:
+        for key, part in batch.items():
+            part.copy_(other[key])
+        whole.replay()
+        return loss
+
+    return replay
 
 
 def previous_seconds(cfg: TrainPipelineConfig) -> float:
     """Return how long the trainings took that this one continues, s."""
-    path = (cfg.checkpoint_path or Path()) / RESULT
+    path = (cfg.checkpoint_path or Path()) / _RESULT
     return json.loads(path.read_text())["seconds"] if cfg.resume and path.is_file() else 0.0
 
 
-def save(
-    cfg: TrainPipelineConfig, step: int, policy: PreTrainedPolicy, *parts: Any
-) -> Path:
+def save(cfg: TrainPipelineConfig, step: int, policy: PreTrainedPolicy, *parts: Any) -> Path:
     """Write a checkpoint as lerobot-train does; return its folder."""
     folder = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, step)
     save_checkpoint(folder, step, cfg, policy, *parts)
@@ -309,7 +343,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add, flag = own.add_argument, argparse.BooleanOptionalAction
     add("--minutes", type=float, default=math.inf, help="stop after so many, to be resumed")
-    add("--compile", action=flag, default=torch.cuda.is_available(), help="compile the policy")
+    add("--cuda-graph", action=flag, default=torch.cuda.is_available(), help="of each step")
     add("--bfloat16", action=flag, default=torch.cuda.is_available(), help="compute in bfloat16")
     return own
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
@@ -21,7 +22,7 @@ from lerobot.policies.act.processor_act import make_act_pre_post_processors
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.diffusion.processor_diffusion import make_diffusion_pre_post_processors
-from lerobot.utils.constants import OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -109,24 +110,7 @@ class PickPlaceDiffusionConfig(PickPlaceConfig, DiffusionConfig):
     """Diffusion Policy's options."""
 
 
-class _ShiftsImages:
-    """Random shifts of the images in training."""
-
-    config: PickPlaceACTConfig | PickPlaceDiffusionConfig
-    training: bool
-
-    def forward(self, batch: dict[str, Tensor]) -> Any:
-        """Return the loss of a batch, as the policy does."""
-        if self.training and self.config.image_shift:
-            shifted = {k: shift(batch[k], self.config.image_shift) for k in self._cameras()}
-            batch = {**batch, **shifted}
-        return super().forward(batch)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _cameras(self) -> list[str]:
-        return list(self.config.image_features)
-
-
-class PickPlaceACTPolicy(_ShiftsImages, ACTPolicy):
+class PickPlaceACTPolicy(ACTPolicy):
     """ACT; see the module."""
 
     config_class = PickPlaceACTConfig
@@ -137,12 +121,36 @@ class PickPlaceACTPolicy(_ShiftsImages, ACTPolicy):
         if config.group_norm:
             use_group_norm(self.model.backbone)
 
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Return ACT's loss of a batch and, for ACT with a VAE, its parts as numbers."""
+        if self.training:
+            batch = shift_images(batch, self.config)
+        if self.config.use_vae:
+            return super().forward(batch)
+        # Super's forward asks the GPU for the loss, which a CUDA graph cannot answer.
+        images = [batch[key] for key in self.config.image_features]
+        planned, _ = self.model({**batch, OBS_IMAGES: images})
+        is_valid = ~batch["action_is_pad"].unsqueeze(-1).expand_as(planned)
+        error = (batch[ACTION] - planned).abs() * is_valid
+        return error.sum() / is_valid.sum().clamp_min(1), {}
 
-class PickPlaceDiffusionPolicy(_ShiftsImages, DiffusionPolicy):
+
+class PickPlaceDiffusionPolicy(DiffusionPolicy):
     """Diffusion Policy; see the module."""
 
     config_class = PickPlaceDiffusionConfig
     name = "pickplace_diffusion"
+
+    def __init__(self, config: PickPlaceDiffusionConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        if config.use_group_norm:
+            use_group_norm(self.diffusion.rgb_encoder)
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, None]:
+        """Return Diffusion Policy's loss of a batch."""
+        if self.training:
+            batch = shift_images(batch, self.config)
+        return super().forward(batch)
 
 
 def make_pickplace_act_pre_post_processors(
@@ -159,14 +167,37 @@ def make_pickplace_diffusion_pre_post_processors(
     return make_diffusion_pre_post_processors(config, config.without_other_inputs(dataset_stats))
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation in the type of its input.
+
+    In mixed precision torch's own computes in float32, for which the largest tensors of the network
+    are converted back and forth.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised tensor, of the input's shape (batch, channels, ...) and type."""
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        with torch.autocast(input.device.type, enabled=False):
+            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+
+
 def use_group_norm(parent: nn.Module) -> None:
-    """Replace frozen batch normalisation below a module by new group normalisation."""
+    """Replace the normalisation of images below a module by new group normalisation."""
     for name, child in parent.named_children():
-        if isinstance(child, FrozenBatchNorm2d):
+        if isinstance(child, (FrozenBatchNorm2d, nn.GroupNorm)):
             channels = len(child.weight)
-            setattr(parent, name, nn.GroupNorm(channels // _CHANNELS_PER_GROUP, channels))
+            setattr(parent, name, GroupNorm(channels // _CHANNELS_PER_GROUP, channels))
         else:
             use_group_norm(child)
+
+
+def shift_images(
+    batch: dict[str, Any], config: PickPlaceACTConfig | PickPlaceDiffusionConfig
+) -> dict[str, Any]:
+    """Return a batch with each image shifted at random, as far as the config allows."""
+    if config.image_shift == 0:
+        return batch
+    return {**batch, **{k: shift(batch[k], config.image_shift) for k in config.image_features}}
 
 
 def shift(images: Tensor, most: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Measure a policy in closed-loop episodes on fixed seeds.
+"""Measure a policy in closed-loop episodes on fixed seeds, or ask what its plan follows.
 
 Console script: pp-evaluate.
 """
@@ -19,8 +19,9 @@ from tqdm import tqdm
 import pp_env
 from experts.diagnosis import failure_stage
 from pp_collect.factory import make_config, reset_options
-from pp_collect.options import EvaluateOptions, PolicyOptions, SceneOptions
+from pp_collect.options import PROBED_OBS_TYPE, EvaluateOptions, PolicyOptions, SceneOptions
 from pp_collect.policies import make_policy
+from pp_collect.probe import probe, require_planner
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
@@ -37,7 +38,7 @@ from pp_recorder.evaluation.runner import (
     TaskOutcome,
     evaluate,
 )
-from pp_recorder.rollout import run_episode
+from pp_recorder.rollout import episode_seed, run_episode
 from pp_recorder.sinks import SideBySide, setup_logging
 
 _POLICY_OPTIONS = [f.name for f in dataclasses.fields(PolicyOptions)]
@@ -45,13 +46,14 @@ _PROG = "pp-evaluate"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return 0, 1 below --min-success, or 2 if it cannot evaluate."""
+    """Run the command line; return 0, 1 below a minimum, or 2 if it cannot evaluate."""
     options = parse(
         EvaluateOptions,
         argv,
         prog=_PROG,
         description="Run a policy in closed loop on fixed seeds and report how well it does. "
-        "Exit status: 0 done, 1 below --min-success, 2 it cannot be evaluated.",
+        "Exit status: 0 done, 1 below --min-success or --min-pictures-share, 2 it cannot be "
+        "evaluated.",
         example="pp-evaluate --policy outputs/train/act --num-episodes 100 --workers 4",
     )
     setup_logging()
@@ -62,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         fail(_PROG, error)
     status = 2
     try:
-        status = run(options)
+        status = run_probe(options) if options.probe else run(options)
     except (EvaluationError, ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -91,6 +93,38 @@ def run(options: EvaluateOptions) -> int:
         print(
             f"the success rate of {metrics.success_rate:.1%} is below --min-success "
             f"{options.min_success:.1%}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def run_probe(options: EvaluateOptions) -> int:
+    """Ask the policy what its plan follows, and report; return the exit status."""
+    begin = time.perf_counter()
+    env = make_env(options, options.obs_type or PROBED_OBS_TYPE)
+    try:
+        planner = require_planner(make_policy(options.policy, env), options.policy)
+        seeds = [episode_seed(options.seed, index) for index in range(options.num_episodes)]
+        with tqdm(total=len(seeds), unit="scene", disable=None) as bar:
+            result = probe(env, planner, seeds, reset_options(options), bar.update)
+    finally:
+        env.close()
+    seconds = time.perf_counter() - begin
+    if options.json is not None:
+        report = {**describe_run(options), "probe": result.to_json()}
+        options.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    print(
+        f"policy     {options.policy}\n"
+        f"scenes     {result.scenes} with seed {options.seed}, plans of {result.steps} steps of "
+        f"1/{options.fps} s, {options.simulator}; took {seconds:.1f} s\n\n{result.to_text()}"
+    )
+    weakest, least = result.reach[0], options.min_pictures_share
+    if least is not None and (weakest.pictures_share or 0.0) < least:
+        share = "none" if weakest.pictures_share is None else f"{weakest.pictures_share:.1%}"
+        print(
+            f"{weakest.instant.name}, the pictures' share of the plan is {share}, below "
+            f"--min-pictures-share {least:.1%}",
             file=sys.stderr,
         )
         return 1
@@ -210,10 +244,17 @@ def to_json(
 ) -> dict[str, Any]:
     """Return the report for machines; it depends on the options, versions and machine alone."""
     return {
-        **{name: getattr(options, name) for name in _POLICY_OPTIONS},
-        **describe_environment(),
+        **describe_run(options),
         "scores": metrics.to_json(),
         "episodes": [vars(episode.result) for episode in episodes],
+    }
+
+
+def describe_run(options: EvaluateOptions) -> dict[str, Any]:
+    """Return what a report says about how it came about."""
+    return {
+        **{name: getattr(options, name) for name in _POLICY_OPTIONS},
+        **describe_environment(),
     }
 
 
@@ -231,9 +272,17 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
                 f"LeRobot checkpoint, got {options.policy!r}, and there is no such folder"
             )
         checkpoint = Checkpoint(Path(options.policy))
+        if options.probe and not checkpoint.image_sizes:
+            raise ValueError(
+                "--probe swaps the pictures that a policy sees, but the inputs of "
+                f"{checkpoint.folder} are {', '.join(checkpoint.inputs)}; evaluate it without "
+                "--probe"
+            )
     require_action_steps(options, checkpoint)
     obs_type = options.obs_type
-    if obs_type is None:
+    if obs_type is None and options.probe:
+        obs_type = PROBED_OBS_TYPE
+    elif obs_type is None:
         obs_type = "state" if checkpoint is None else fitting_obs_type(checkpoint)
     resolution = options.resolution
     if resolution is None:
@@ -247,7 +296,7 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         resolution=resolution,
         cameras=options.cameras or fitting_cameras(checkpoint),
         control_mode=options.control_mode or fitting_control_mode(checkpoint),
-        max_steps=options.step_limit,
+        max_steps=None if options.probe else options.step_limit,
     )
     make_config(options)
     return options

@@ -43,6 +43,7 @@ from pp_recorder.command_line import (
     OptionError,
     Options,
     Pixels,
+    flag,
     one_of,
     parse_location,
     parse_pixels,
@@ -55,6 +56,9 @@ _spec = gym.spec(pp_env.ENV_ID)
 assert _spec.max_episode_steps is not None
 _MAX_STEPS: int = _spec.max_episode_steps
 
+
+PROBED_OBS_TYPE = "pixels_agent_pos"
+_OF_EPISODES = ("max_steps", "workers", "videos", "videos_of", "max_videos", "min_success")
 
 _CAMERA_NAMES = some_of([camera.name for camera in NAMED_CAMERAS])
 
@@ -466,6 +470,45 @@ class EvaluateOptions(PolicyOptions):
         Doc("exit with 1 if the rate, from 0 to 1, is below"),
         tyro.conf.arg(metavar="RATE"),
     ] = None
+    probe: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        Doc("no episodes: does its plan follow the pictures, or the arm's own state?"),
+    ] = False
+    min_pictures_share: Annotated[
+        float | None,
+        Interval(ge=0, le=1),
+        Doc("of --probe: exit with 1 if the pictures' share, from 0 to 1, is below"),
+        tyro.conf.arg(metavar="SHARE"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.probe:
+            self._require_what_a_probe_needs()
+        elif self.min_pictures_share is not None:
+            raise ValueError("--min-pictures-share is for --probe; give that, too")
+
+    def _require_what_a_probe_needs(self) -> None:
+        if self.policy in ("expert", "reactive", "random"):
+            raise ValueError(
+                "--probe asks a policy that sees pictures for its plan, got --policy "
+                f"{self.policy}; try the folder of a LeRobot checkpoint, or module:callable"
+            )
+        if self.obs_type not in (None, PROBED_OBS_TYPE):
+            raise ValueError(
+                f"--probe swaps pictures and state: --obs-type {PROBED_OBS_TYPE}, got "
+                f"{self.obs_type}"
+            )
+        if self.num_episodes < 2:
+            raise ValueError(
+                f"--probe compares scenes: --num-episodes 2 or more, got {self.num_episodes}"
+            )
+        defaults = {f.name: f.default for f in fields(EvaluateOptions)}
+        given = [name for name in _OF_EPISODES if getattr(self, name) != defaults[name]]
+        if given:
+            names = ", ".join(map(flag, given))
+            raise ValueError(f"--probe runs no episodes of the policy; leave out {names}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,12 @@
-"""Train a tiny ACT with the real lerobot, and evaluate its checkpoint.
+"""Train tiny policies with the real lerobot, and evaluate their checkpoints.
 
 Usage: python -m tests.check_policy       (make check-lerobot)
 
-Needs this project and lerobot 0.4.x or 0.6.x. `lerobot-train` makes two steps, `pp-evaluate` runs
-two short episodes with videos, and the actions of the first must equal those of `lerobot-eval`'s
-own loop, bit for bit. Then the expert takes over where the checkpoint has driven to. Exits with 1
-if any of this fails.
+Needs this project and lerobot 0.4.x or 0.6.x. `lerobot-train` makes two steps of an ACT,
+`pp-evaluate` runs two short episodes with videos, and the actions of the first must equal those of
+`lerobot-eval`'s own loop, bit for bit. Then the expert takes over where the checkpoint has driven
+to. With pictures, the ACT and a Diffusion Policy, which looks back, are probed, and their plans
+must be what they do. Exits with 1 if any of this fails.
 """
 
 import io
@@ -24,19 +25,29 @@ from tests.check_dataset import import_lerobot
 _STEPS = 30
 
 
-def train(dataset: Path, output: Path) -> None:
+_ACT = (
+    "--policy.type=act", "--policy.chunk_size=10", "--policy.n_action_steps=10",
+    "--policy.dim_model=64", "--policy.dim_feedforward=64", "--policy.n_heads=2",
+)  # fmt: skip
+_DIFFUSION = (
+    "--policy.type=diffusion", "--policy.down_dims=[32,64]", "--policy.horizon=8",
+    "--policy.n_action_steps=6", "--policy.num_inference_steps=3",
+)  # fmt: skip
+
+
+def train(dataset: Path, output: Path, policy: Sequence[str] = _ACT) -> None:
     """Train for two steps."""
     from lerobot.scripts import lerobot_train
 
     sys.argv = [
         "lerobot-train", "--dataset.repo_id=local/tiny", f"--dataset.root={dataset}",
         "--dataset.video_backend=pyav", f"--output_dir={output}", "--wandb.enable=false",
-        "--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false",
-        "--policy.pretrained_backbone_weights=null", "--policy.chunk_size=10",
-        "--policy.n_action_steps=10", "--policy.dim_model=64", "--policy.dim_feedforward=64",
-        "--policy.n_heads=2", "--steps=2", "--batch_size=2", "--num_workers=0",
+        "--policy.device=cpu", "--policy.push_to_hub=false",
+        "--policy.pretrained_backbone_weights=null", "--steps=2", "--batch_size=2",
+        "--num_workers=0", *policy,
     ]  # fmt: skip
-    lerobot_train.main()
+    with redirect_stderr(io.StringIO()):  # progress bars
+        lerobot_train.main()
 
 
 def our_actions(options) -> np.ndarray:
@@ -96,8 +107,7 @@ def check(folder: Path, *words: str) -> None:
     dataset, output = folder / "dataset", folder / "train"
     tiny = ["--num-episodes", "1", "--steps-per-segment", "20", "--output", str(dataset)]
     assert collect.main([*tiny, *words]) == 0
-    with redirect_stderr(io.StringIO()):  # progress bars
-        train(dataset, output)
+    train(dataset, output)
 
     report, videos = folder / "report.json", folder / "videos"
     command = ["--policy", str(output), "--num-episodes", "2", "--max-steps", str(_STEPS)]
@@ -115,6 +125,44 @@ def check(folder: Path, *words: str) -> None:
     assert np.ptp(ours, axis=0).max() > 0, "the policy does not move"
     np.testing.assert_array_equal(ours, theirs)
     take_over(output, folder / "taken-over", words)
+    if "--no-cameras" not in words:
+        probe(output, folder / "probe.json", steps=10)
+        train(dataset, folder / "diffusion", _DIFFUSION)
+        probe(folder / "diffusion", folder / "probe.json", steps=6)
+
+
+def probe(checkpoint: Path, report: Path, steps: int) -> None:
+    """Ask a checkpoint for plans of a length, which must be what it does."""
+    from pp_collect import evaluate as pp_evaluate
+    from pp_collect.options import EvaluateOptions
+    from pp_recorder.evaluation.lerobot_policy import Checkpoint, LeRobotPolicy
+
+    command = ["--policy", str(checkpoint), "--probe", "--num-episodes", "2", "--preset", "fast"]
+    assert pp_evaluate.main([*command, "--json", str(report)]) == 0
+    found = json.loads(report.read_text())["probe"]
+    assert (found["scenes"], found["plan_steps"]) == (2, steps), found
+
+    options = pp_evaluate.resolve_options(EvaluateOptions(policy=str(checkpoint), preset="fast"))
+    policy = LeRobotPolicy(Checkpoint(checkpoint))
+    env = pp_evaluate.make_env(options, options.obs_type)
+    try:
+        observation, info = env.reset(seed=0)
+    finally:
+        env.close()
+
+    def start():
+        policy.reset(observation, info, np.random.default_rng(0))
+
+    start()
+    plan = policy.plan(observation)
+    start()
+    done = [policy.act(observation) for _ in range(steps)]
+    np.testing.assert_allclose(plan, done, rtol=0, atol=1e-6)
+    other = {**observation, "agent_pos": observation["agent_pos"] + 1}
+    start()
+    assert np.abs(policy.plan(other) - plan).max() > 0, "the plan does not depend on the state"
+    start()
+    np.testing.assert_array_equal(policy.plan(observation), plan, "a plan leaves something behind")
 
 
 def take_over(checkpoint: Path, output: Path, words: Sequence[str]) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from experts.pick_place import PickPlaceExpert
+from experts.reach import HOME
+from pp_env import rotation
+from pp_env.layout import OBSERVATION
 
 
 class Expert(PickPlaceExpert):
@@ -107,3 +110,110 @@ def bad_maker(env):
 
 
 NUMBER = 3
+
+
+class Planner:
+    """Has a plan of five steps, by a share from the pictures and else from the state."""
+
+    pictures_share = 1.0
+    noise = 0.0
+
+    def __init__(self, env) -> None:
+        self.size = env.action_space.shape[0]
+
+    def reset(self, observation, info, rng) -> None:
+        self.rng = rng
+
+    def act(self, observation):
+        return self.plan(observation)[0]
+
+    def plan(self, observation):
+        pictures = np.concatenate([image.ravel() for image in observation["pixels"].values()])
+        share = self.pictures_share
+        joints = share * _scatter(pictures) + (1 - share) * _scatter(observation["agent_pos"] * 1e4)
+        joints = HOME + joints + self.noise * self.rng.normal(size=7)
+        return np.tile(np.append(joints, 0.04), (5, 1))
+
+
+def _scatter(values):
+    """Return seven numbers from -0.5 to 0.5 that any change of the values changes."""
+    weights = np.random.default_rng(7).normal(size=(len(values), 7))
+    return 0.5 * np.sin(values.astype(float) @ weights)
+
+
+class Looks(Planner):
+    """Sees only the pictures."""
+
+
+class Guesses(Planner):
+    """Sees only the pictures, and is not sure."""
+
+    noise = 0.5
+
+
+class Copies(Planner):
+    """Sees only the arm's state."""
+
+    pictures_share = 0.0
+
+
+class Mixes(Planner):
+    """Sees both, and of the pictures twice as much."""
+
+    pictures_share = 2 / 3
+
+
+class Insists(Planner):
+    """Sees nothing."""
+
+    def plan(self, observation):
+        return np.tile(np.append(HOME, 0.04), (5, 1))
+
+
+class Stands(Planner):
+    """Plans to stay, in any control mode."""
+
+    def plan(self, observation):
+        state = OBSERVATION.unpack(observation["agent_pos"])
+        columns = rotation.to_columns(rotation.to_matrix(state["eef_quat"]))
+        arm = {
+            "8": state["joint_pos"],
+            "7": np.zeros(6),
+            "10": np.concatenate([state["eef_pos"], columns]),
+        }[str(self.size)]
+        return np.tile(np.append(arm, 0.04), (5, 1))
+
+
+class StandsByDeltas(Stands):
+    """Plans to stay, in joint_delta."""
+
+    def plan(self, observation):
+        return np.zeros((5, 8))
+
+
+class PlansNaN(Planner):
+    def plan(self, observation):
+        return np.full((5, 8), np.nan)
+
+
+class PlansOneAction(Planner):
+    def plan(self, observation):
+        return np.zeros(8)
+
+
+class PlansText(Planner):
+    def plan(self, observation):
+        return np.full((5, 8), "left")
+
+
+class PlansMoreAndMore(Planner):
+    steps = 5
+
+    def plan(self, observation):
+        self.steps += 1
+        return np.zeros((self.steps, 8))
+
+
+class PlansNothing(Planner):
+    def plan(self, observation):
+        raise ZeroDivisionError("by zero")

@@ -146,19 +146,66 @@ class LeRobotPolicy:
         """Forget the last episode, and seed torch from the episode's generator."""
         self._task = str(info.get("task", ""))
         self._torch.manual_seed(int(rng.integers(2**63)))
-        self._policy.reset()
-        self._preprocess.reset()
-        self._postprocess.reset()
+        self._forget()
 
     def act(self, observation: Any) -> np.ndarray:
         """Return the next action of the policy's chunk."""
+        with self._torch.inference_mode(), self._autocast:
+            action = self._postprocess(self._policy.select_action(self._batch(observation)))
+        return action.squeeze(0).float().cpu().numpy()
+
+    def plan(self, observation: Any) -> np.ndarray:
+        """Return the whole chunk (steps, action size) that the policy would begin an episode with.
+
+        A policy that looks back sees the observation as often as it looks. Nothing of the episode
+        before is used, and nothing is left of it.
+
+        Raises:
+            CheckpointError: The policy predicts one action at a time.
+        """
+        self._forget()
+        try:
+            with self._torch.inference_mode(), self._autocast:
+                chunk = self._predict_chunk(self._batch(observation))
+                actions = self._postprocess(chunk.squeeze(0))
+        except NotImplementedError as error:
+            raise CheckpointError(
+                f"a plan is a chunk of actions, but the policy {self._policy.name!r} predicts one "
+                f"action at a time ({error}); try a policy such as act or diffusion"
+            ) from error
+        finally:
+            self._forget()
+        return actions.float().cpu().numpy()
+
+    def _predict_chunk(self, batch: Any) -> Any:
+        """Return the chunk (1, steps, action size) from which `select_action` takes its first."""
+        # Policies that look back predict from queues that only `select_action` fills.
+        chunks, predict = [], self._policy.predict_action_chunk
+
+        def predict_and_note(*args: Any, **kwargs: Any) -> Any:
+            chunks.append(predict(*args, **kwargs))
+            return chunks[-1]
+
+        self._policy.predict_action_chunk = predict_and_note
+        try:
+            self._policy.select_action(batch)
+        finally:
+            del self._policy.predict_action_chunk
+        return chunks[0] if chunks else predict(batch)
+
+    def _batch(self, observation: Any) -> Any:
+        """Return a batch of one observation for the policy."""
         batch: dict[str, Any] = {
             key: self._torch.from_numpy(value) for key, value in to_lerobot(observation).items()
         }
         batch["task"] = [self._task]
-        with self._torch.inference_mode(), self._autocast:
-            action = self._postprocess(self._policy.select_action(self._preprocess(batch)))
-        return action.squeeze(0).float().cpu().numpy()
+        return self._preprocess(batch)
+
+    def _forget(self) -> None:
+        """Begin anew: without queues of actions and observations."""
+        self._policy.reset()
+        self._preprocess.reset()
+        self._postprocess.reset()
 
 
 def to_lerobot(observation: Any) -> dict[str, np.ndarray]:

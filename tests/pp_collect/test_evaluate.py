@@ -475,6 +475,17 @@ def test_a_checkpoint_says_what_it_must_see(checkpoint):
     assert options.obs_type == "environment_state_agent_pos"
 
 
+def test_a_probe_is_for_a_checkpoint_with_pictures(checkpoint, capsys):
+    with pytest.raises(SystemExit):
+        run(str(checkpoint), "--probe")
+    error = capsys.readouterr().err
+    assert "--probe swaps the pictures that a policy sees, but the inputs of" in error
+    assert "are observation.state; evaluate it without --probe" in error
+    change(checkpoint, "config.json", input_features={"observation.images.cam_high": image(96)})
+    options = resolve_options(EvaluateOptions(policy=str(checkpoint), probe=True))
+    assert (options.obs_type, options.resolution) == ("pixels_agent_pos", 96)
+
+
 @pytest.mark.parametrize(
     ("size", "mode"), [(8, "joint_pos"), (7, "ee_delta"), (10, "ee_pose"), (3, "joint_pos")]
 )

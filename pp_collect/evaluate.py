@@ -8,10 +8,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 from tqdm import tqdm
@@ -22,6 +22,13 @@ from pp_collect.factory import make_config, reset_options
 from pp_collect.options import PROBED_OBS_TYPE, EvaluateOptions, PolicyOptions, SceneOptions
 from pp_collect.policies import make_policy
 from pp_collect.probe import probe, require_planner
+from pp_collect.robustness import (
+    UNVARIED,
+    comparison,
+    require_factors,
+    vary_scene,
+    vary_starts,
+)
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
@@ -43,6 +50,20 @@ from pp_recorder.sinks import SideBySide, setup_logging
 
 _POLICY_OPTIONS = [f.name for f in dataclasses.fields(PolicyOptions)]
 _PROG = "pp-evaluate"
+
+
+class Measured(NamedTuple):
+    """The episodes of one scene, and what comes of them."""
+
+    metrics: EvalMetrics
+    episodes: list[EvaluatedEpisode]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dictionary that `json.dump` takes."""
+        return {
+            "scores": self.metrics.to_json(),
+            "episodes": [vars(episode.result) for episode in self.episodes],
+        }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,25 +99,19 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: EvaluateOptions) -> int:
     """Evaluate and report; return the exit status."""
     begin = time.perf_counter()
-    episodes = run_episodes(options)
-    metrics = compute_metrics([episode.result for episode in episodes], make_grid())
+    measured = {name: measure(options, name) for name in (UNVARIED, *options.factors)}
     seconds = time.perf_counter() - begin
     if options.json is not None:
         options.json.write_text(
-            json.dumps(to_json(options, metrics, episodes), indent=2, default=str) + "\n"
+            json.dumps(to_json(options, measured), indent=2, default=str) + "\n"
         )
-    print(report(options, metrics, seconds))
+    print(report(options, measured, seconds))
     if options.videos is not None:
-        for path in write_videos(options, options.videos, episodes):
-            print(f"video      {path}")
-    if options.min_success is not None and metrics.success_rate < options.min_success:
-        print(
-            f"the success rate of {metrics.success_rate:.1%} is below --min-success "
-            f"{options.min_success:.1%}",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+        for name, (_, episodes) in measured.items():
+            folder = options.videos / name if options.factors else options.videos
+            for path in write_videos(options, folder, episodes, name):
+                print(f"video      {path}")
+    return min_success_status(options, measured)
 
 
 def run_probe(options: EvaluateOptions) -> int:
@@ -131,10 +146,32 @@ def run_probe(options: EvaluateOptions) -> int:
     return 0
 
 
-def run_episodes(options: EvaluateOptions) -> list[EvaluatedEpisode]:
+def min_success_status(options: EvaluateOptions, measured: Mapping[str, Measured]) -> int:
+    """Return the exit status: 1, after a message, if a success rate is below --min-success."""
+    status = 0
+    for name, (metrics, _) in measured.items():
+        if options.min_success is not None and metrics.success_rate < options.min_success:
+            row = f" ({name})" if options.factors else ""
+            print(
+                f"the success rate of {metrics.success_rate:.1%}{row} is below --min-success "
+                f"{options.min_success:.1%}",
+                file=sys.stderr,
+            )
+            status = 1
+    return status
+
+
+def measure(options: EvaluateOptions, factor: str) -> Measured:
+    """Run the episodes with a factor, or `UNVARIED`."""
+    episodes = run_episodes(options, factor)
+    return Measured(compute_metrics([e.result for e in episodes], make_grid()), episodes)
+
+
+def run_episodes(options: EvaluateOptions, factor: str = UNVARIED) -> list[EvaluatedEpisode]:
     """Run the episodes and show a progress bar."""
     successes = 0
-    with tqdm(total=options.num_episodes, unit="episode", disable=None) as bar:
+    label = factor if options.factors else None
+    with tqdm(total=options.num_episodes, desc=label, unit="episode", disable=None) as bar:
 
         def progress(result: EpisodeResult) -> None:
             nonlocal successes
@@ -143,7 +180,7 @@ def run_episodes(options: EvaluateOptions) -> list[EvaluatedEpisode]:
             bar.set_postfix(success=f"{successes}/{bar.n}")
 
         return evaluate(
-            partial(make_runner, options),
+            partial(make_runner, options, factor),
             options.num_episodes,
             options.seed,
             options.workers,
@@ -152,9 +189,9 @@ def run_episodes(options: EvaluateOptions) -> list[EvaluatedEpisode]:
         )
 
 
-def make_runner(options: EvaluateOptions) -> PolicyRunner:
+def make_runner(options: EvaluateOptions, factor: str = UNVARIED) -> PolicyRunner:
     """Return the policy in its environment."""
-    env = make_env(options, options.obs_type or "state")
+    env = make_env(options, options.obs_type or "state", factor)
     try:
         policy = make_policy(options.policy, env, options.action_steps)
     except BaseException:
@@ -165,17 +202,19 @@ def make_runner(options: EvaluateOptions) -> PolicyRunner:
     )
 
 
-def make_env(options: EvaluateOptions, obs_type: str) -> gym.Env:
+def make_env(options: EvaluateOptions, obs_type: str, factor: str = UNVARIED) -> gym.Env:
     """Return an environment whose episodes end with success; the loop counts the steps."""
-    return gym.make(
+    config = make_config(options)
+    env = gym.make(
         pp_env.ENV_ID,
         max_episode_steps=sys.maxsize,
         disable_env_checker=True,
         simulator=options.simulator,
         obs_type=obs_type,
         control_mode=options.control_mode,
-        config=make_config(options),
+        config=vary_scene(factor, config),
     )
+    return vary_starts(factor, config, env)
 
 
 def task_outcome(infos: Sequence[dict[str, Any]]) -> TaskOutcome:
@@ -200,7 +239,10 @@ def make_grid() -> Grid:
 
 
 def write_videos(
-    options: EvaluateOptions, folder: Path, episodes: list[EvaluatedEpisode]
+    options: EvaluateOptions,
+    folder: Path,
+    episodes: list[EvaluatedEpisode],
+    factor: str = UNVARIED,
 ) -> list[Path]:
     """Replay chosen episodes with their seeds and actions, and render them to videos."""
     wanted = [
@@ -209,7 +251,8 @@ def write_videos(
     wanted = wanted[: options.max_videos] if options.videos_of != "none" else []
     if not wanted:
         return []
-    env, paths = make_env(options, "pixels_agent_pos"), []
+    folder.mkdir(exist_ok=True)
+    env, paths = make_env(options, "pixels_agent_pos", factor), []
     try:
         for episode in wanted:
             result = episode.result
@@ -226,27 +269,28 @@ def write_videos(
     return paths
 
 
-def report(options: EvaluateOptions, metrics: EvalMetrics, seconds: float) -> str:
+def report(options: EvaluateOptions, measured: Mapping[str, Measured], seconds: float) -> str:
     """Return the table for the terminal."""
+    scores = {name: metrics for name, (metrics, _) in measured.items()}
+    metrics = scores[UNVARIED]
+    has_images = "pixels" in (options.obs_type or "")
     return "\n".join(
         [
             f"policy     {options.policy}",
             f"episodes   {metrics.episodes} with seed {options.seed}, at most {options.step_limit} "
             f"steps of 1/{options.fps} s, {options.simulator}, {options.grasp}; "
             f"took {seconds:.1f} s",
-            metrics.to_text(),
+            f"\n{comparison(scores, has_images)}" if options.factors else metrics.to_text(),
         ]
     )
 
 
-def to_json(
-    options: EvaluateOptions, metrics: EvalMetrics, episodes: list[EvaluatedEpisode]
-) -> dict[str, Any]:
+def to_json(options: EvaluateOptions, measured: Mapping[str, Measured]) -> dict[str, Any]:
     """Return the report for machines; it depends on the options, versions and machine alone."""
     return {
         **describe_run(options),
-        "scores": metrics.to_json(),
-        "episodes": [vars(episode.result) for episode in episodes],
+        **measured[UNVARIED].to_json(),
+        "varied": {name: measured[name].to_json() for name in options.factors},
     }
 
 
@@ -298,7 +342,7 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         control_mode=options.control_mode or fitting_control_mode(checkpoint),
         max_steps=None if options.probe else options.step_limit,
     )
-    make_config(options)
+    require_factors(options.factors, make_config(options), options.simulator)
     return options
 
 

@@ -25,6 +25,7 @@ from experts.action_noise import MAX_ACTION_NOISE
 from experts.pick_place import MAX_NOISE_RAD, MAX_PATH_NOISE_RAD
 from experts.reactive import JOINT_SPEED, MAX_JOINT_SPEED
 from pp_collect.actions import EXPERT_CONTROL_MODES, ExpertControlMode
+from pp_collect.robustness import ALL, FACTORS, choose_factors
 from pp_collect.starts import START_KINDS, parse_start_mix
 from pp_env.config import (
     CAMERAS,
@@ -58,7 +59,10 @@ _MAX_STEPS: int = _spec.max_episode_steps
 
 
 PROBED_OBS_TYPE = "pixels_agent_pos"
-_OF_EPISODES = ("max_steps", "workers", "videos", "videos_of", "max_videos", "min_success")
+_OF_EPISODES = (
+    *("max_steps", "action_steps", "workers", "vary"),
+    *("videos", "videos_of", "max_videos", "min_success"),
+)
 
 _CAMERA_NAMES = some_of([camera.name for camera in NAMED_CAMERAS])
 
@@ -434,14 +438,37 @@ class PolicyOptions(SceneOptions):
         Doc(f"default: what the checkpoint needs, or {' '.join(SceneOptions.cameras)}"),
     ] = None
 
+    vary: Annotated[
+        tuple[str, ...] | None,
+        some_of([ALL, *FACTORS]),
+        Doc(
+            "measure again with each of these varied, one at a time: "
+            + "; ".join(f"{name}: {factor.meaning}" for name, factor in FACTORS.items())
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require_factors()
         is_expert = self.policy in ("expert", "reactive")
         if is_expert and self.control_mode not in (None, *EXPERT_CONTROL_MODES):
             raise ValueError(
                 f"the expert's actions are for --control-mode {' or '.join(EXPERT_CONTROL_MODES)}, "
                 f"got {self.control_mode}"
             )
+
+    def _require_factors(self) -> None:
+        if self.vary is None:
+            return
+        try:
+            choose_factors(self.vary)
+        except ValueError as error:
+            raise OptionError("vary", str(error)) from None
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """What varies, one at a time."""
+        return () if self.vary is None else choose_factors(self.vary)
 
     @property
     def step_limit(self) -> int:
@@ -467,7 +494,7 @@ class EvaluateOptions(PolicyOptions):
     min_success: Annotated[
         float | None,
         Interval(ge=0, le=1),
-        Doc("exit with 1 if the rate, from 0 to 1, is below"),
+        Doc("exit with 1 if a rate, from 0 to 1, is below"),
         tyro.conf.arg(metavar="RATE"),
     ] = None
     probe: Annotated[

@@ -148,11 +148,14 @@ def one_of(choices: Collection[str]) -> PrimitiveConstructorSpec[str]:
 
 
 def some_of(choices: Collection[str]) -> PrimitiveConstructorSpec[tuple[str, ...]]:
-    """Return the annotation of several texts; whoever has the field checks them."""
+    """Return the annotation of several texts, between which are spaces or commas.
+
+    Whoever has the field checks them.
+    """
     return PrimitiveConstructorSpec(
         nargs="*",
         metavar="{" + ",".join(choices) + "} ...",
-        instance_from_str=lambda words: tuple(words),
+        instance_from_str=lambda words: tuple(name for word in words for name in word.split(",")),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: list(value or ()),
     )

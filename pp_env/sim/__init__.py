@@ -18,6 +18,7 @@ class Backend(NamedTuple):
         repeatable: Whether the same start and actions give the same states, bit for bit.
         single_process: Whether one process per machine is the sensible default.
         has_livestream: Whether it shows itself to remote viewers, on `streaming_port`.
+        not_randomized: Fields of `RandomizationConfig` that it cannot vary.
     """
 
     path: str
@@ -26,6 +27,7 @@ class Backend(NamedTuple):
     repeatable: bool = True
     single_process: bool = False
     has_livestream: bool = False
+    not_randomized: tuple[str, ...] = ()
 
 
 SIMULATORS = {
@@ -37,6 +39,7 @@ SIMULATORS = {
         repeatable=False,
         single_process=True,
         has_livestream=True,
+        not_randomized=("table_textures", "object_textures", "friction", "mass"),
     ),
 }
 

@@ -107,6 +107,7 @@ def test_cameras_are_chosen_by_name():
     assert options.cameras == ("cam_front", "cam_wrist")
     assert not options.record_cameras
     assert [camera.name for camera in make_config(options).cameras] == list(options.cameras)
+    assert parse_collect("--cameras", "cam_front,cam_wrist").cameras == options.cameras
 
 
 @pytest.mark.parametrize("names", [("cam_low",), ("cam_high", "cam_high"), ()])

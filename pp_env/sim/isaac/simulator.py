@@ -12,6 +12,7 @@ import numpy as np
 from pp_env import panda, rotation
 from pp_env.config import HOME_JOINT_POS, SETTLE_TIME, PickPlaceConfig
 from pp_env.randomization import RandomizationConfig, Variation
+from pp_env.sim import SIMULATORS
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.grasp import is_grasped, tcp_position
 from pp_env.sim.isaac import app as isaac_app
@@ -27,7 +28,6 @@ _PROBE_OFFSET = np.array([0.15, 0.0, 0.15])  # m from the TCP at HOME, touching 
 _PROBE_SIDE = 0.2  # m from the table's middle: in view, and not below the hand
 _MAX_DRIFT = 0.002  # m that a held object may move
 _MIN_FALL = 0.01  # m that a released object must fall
-_NOT_RANDOMIZED = ("table_textures", "object_textures", "friction", "mass")
 _STEPS_TO_LOAD = 2000
 _RENDERS_AFTER_TELEPORT = 4  # in addition to the lag: the renderer's history fades over several
 
@@ -445,7 +445,8 @@ class _HeldObject:
 
 def _require_available(randomization: RandomizationConfig) -> None:
     """Raise if a range is on that can't be changed while PhysX runs, as known without hardware."""
-    if missing := [name for name in randomization.active if name in _NOT_RANDOMIZED]:
+    unable = SIMULATORS["isaacsim"].not_randomized
+    if missing := [name for name in randomization.active if name in unable]:
         raise IsaacSimError(
             f"randomization of {missing} is not available on Isaac Sim; use the preset 'light' "
             "(collect.py --randomize light), or leave these ranges out"

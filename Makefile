@@ -23,7 +23,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -54,11 +54,14 @@ check-lerobot: $(VENV)/.ready $(LEROBOT_VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --keep all --output $(LEROBOT_VENV)/dataset
 	$(LEROBOT_VENV)/bin/python tests/check_dataset.py $(LEROBOT_VENV)/dataset
 	$(LEROBOT_VENV)/bin/python -m tests.check_policy
+	$(LEROBOT_VENV)/bin/python -m tests.check_training
 
 # Trains and evaluates with LeRobot's own commands; leaves dataset, checkpoint and videos there.
+# Then checks the policies and the loader that examples/ adds to them.
 train-lerobot: $(LEROBOT_TRAIN_VENV)/.ready
 	@rm -rf $(LEROBOT_TRAIN_VENV)/run
 	PATH="$(abspath $(LEROBOT_TRAIN_VENV)/bin):$$PATH" sh examples/train_lerobot.sh $(LEROBOT_TRAIN_VENV)/run
+	$(LEROBOT_TRAIN_VENV)/bin/python -m tests.check_training
 
 # Each benchmark prints its tables and rewrites them and the plot in docs/.
 bench: $(VENV)/.ready-dev
@@ -90,6 +93,10 @@ bench-scaling: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.scaling
 	$(RUN) -m benchmarks.report
 
+# Needs a GPU; see docs/training.md.
+bench-policies: $(LEROBOT_TRAIN_VENV)/.ready
+	$(LEROBOT_TRAIN_VENV)/bin/python -m benchmarks.policies
+
 bench-bridge: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.bridge latency
 	$(RUN) -m benchmarks.bridge load
@@ -105,22 +112,26 @@ $(VENV)/.ready-dev: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) ".[dev,bridge]"
 	@touch $@ $(VENV)/.ready
 
-$(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstrap.py
+$(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstrap.py \
+		examples/lerobot_policy/pyproject.toml
 	$(PYTHON) deploy/bootstrap.py $(LEROBOT_VENV)
 	@echo "pip will name conflicts with packages that are not needed here"
 	$(LEROBOT_VENV)/bin/pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(LEROBOT_VENV)/bin/pip install --quiet --no-deps torchvision==0.25.0 lerobot==0.4.4
 	$(LEROBOT_VENV)/bin/pip install --quiet -r tests/lerobot-requirements.txt -e .
+	$(LEROBOT_VENV)/bin/pip install --quiet --no-deps -e examples/lerobot_policy
 	@touch $@
 
-$(LEROBOT_TRAIN_VENV)/.ready: setup.cfg examples/lerobot_env/pyproject.toml deploy/bootstrap.py
+$(LEROBOT_TRAIN_VENV)/.ready: setup.cfg deploy/bootstrap.py \
+		examples/lerobot_env/pyproject.toml examples/lerobot_policy/pyproject.toml
 	@$(PYTHON312) -c "import sys; v = sys.version_info[:2]; v in ((3, 12), (3, 13)) or sys.exit( \
 		'error: lerobot 0.6 needs Python 3.12 or 3.13, but $(PYTHON312) is %d.%d; ' % v + \
 		'name another: make train-lerobot PYTHON312=/path/to/python3.12')"
 	$(PYTHON312) deploy/bootstrap.py $(LEROBOT_TRAIN_VENV) .
 	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet torch==2.11.0 torchvision==0.26.0 \
 		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet "lerobot[training]==0.6.1" -e examples/lerobot_env
+	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet pytest "lerobot[training,diffusion]==0.6.1" \
+		-e examples/lerobot_env -e examples/lerobot_policy
 	@touch $@
 
 usd-check: $(NEWTON_VENV)/.ready

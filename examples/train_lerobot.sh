@@ -12,12 +12,10 @@ scene="--env.type=frankapickplace --env.resolution=96 --env.preset=fast"
 pp-collect --num-episodes 5 --resolution 96 --preset fast --output "$output/dataset"
 
 # shellcheck disable=SC2086  # $scene is several words
-lerobot-train --dataset.repo_id=local/pick_place --dataset.root="$output/dataset" \
+lerobot-train --config_path=examples/act.json --dataset.root="$output/dataset" \
     --output_dir="$output/train" --steps=20 --batch_size=4 --num_workers=0 --log_freq=5 \
-    --policy.type=act --policy.device=cpu --policy.push_to_hub=false \
-    --policy.pretrained_backbone_weights=null `# or they are downloaded` \
-    --policy.dim_model=64 --policy.dim_feedforward=128 --policy.n_heads=2 --policy.use_vae=false \
-    --policy.chunk_size=30 --policy.n_action_steps=30 \
+    --policy.device=cpu --policy.chunk_size=30 --policy.n_action_steps=30 \
+    --policy.dim_model=64 --policy.dim_feedforward=128 --policy.n_heads=2 \
     $scene --env_eval_freq=10 --eval.n_episodes=2 --eval.batch_size=2
 
 # shellcheck disable=SC2086

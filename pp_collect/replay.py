@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pp_collect.factory import (
     make_starts,
     simulator_description,
 )
-from pp_collect.options import ReplayOptions, ReproduceOptions
+from pp_collect.options import ReplayOptions, ReproduceOptions, SessionOptions
 from pp_collect.schema import (
     DATA_REVISION,
     as_recorded,
@@ -35,7 +36,7 @@ from pp_collect.schema import (
 )
 from pp_collect.session import make_writer
 from pp_collect.starts import Prelude, RecordedStart
-from pp_env.config import RenderConfig
+from pp_env.config import PickPlaceConfig, RenderConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import parse
 from pp_recorder.dataset import keys
@@ -46,6 +47,7 @@ from pp_recorder.dataset.compare import (
     ReplayPolicy,
     compare_episodes,
 )
+from pp_recorder.dataset.merge import provenance_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.rollout import AnyPolicy, Disturbance, EpisodeSink, Start, run_episode
 from pp_recorder.sinks import setup_logging
@@ -147,9 +149,12 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
             set_control_mode(env, session.control_mode)
             writer = make_writer(session, config, simulator_description(env))
             try:
-                starts, disturbance = make_starts(session, config), make_disturbance(session)
+                starts_of = cache(partial(_make_starts, session, config))
+                disturbance = make_disturbance(session)
                 for k in episodes:
                     entry, steps = dataset.episodes[k], expert.num_steps
+                    own = provenance_of(provenance, k)
+                    starts = starts_of(own["start_mix"], own["start_policy"])
                     _run_again(env, policy, [writer], entry, steps, starts, disturbance)
                     again = Dataset(output)
                     last = writer.num_episodes - 1
@@ -158,6 +163,14 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
             finally:
                 writer.release()
     return results
+
+
+def _make_starts(
+    session: SessionOptions, config: PickPlaceConfig, start_mix: str, start_policy: str | None
+) -> Start:
+    """Return how episodes of a part begin, which may differ between the parts of a dataset."""
+    changed = dataclasses.replace(session, start_mix=start_mix, start_policy=start_policy)
+    return make_starts(changed, config)
 
 
 def require_ours(dataset: Dataset) -> dict[str, Any]:

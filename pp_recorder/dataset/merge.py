@@ -64,6 +64,20 @@ def merge(sources: list[Path], output: Path) -> int:
     return writer.num_episodes
 
 
+def provenance_of(collection: dict[str, Any], episode: int) -> dict[str, Any]:
+    """Return the provenance of an episode: in a merged dataset, that of the part it came from.
+
+    Args:
+        collection: The dataset's provenance.
+        episode: Its number in the dataset.
+    """
+    for part in collection.get("parts", []):
+        if episode < part["episodes"]:
+            return {**collection, **part}
+        episode -= part["episodes"]
+    return collection
+
+
 def _copy_episode(writer: LeRobotWriter, dataset: Dataset, episode: int) -> None:
     """Add an episode of a dataset to the writer's."""
     entry = dataset.episodes[episode]

@@ -40,6 +40,38 @@ def test_other_seeds_are_kept_apart_and_still_reproduce(parts, tmp_path):
     assert replay.reproduce_main([str(joint), "--episode", "2"]) == 0
 
 
+def test_demonstrations_from_other_starts_join_and_still_reproduce(tmp_path, capsys):
+    reactive = ["--expert", "reactive", "--no-cameras", "--workers", "1"]
+    clumsy = ["--start-policy", "tests.policies:Expert"]
+    parts = {
+        "home=0.5,random=0.5": ["--num-episodes", "3"],
+        "anywhere": ["--num-episodes", "2", "--seed", "9"],
+        "policy": ["--num-episodes", "1", "--seed", "10", *clumsy],
+    }
+    for number, (mix, words) in enumerate(parts.items()):
+        folder = str(tmp_path / str(number))
+        assert collect.main([*reactive, "--start-mix", mix, *words, "--output", folder]) == 0
+    sources = [str(tmp_path / str(number)) for number in range(len(parts))]
+    joint = tmp_path / "joint"
+    assert merge_main([*sources, "--output", str(joint)]) == 0
+    collection = json.loads((joint / "meta/collection.json").read_text())
+    assert [part["start_mix"] for part in collection["parts"]] == list(parts)
+    assert [part["start_policy"] for part in collection["parts"]] == [None, None, clumsy[1]]
+    assert inspect_main([str(joint)]) == 0
+    assert replay.replay_main([str(joint)]) == 0
+    assert replay.reproduce_main([str(joint)]) == 0
+    assert "6 of 6" in capsys.readouterr().out
+
+
+def test_demonstrations_of_other_actions_do_not_join(tmp_path, capsys):
+    words = ["--expert", "reactive", "--no-cameras", "--num-episodes", "1", "--workers", "1"]
+    for mode in ("joint_pos", "ee_pose"):
+        assert collect.main([*words, "--control-mode", mode, "--output", str(tmp_path / mode)]) == 0
+    sources = [str(tmp_path / mode) for mode in ("joint_pos", "ee_pose")]
+    assert merge_main([*sources, "--output", str(tmp_path / "joint")]) == 2
+    assert "control_mode" in capsys.readouterr().err
+
+
 YCB = ["--use-ycb", "--num-objects", "2", "--random-yaw"]
 
 

@@ -16,8 +16,8 @@ def save(name: str, results: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(text)
 
 
-def load(name: str) -> dict[str, Any] | None:
-    """Return the results that `save` wrote, or None if there are none."""
+def load(name: str) -> Any:
+    """Return the results that `save` wrote or the rows of trials, or None if there are none."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 

@@ -246,6 +246,8 @@ class Run:
             "starts": scores["episodes"],
             "successes": scores["successes"],
             "failures_by_stage": scores["failures_by_stage"],
+            "release": "unreleased",
+            "note": "",
         }
 
     def run(self, command: list[str], log: str, variables: dict[str, str] | None = None) -> None:

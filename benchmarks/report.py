@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import load
+from benchmarks.trials import HEAD, cells, order
 
 Results = dict[str, Any]
 
@@ -195,6 +196,17 @@ def _success(results: list[Results], row: Callable, column: Callable) -> str:
     return f"{_table([title, *heads], rows)}\n\n{text}"
 
 
+def trials(rows: list[Results]) -> str:
+    """Return an evaluation of a policy per line, those from images in a table of their own."""
+
+    def table(some: list[Results]) -> str:
+        return _table([*HEAD], [cells(row, rows) for row in sorted(some, key=order)])
+
+    images = [row for row in rows if row["cameras"]]
+    state = [row for row in rows if not row["cameras"]]
+    return f"From images:\n\n{table(images)}\n\nFrom state:\n\n{table(state)}"
+
+
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -209,7 +221,7 @@ class Section(NamedTuple):
         page: Name of the page in docs/.
     """
 
-    table: Callable[[Results], str]
+    table: Callable[[Any], str]
     file: str
     page: str
 
@@ -223,15 +235,21 @@ SECTIONS = {
     "recorder": Section(recorder, "recorder", "performance.md"),
     "objects": Section(objects, "success", "objects.md"),
     "randomization": Section(randomization, "success", "randomization.md"),
+    "trials": Section(trials, "trials", "training.md"),
 }
 
 
 def text_of(name: str) -> str | None:
-    """Return a section's table and machine, or None if it was not measured."""
+    """Return a section's table and machine, or None if it was not measured.
+
+    The machines of trials are cells of their table.
+    """
     section = SECTIONS[name]
     results = load(section.file)
     if results is None:
         return None
+    if isinstance(results, list):
+        return section.table(results)
     machine = results["machine"]
     return (
         f"{section.table(results)}\n\n{machine['processor']}, {machine['cores']} cores, Python "

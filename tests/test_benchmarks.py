@@ -1,6 +1,7 @@
 """Tests of the benchmarks and of their report."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import baselines, expert_success, report
+from benchmarks import baselines, expert_success, policies, report, trials
 from benchmarks.expert_success import Setting
 from benchmarks.prepared import prepared
 from tests import ROOT
+
+TRIALS = benchmarks.load("trials")
 
 
 @pytest.fixture
@@ -69,6 +72,94 @@ def test_successes_and_how_the_others_failed(results):
     text = report.text_of("randomization")
     assert "| `fixed_joint` | 10 of 10; 0.50 / 2.0 | 8 of 10; 0.50 / 2.0 |" in text
     assert "- 2 x `fixed_joint`, `full`: still_held in LIFT" in text
+
+
+def trial(name, **values):
+    """Return a row of trials, with values in place of its usual ones."""
+    row = dict.fromkeys(TRIALS[0], None)
+    row |= {
+        "trial": name, "dataset": "collect.py", "episodes": 1000, "policy": "act",
+        "cameras": ["cam_front"], "start": "", "samples": 768_000, "minutes": 3.6,
+        "card": "NVIDIA H200", "starts": 200, "successes": 150, "release": "unreleased", "note": "",
+    }  # fmt: skip
+    return row | values
+
+
+def test_a_finished_trial_has_the_published_rows_keys(tmp_path):
+    run = policies.Run(tmp_path, ["act"], 0.0, 200, 1, at_once=2)
+    record = dict.fromkeys(("episodes", "frames", "samples", "card"), 1) | {"seconds": 90.0}
+    run.checkpoint("act").mkdir(parents=True)
+    (run.checkpoint("act") / "train_in_memory.json").write_text(json.dumps(record))
+    scores = {"episodes": 200, "successes": 190, "failures_by_stage": {"grasp": 10}}
+    row = run.row("act", 36, {"scores": scores})
+    assert (row["minutes"], row["release"]) == (1.5, "unreleased")
+    assert all(row.keys() == published.keys() for published in TRIALS)
+
+
+def test_published_trials_fit_together():
+    names = {row["trial"] for row in TRIALS} | policies.TRIALS.keys()
+    for row in TRIALS:
+        assert row["start"] in names | {""}
+        assert (row["successes"] is None) == (row["starts"] is None)
+        failures = row["failures_by_stage"] or {}
+        assert failures.keys() <= set(trials.STAGES)
+        assert (row["successes"] or 0) + sum(failures.values()) <= (row["starts"] or 0)
+        # Only the rows of benchmarks.policies have a number of frames.
+        assert row["frames"] is None or row["trial"] in policies.TRIALS
+
+
+def test_the_page_has_all_trials():
+    assert report.text_of("trials") in (ROOT / "docs" / "training.md").read_text()
+
+
+def test_what_the_readme_says_of_trainings_is_among_the_trials():
+    published = {f"{row['successes']} of {row['starts']}" for row in TRIALS}
+    published.add("97 of 100")  # reinforcement learning
+    claims = re.findall(r"\(docs/training\.md.*?\b(\d+ of \d+)", (ROOT / "README.md").read_text())
+    assert claims
+    assert set(claims) <= published
+
+
+def test_a_trial_counts_what_its_policy_had_learned_before():
+    rows = [
+        trial("first", card="NVIDIA H100", samples=1),
+        trial("first"),
+        trial("second", start="first", samples=960_000, minutes=2.7),
+        trial("third", start="second", trainings_at_once=2),
+        trial("lost", start="nobody"),
+        trial("untold", samples=None, minutes=None, card=None),
+    ]
+    cells = [trials.cells(row, rows)[3:5] for row in rows]
+    assert cells[2] == ["0.77 + 0.96", "3.6 + 2.7 on H200"]
+    assert cells[3] == ["0.77 + 0.96 + 0.77", "3.6 + 2.7 + 3.6 on 1/2 H200"]
+    assert cells[4] == ["? + 0.77", "? + 3.6 on H200"]
+    assert cells[5] == ["-", "-"]
+
+
+def test_a_trial_says_what_it_learned_from_and_how_it_failed():
+    command = "collect.py --expert reactive --start-mix home=0.5,random=0.5 --control-mode ee_pose"
+    failures = {"return": 3, "grasp": 40}
+    row = trial("joined", dataset=command, joined="plain", failures_by_stage=failures)
+    cells = trials.cells(row, [row])
+    assert cells[1] == "1,000 reactive, home 0.5, random 0.5, hand poses, with `plain`"
+    assert cells[6:8] == ["150 of 200: 75.0 % (68.6 to 80.5)", "40 grasp, 3 return, 7 unknown"]
+    unmeasured = trial("noisy", dataset="collect.py --path-noise-rad 0.4", successes=None)
+    assert trials.cells(unmeasured, [row])[1] == "1,000 waypoints, home, path noise"
+    assert trials.cells(unmeasured, [row])[6:8] == ["-", "-"]
+
+
+def test_trials_are_sorted_by_release_and_rate(results):
+    rows = [
+        trial("old", release="0.1.0", successes=200), trial("unmeasured", successes=None),
+        trial("newer", release="0.10.0"), trial("good", successes=199), trial("fair"),
+        trial("state", cameras=[]),
+    ]  # fmt: skip
+    results.mkdir()
+    (results / "trials.json").write_text(json.dumps(rows))
+    images, _, state = report.text_of("trials").partition("From state:")
+    names = ["good", "fair", "unmeasured", "newer", "old"]
+    assert re.findall(r"^\| `([\w-]+)`", images, re.MULTILINE) == names
+    assert "`state`" in state
 
 
 def test_many_environments_beside_fetch(results):

@@ -297,11 +297,12 @@ _rows_lock = threading.Lock()
 
 
 def add_row(row: dict[str, Any]) -> None:
-    """Write a row of the table, in place of an earlier one of the same evaluation."""
+    """Write a row of the table, in place of one of the same evaluation, or of none."""
     with _rows_lock:
         rows = json.loads(_TRIALS.read_text()) if _TRIALS.is_file() else []
         same = ("trial", "action_steps", "card", "starts")
-        rows = [r for r in rows if any(r.get(key) != row[key] for key in same)]
+        older = [r for r in rows if all(r[key] in (row[key], None) for key in same)]
+        rows = [r for r in rows if r not in older]
         _TRIALS.write_text(json.dumps([*rows, row], indent=1) + "\n")
     say(f"{row['trial']}, {row['action_steps']} actions: {row['successes']} of {row['starts']}")
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,11 @@ from lerobot.utils.import_utils import register_third_party_plugins
 from torch import Tensor, nn
 
 from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.evaluation.lerobot_policy import Checkpoint
 
 _IMAGENET = {"mean": [[[0.485]], [[0.456]], [[0.406]]], "std": [[[0.229]], [[0.224]], [[0.225]]]}
+LossFunction = Callable[[dict[str, Any]], Tensor]
+
 _RESULT = "train_in_memory.json"
 _START = time.perf_counter()
 _GPU_RESERVE = 8e9  # bytes that training needs beside the images
@@ -183,6 +187,26 @@ def choose_cameras(cfg: TrainPipelineConfig, dataset: Dataset) -> list[str]:
     return wanted or dataset.cameras
 
 
+def require_same_images(cfg: TrainPipelineConfig, dataset: Dataset, cameras: Sequence[str]) -> None:
+    """Check that a policy from which the training goes on sees the same images.
+
+    Raises:
+        DatasetError: It sees other cameras, or images of another size.
+    """
+    if cfg.policy.pretrained_path is None:
+        return
+    seen = Checkpoint(Path(cfg.policy.pretrained_path)).inputs
+    seen = {key: shape for key, shape in seen.items() if key.startswith(OBS_IMAGES)}
+    sizes = {key: dataset.features[key]["shape"] for key in cameras}
+    given = {key: (size[2], size[0], size[1]) for key, size in sizes.items()}
+    if seen != given:
+        raise DatasetError(
+            f"the policy {cfg.policy.pretrained_path} sees {seen}, but of {dataset.root} it would "
+            f"see {given}; collect with its cameras and resolution, or choose among the dataset's "
+            "with --policy.input_features"
+        )
+
+
 def require_memory(cfg: TrainPipelineConfig, dataset: Dataset, cameras: Sequence[str]) -> None:
     """Check that there is a GPU, unless the CPU was asked for, and that the images fit.
 
@@ -208,89 +232,137 @@ def require_memory(cfg: TrainPipelineConfig, dataset: Dataset, cameras: Sequence
         )
 
 
-def train(cfg: TrainPipelineConfig, own: argparse.Namespace) -> dict[str, float]:
+@dataclass
+class Training:
+    """A policy, what trains it, and how far it is.
+
+    Attributes:
+        policy: The policy, on its device.
+        optimizer: Of its weights.
+        scheduler: Of the learning rate.
+        preprocess: From a batch to the policy's input.
+        postprocess: From the policy's output to actions.
+        step: Optimizer steps so far.
+    """
+
+    policy: PreTrainedPolicy
+    optimizer: Any
+    scheduler: Any
+    preprocess: Any
+    postprocess: Any
+    step: int = 0
+
+    def loss(self, batch: dict[str, Any], bfloat16: bool) -> Tensor:
+        """Return the loss of a batch, and make the gradients anew."""
+        device = self.policy.config.device
+        self.policy.zero_grad()
+        # On the device by default: ACT makes a tensor on the CPU, which a graph cannot copy.
+        with torch.device(device), torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            loss, _ = self.policy.forward(batch)
+        loss.backward()
+        return loss.detach()
+
+    def update(self, most: float) -> None:
+        """Make a step with the gradients, whose norm is limited."""
+        nn.utils.clip_grad_norm_(self.policy.parameters(), most)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.step += 1
+
+    def save(self, cfg: TrainPipelineConfig) -> Path:
+        """Write a checkpoint as lerobot-train does; return its folder."""
+        folder = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, self.step)
+        trained = (self.policy, self.optimizer, self.scheduler)
+        save_checkpoint(folder, self.step, cfg, *trained, self.preprocess, self.postprocess)
+        update_last_checkpoint(folder)
+        return folder
+
+
+def prepare(cfg: TrainPipelineConfig, metadata: Metadata) -> Training:
+    """Return a new training, or that of the checkpoint from which the config resumes."""
+    torch.manual_seed(cfg.seed or 0)
+    policy = make_policy(cfg.policy, ds_meta=metadata)
+    policy.train()
+    processors = make_pre_post_processors(
+        cfg.policy,
+        cfg.policy.pretrained_path,
+        dataset_stats=metadata.stats,
+        preprocessor_overrides={"device_processor": {"device": cfg.policy.device}},
+    )
+    training = Training(policy, *make_optimizer_and_scheduler(cfg, policy), *processors)
+    if cfg.resume:
+        training.step, training.optimizer, training.scheduler = load_training_state(
+            cfg.checkpoint_path, training.optimizer, training.scheduler
+        )
+    torch.manual_seed((cfg.seed or 0) + training.step)  # a continuation draws other frames
+    return training
+
+
+def train(cfg: TrainPipelineConfig, own: argparse.Namespace) -> dict[str, Any]:
     """Train up to the config's steps or the minutes; return what was done."""
     dataset = Dataset(Path(cfg.dataset.root or ""))
     cameras = choose_cameras(cfg, dataset)
     metadata = read_metadata(dataset, cfg.dataset.use_imagenet_stats)
+    require_same_images(cfg, dataset, cameras)
     require_memory(cfg, dataset, cameras)
     begin = time.perf_counter()
     frames = load(dataset, cfg.dataset.episodes or range(dataset.num_episodes), cameras)
     count = len(frames.state)
     print(f"{count} frames decoded in {time.perf_counter() - begin:.0f} s", flush=True)
 
-    torch.manual_seed(cfg.seed or 0)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    device = cfg.policy.device
-    frames = frames.to(device)
-    policy = make_policy(cfg.policy, ds_meta=metadata)
-    preprocess, postprocess = make_pre_post_processors(
-        cfg.policy,
-        cfg.policy.pretrained_path,
-        dataset_stats=metadata.stats,
-        preprocessor_overrides={"device_processor": {"device": device}},
-    )
-    optimizer, scheduler = make_optimizer_and_scheduler(cfg, policy)
-    step = 0
-    if cfg.resume:
-        step, optimizer, scheduler = load_training_state(cfg.checkpoint_path, optimizer, scheduler)
-    torch.manual_seed((cfg.seed or 0) + step)  # a continuation draws other frames
-
-    # Of the last frames, policies such as Diffusion leave some out, whose actions are all padding.
-    left_out = getattr(cfg.policy, "drop_n_last_frames", 0)
-    position = torch.arange(count, device=device)
-    usable = position[position + left_out <= frames.last]
-    observed, actions = cfg.policy.observation_delta_indices, cfg.policy.action_delta_indices
-
-    def draw() -> dict[str, Any]:
-        picks = usable[torch.randint(len(usable), (cfg.batch_size,), device=device)]
-        return preprocess(frames.batch(picks, observed, actions))
-
-    def backward(batch: dict[str, Any]) -> Tensor:
-        policy.zero_grad()
-        # On the device by default: ACT makes a tensor on the CPU, which a graph cannot copy.
-        with torch.device(device), torch.autocast(device, torch.bfloat16, enabled=own.bfloat16):
-            loss, _ = policy.forward(batch)
-        loss.backward()
-        return loss.detach()
-
-    policy.train()
-    if own.cuda_graph:
-        backward = graph(backward, draw())
-    begin, done = time.perf_counter(), step
-    while step < cfg.steps and time.perf_counter() - _START < 60 * own.minutes:
-        loss = backward(draw())
-        nn.utils.clip_grad_norm_(policy.parameters(), cfg.optimizer.grad_clip_norm)
-        optimizer.step()
-        scheduler.step()
-        step += 1
-        if step % cfg.log_freq == 0:
-            speed = (step - done) / (time.perf_counter() - begin)
-            print(f"step {step} loss {loss.item():.4f} {speed:.1f} steps/s", flush=True)
-        if cfg.save_freq > 0 and step % cfg.save_freq == 0 and step < cfg.steps:
-            save(cfg, step, policy, optimizer, scheduler, preprocess, postprocess)
-    seconds = time.perf_counter() - begin
-    checkpoint = save(cfg, step, policy, optimizer, scheduler, preprocess, postprocess)
+    training = prepare(cfg, metadata)
+    seconds = run(training, frames.to(cfg.policy.device), cfg, own)
+    checkpoint = training.save(cfg)
     result = {
-        "step": step,
-        "samples": step * cfg.batch_size,
+        "step": training.step,
+        "samples": training.step * cfg.batch_size,
         "seconds": seconds + previous_seconds(cfg),
         "episodes": len(cfg.dataset.episodes or dataset.episodes),
         "frames": count,
-        "card": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+        "card": torch.cuda.get_device_name() if cfg.policy.device == "cuda" else "CPU",
     }
     (checkpoint / _RESULT).write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
-def graph(
-    backward: Callable[[dict[str, Any]], Tensor], example: dict[str, Any]
-) -> Callable[[dict[str, Any]], Tensor]:
+def run(
+    training: Training, frames: Frames, cfg: TrainPipelineConfig, own: argparse.Namespace
+) -> float:
+    """Make the steps, and save checkpoints between them; return the time it took, s."""
+    device = cfg.policy.device
+    # Of the last frames, policies such as Diffusion leave some out, whose actions are all padding.
+    left_out = getattr(cfg.policy, "drop_n_last_frames", 0)
+    position = torch.arange(len(frames.state), device=device)
+    usable = position[position + left_out <= frames.last]
+    observed, actions = cfg.policy.observation_delta_indices, cfg.policy.action_delta_indices
+
+    def draw() -> dict[str, Any]:
+        picks = usable[torch.randint(len(usable), (cfg.batch_size,), device=device)]
+        return training.preprocess(frames.batch(picks, observed, actions))
+
+    loss_of: LossFunction = partial(training.loss, bfloat16=own.bfloat16)
+    if own.cuda_graph and device == "cuda":
+        loss_of = graph(loss_of, draw())
+    begin, done = time.perf_counter(), training.step
+    while training.step < cfg.steps and time.perf_counter() - _START < 60 * own.minutes:
+        loss = loss_of(draw())
+        training.update(cfg.optimizer.grad_clip_norm)
+        step = training.step
+        if step % cfg.log_freq == 0:
+            speed = (step - done) / (time.perf_counter() - begin)
+            print(f"step {step} loss {loss.item():.4f} {speed:.1f} steps/s", flush=True)
+        if cfg.save_freq > 0 and step % cfg.save_freq == 0 and step < cfg.steps:
+            training.save(cfg)
+    return time.perf_counter() - begin
+
+
+def graph(loss_of: LossFunction, example: dict[str, Any]) -> LossFunction:
     """Return a loss and its gradients as a CUDA graph, which does not wait for Python.
 
     Args:
-        backward: Function from a batch to its loss, which also makes the gradients anew.
+        loss_of: Function from a batch to its loss, which also makes the gradients anew.
         example: A batch.
     """
     batch = {key: part.clone() for key, part in example.items() if isinstance(part, Tensor)}
@@ -298,11 +370,11 @@ def graph(
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # CUDA's libraries prepare themselves in the first runs
         for _ in range(3):
-            backward(batch)
+            loss_of(batch)
     torch.cuda.current_stream().wait_stream(stream)
     whole = torch.cuda.CUDAGraph()
     with torch.cuda.graph(whole):
-        loss = backward(batch)
+        loss = loss_of(batch)
 
     def replay(other: dict[str, Any]) -> Tensor:
         for key, part in batch.items():
@@ -317,14 +389,6 @@ def previous_seconds(cfg: TrainPipelineConfig) -> float:
     """Return how long the trainings took that this one continues, s."""
     path = (cfg.checkpoint_path or Path()) / _RESULT
     return json.loads(path.read_text())["seconds"] if cfg.resume and path.is_file() else 0.0
-
-
-def save(cfg: TrainPipelineConfig, step: int, policy: PreTrainedPolicy, *parts: Any) -> Path:
-    """Write a checkpoint as lerobot-train does; return its folder."""
-    folder = get_step_checkpoint_dir(cfg.output_dir, cfg.steps, step)
-    save_checkpoint(folder, step, cfg, policy, *parts)
-    update_last_checkpoint(folder)
-    return folder
 
 
 @parser.wrap()
@@ -342,7 +406,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, flag = own.add_argument, argparse.BooleanOptionalAction
-    add("--minutes", type=float, default=math.inf, help="stop after so many, to be resumed")
+    add("--minutes", type=float, default=math.inf, help="end in time, to be resumed")
     add("--cuda-graph", action=flag, default=torch.cuda.is_available(), help="of each step")
     add("--bfloat16", action=flag, default=torch.cuda.is_available(), help="compute in bfloat16")
     return own

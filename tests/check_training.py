@@ -211,6 +211,9 @@ def check_bad_input(folder: Path, dataset: Path) -> None:
         "cam_side": (
             act, f"--dataset.root={dataset}", cpu, f"--policy.input_features={json.dumps(side)}"
         ),
+        "sees {'observation.images.cam_front': (3, 32, 32)}": (
+            act, f"--dataset.root={dataset}", cpu, f"--policy.pretrained_path={folder / 'random'}"
+        ),
         "is not a directory": (act, f"--dataset.root={folder / 'absent'}", cpu),
     }  # fmt: skip
     if not torch.cuda.is_available():

@@ -95,6 +95,7 @@ DATASETS = {
     "plain": Demonstrations("--expert waypoints"),
     "random": Demonstrations("--expert reactive --start-mix home=0.5,random=0.5"),
     "hand-pose": Demonstrations(f"--expert reactive --start-mix {_MIX} --control-mode ee_pose"),
+    "varied": Demonstrations(f"--expert reactive --start-mix {_MIX} --randomize light"),
     "takeover": Demonstrations(
         "--expert reactive --start-mix policy=1 --seed 777",
         _ALL_CAMERAS,
@@ -116,6 +117,7 @@ TRIALS = {
     "plain": Trial("plain"),
     "random": Trial("random"),
     "hand-pose": Trial("hand-pose", options=(_HAND_INPUTS,)),
+    "varied": Trial("varied"),
     "takeover": Trial("takeover", start="act-longer", options=_AGAIN),
     "no-takeover": Trial("anywhere", start="act-longer", options=_AGAIN),
     "diffusion": Trial("anywhere", "diffusion", 2 * _STEPS, action_steps=(12,)),

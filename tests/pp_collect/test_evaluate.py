@@ -475,6 +475,28 @@ def test_a_checkpoint_says_what_it_must_see(checkpoint):
     assert options.obs_type == "environment_state_agent_pos"
 
 
+@pytest.mark.parametrize(
+    ("plan", "length"),
+    [
+        ({"chunk_size": 48, "n_action_steps": 36}, 48),
+        ({"horizon": 16, "n_obs_steps": 2, "n_action_steps": 8}, 15),
+    ],
+)
+def test_no_more_actions_are_executed_than_are_planned(plan, length, checkpoint, capsys):
+    change(checkpoint, "config.json", **plan)
+    resolve_options(EvaluateOptions(policy=str(checkpoint), action_steps=length))
+    with pytest.raises(SystemExit):
+        run(str(checkpoint), "--action-steps", length + 1)
+    assert f"must be from 1 to {length}, as long as the plans" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("policy", ["expert", "a checkpoint without plans"])
+def test_who_plans_nothing_has_no_actions_to_choose_among(policy, checkpoint, capsys):
+    with pytest.raises(SystemExit):
+        run(policy if policy == "expert" else str(checkpoint), "--action-steps", 4)
+    assert "for a LeRobot checkpoint that plans several actions" in capsys.readouterr().err
+
+
 def test_a_probe_is_for_a_checkpoint_with_pictures(checkpoint, capsys):
     with pytest.raises(SystemExit):
         run(str(checkpoint), "--probe")

@@ -178,7 +178,7 @@ def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options
 )
 def test_the_number_of_workers(monkeypatch, options, memory, workers):
     monkeypatch.setattr(runs, "free_memory", lambda: memory)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr(runs, "usable_processors", lambda: 4)
     asked = parse(CollectOptions, options, prog="collect.py", description="", example="")
     assert runs.resolve_workers(asked).workers == workers
 

@@ -19,6 +19,7 @@ from pp_collect.session import CollectionError
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
+from pp_recorder.output import outlive_readers
 from pp_recorder.rollout import EpisodeSink
 from pp_recorder.sinks import setup_logging
 from pp_recorder.status import StatusFile
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         example="collect.py --num-episodes 50 --output datasets/pick_place --seed 12345",
     )
     setup_logging()
+    outlive_readers()
     words = sys.orig_argv[1:] if argv is None else ["-m", "collect", *argv]
     try:
         config = make_config(options)
@@ -81,19 +83,23 @@ def run(
     from pp_recorder.dataset.reader import DatasetError
 
     file = StatusFile(options.status_file, output=str(options.output), wanted=options.num_episodes)
-    file.update(state="starting")
-    state, error_text = "failed", None
-    try:
-        with stop_on_signal() as stop:
+    with stop_on_signal() as stop:
+        file.update(state="starting")
+        status, state, error_text = 1, "failed", None
+        try:
             status = collect(options, config, expert, words, stop, file)
-        state = "complete" if status == 0 else "stopped"
-    except (CollectionError, DatasetError, RuntimeError, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status, error_text = 1, str(error)
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is intact; --resume goes on", file=sys.stderr)
-        status, state = 130, "stopped"
-    file.update(state=state, exit_status=status, error=error_text)
+            state = "complete" if status == 0 else "stopped"
+        except (CollectionError, DatasetError, RuntimeError, ImportError, OSError) as error:
+            error_text = str(error)
+            print(f"error: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            status, state = 130, "stopped"
+            print("interrupted: what was finished is intact; --resume goes on", file=sys.stderr)
+        except BaseException as error:
+            error_text = f"{type(error).__name__}: {error}"
+            raise
+        finally:  # whatever happens, or a supervisor would wait for a run that has ended
+            file.update(state=state, exit_status=status, error=error_text)
     return status
 
 

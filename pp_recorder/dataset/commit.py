@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pp_recorder.dataset.paths import table_path
+
 UNFINISHED = ".unfinished"
 LOCK = ".lock"
 
@@ -83,7 +85,7 @@ class Commit:
     def add_table(self, name: str, table: pa.Table) -> None:
         """Add a parquet file."""
         staged = self._staging_path(name)
-        pq.write_table(table, staged)
+        pq.write_table(table, table_path(staged))
         self.add_file(name, staged)
 
     def remove(self, path: Path) -> None:

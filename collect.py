@@ -60,17 +60,18 @@ def require_extras(options: CollectOptions) -> None:
     """Check what the options need beyond the core.
 
     Raises:
-        ValueError: The address of the page is not one that it can have.
+        ValueError: The address of the page, or the repository's name, is not one that it can have.
         ImportError: An extra is not installed.
+        OSError: The Hub does not accept the token.
     """
     if options.streams_page:
         from pp_bridge.live_view import require_live_view
 
         require_live_view(options.streaming_host, options.streaming_port)
-    if options.push_to_hub:
+    if options.push_to_hub is not None:
         from pp_recorder.dataset import hub
 
-        hub.require_library()
+        hub.require_ready(options.push_to_hub)
 
 
 def run(
@@ -123,7 +124,7 @@ def collect(
         restart_process(words)
     writer = monitor.writer
     print(format_report(monitor, time.perf_counter() - begin))
-    if options.push_to_hub and not stop.requested:
+    if options.push_to_hub is not None and not stop.requested:
         from pp_recorder.dataset import hub
 
         print(f"uploaded   {hub.push(writer.root, options.push_to_hub)}")

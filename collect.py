@@ -19,6 +19,7 @@ from pp_collect.session import CollectionError
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
+from pp_recorder.output import outlive_readers
 from pp_recorder.rollout import EpisodeSink
 from pp_recorder.sinks import setup_logging
 from pp_recorder.status import StatusFile
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         example="collect.py --num-episodes 50 --output datasets/pick_place --seed 12345",
     )
     setup_logging()
+    outlive_readers()
     words = sys.orig_argv[1:] if argv is None else ["-m", "collect", *argv]
     try:
         config = make_config(options)
@@ -58,17 +60,18 @@ def require_extras(options: CollectOptions) -> None:
     """Check what the options need beyond the core.
 
     Raises:
-        ValueError: The address of the page is not one that it can have.
+        ValueError: The address of the page, or the repository's name, is not one that it can have.
         ImportError: An extra is not installed.
+        OSError: The Hub does not accept the token.
     """
     if options.streams_page:
         from pp_bridge.live_view import require_live_view
 
         require_live_view(options.streaming_host, options.streaming_port)
-    if options.push_to_hub:
+    if options.push_to_hub is not None:
         from pp_recorder.dataset import hub
 
-        hub.require_library()
+        hub.require_ready(options.push_to_hub)
 
 
 def run(
@@ -81,19 +84,23 @@ def run(
     from pp_recorder.dataset.reader import DatasetError
 
     file = StatusFile(options.status_file, output=str(options.output), wanted=options.num_episodes)
-    file.update(state="starting")
-    state, error_text = "failed", None
-    try:
-        with stop_on_signal() as stop:
+    with stop_on_signal() as stop:
+        file.update(state="starting")
+        status, state, error_text = 1, "failed", None
+        try:
             status = collect(options, config, expert, words, stop, file)
-        state = "complete" if status == 0 else "stopped"
-    except (CollectionError, DatasetError, RuntimeError, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status, error_text = 1, str(error)
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is intact; --resume goes on", file=sys.stderr)
-        status, state = 130, "stopped"
-    file.update(state=state, exit_status=status, error=error_text)
+            state = "complete" if status == 0 else "stopped"
+        except (CollectionError, DatasetError, RuntimeError, ImportError, OSError) as error:
+            error_text = str(error)
+            print(f"error: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            status, state = 130, "stopped"
+            print("interrupted: what was finished is intact; --resume goes on", file=sys.stderr)
+        except BaseException as error:
+            error_text = f"{type(error).__name__}: {error}"
+            raise
+        finally:  # whatever happens, or a supervisor would wait for a run that has ended
+            file.update(state=state, exit_status=status, error=error_text)
     return status
 
 
@@ -117,7 +124,7 @@ def collect(
         restart_process(words)
     writer = monitor.writer
     print(format_report(monitor, time.perf_counter() - begin))
-    if options.push_to_hub and not stop.requested:
+    if options.push_to_hub is not None and not stop.requested:
         from pp_recorder.dataset import hub
 
         print(f"uploaded   {hub.push(writer.root, options.push_to_hub)}")

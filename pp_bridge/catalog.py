@@ -12,6 +12,7 @@ import av
 import av.error
 
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.video import encode_jpeg
 
@@ -123,7 +124,7 @@ class DatasetCatalog:
         )
         middle = (begin + end) / 2
         try:
-            with av.open(str(path)) as container:
+            with av.open(media_url(path)) as container:
                 container.seek(round(middle * 1e6))  # to a key frame before it
                 frame = next(container.decode(video=0))
         except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import threading
 from multiprocessing.connection import Connection
@@ -100,6 +101,7 @@ def _serve(
 ) -> None:
     """Run the process: serve HTTP until SIGTERM."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent handles it, and ends this process
     os.nice(_NICE)
     logs.set_up()
     import uvicorn

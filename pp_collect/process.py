@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from pp_collect.options import CollectOptions
+from pp_recorder.parallel.processes import STOP_SIGNALS
 from pp_recorder.status import resident_memory
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
@@ -31,10 +30,15 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a request to stop between two steps."""
+    """Turn Ctrl-C, SIGTERM and SIGHUP into a request to stop between two steps.
+
+    SIGHUP, which a terminal sends when it closes, stays ignored if it was, as with `nohup`.
+    """
     stop = StopRequest()
-    before = {s: signal.signal(s, stop) for s in _STOP_SIGNALS}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    handled = [s for s in STOP_SIGNALS if s != signal.SIGHUP or not ignored]
+    before = {s: signal.signal(s, stop) for s in handled}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
         yield stop
     finally:
@@ -65,6 +69,6 @@ def restart_process(words: Sequence[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     # Both the mask and what it holds back survive, so no request to stop falls between the two.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # or a GPU's context would be kept
     os.execv(sys.executable, command)

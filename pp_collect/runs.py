@@ -1,7 +1,6 @@
 """Run a collection to its end, in this process or with rollout workers."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -22,6 +21,7 @@ from pp_collect.session import (
     worker_render_env,
 )
 from pp_env.config import PickPlaceConfig
+from pp_env.processors import usable_processors
 from pp_recorder.parallel.processes import Died, ProcessPool, WorkerPool
 from pp_recorder.parallel.ray_cluster import RayCluster, require_library
 from pp_recorder.rollout import EpisodeSink
@@ -186,7 +186,7 @@ def resolve_workers(options: CollectOptions) -> CollectOptions:
     most = max(int(memory / each), 1)
     workers = options.workers
     if workers is None:
-        one_each = min(len(os.sched_getaffinity(0)), most, options.num_episodes)
+        one_each = min(usable_processors(), most, options.num_episodes)
         workers = 1 if options.single_worker_reason else one_each
     if workers > most:
         raise ValueError(

@@ -1,6 +1,6 @@
 import json
 import os
-import signal
+import pty
 import subprocess
 import sys
 import time
@@ -16,6 +16,7 @@ from pp_collect.process import restart_is_due
 from pp_env.config import HOME_JOINT_POS
 from pp_env.control import hand_pose_action
 from pp_env.layout import ACTION, HAND_POSE_ACTION, OBSERVATION
+from pp_recorder.parallel.processes import STOP_SIGNALS
 from tests import ROOT
 
 QUICK = [
@@ -288,7 +289,7 @@ def test_an_output_below_a_file_is_refused(tmp_path, capsys):
     assert "Not a directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_ends_it_cleanly(tmp_path, number):
     output = tmp_path / "set"
     command = [sys.executable, "collect.py", *QUICK, "--num-episodes", "500", "--output", output]
@@ -307,6 +308,101 @@ def test_a_signal_ends_it_cleanly(tmp_path, number):
     assert read(output).num_rows == kept * 180
     assert len(list(output.rglob("file-*.mp4"))) == 2 * kept
     assert not (output / ".unfinished").exists()
+
+
+class InTerminal:
+    """A collection of many episodes in a terminal.
+
+    Args:
+        folder: Where dataset and status file go.
+        begin: The command that starts it, in a session of its own.
+    """
+
+    def __init__(self, folder, *options, begin=("setsid",)):
+        self.output, self._status = folder / "set", folder / "status.json"
+        self._terminal, stream = pty.openpty()
+        self.process = subprocess.Popen(
+            [
+                *(*begin, sys.executable, "collect.py", "--no-cameras", "--workers", "1"),
+                *("--output", self.output, "--status-file", self._status, *options),
+            ],
+            cwd=ROOT, stdin=stream, stdout=stream, stderr=stream,
+        )  # fmt: skip
+        os.close(stream)
+
+    def wait_for_an_episode(self):
+        deadline = time.monotonic() + 60
+        while not list(self.output.glob("data/*/*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def close_terminal(self):
+        """Return the exit status after the terminal has closed."""
+        os.close(self._terminal)
+        return self.process.wait(timeout=120)
+
+    def status(self):
+        status = json.loads(self._status.read_text())
+        return status["state"], status["exit_status"], status["episodes"]
+
+
+OF_TERMINAL = ("setsid", "--ctty")
+NOHUP = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+
+
+def test_a_terminal_that_closes_ends_it_cleanly(tmp_path):
+    run = InTerminal(tmp_path, "--num-episodes", "2000", begin=OF_TERMINAL)
+    run.wait_for_an_episode()
+    assert run.close_terminal() == 130
+    kept = json.loads((run.output / "meta/info.json").read_text())["total_episodes"]
+    assert run.status() == ("stopped", 130, kept)
+    assert 1 <= kept < 2000
+    assert not (run.output / ".unfinished").exists()
+
+
+@pytest.mark.parametrize("begin", [("setsid",), (*OF_TERMINAL, *NOHUP)], ids=["disown", "nohup"])
+def test_without_a_hangup_it_outlives_its_terminal(tmp_path, begin):
+    run = InTerminal(tmp_path, "--num-episodes", "40", begin=begin)
+    run.wait_for_an_episode()
+    assert run.close_terminal() == 0
+    assert run.status() == ("complete", 0, 40)
+
+
+def test_a_failure_is_told_without_a_terminal(tmp_path):
+    run = InTerminal(tmp_path, "--num-episodes", "2000")
+    run.wait_for_an_episode()
+    run.output.rename(tmp_path / "moved")
+    assert run.close_terminal() == 1
+    assert run.status()[:2] == ("failed", 1)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["pipe", "full disk"])
+def test_output_that_cannot_be_written_does_not_matter(tmp_path, full):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full" if full else writer, "w") as stream:
+        status = subprocess.run(
+            [
+                *(sys.executable, "collect.py", "--no-cameras", "--workers", "1"),
+                *("--output", tmp_path / "set", "--num-episodes", "1"),
+            ],
+            cwd=ROOT, stdout=stream, stderr=stream,
+        ).returncode  # fmt: skip
+    if full:
+        os.close(writer)
+    assert status == 0
+    assert read(tmp_path / "set").num_rows == 270
+
+
+def test_the_status_file_tells_of_an_error_that_nobody_expected(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(collect, "collect", fail)
+    file = tmp_path / "status.json"
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "set", "--status-file", str(file))
+    status = json.loads(file.read_text())
+    assert (status["state"], status["error"]) == ("failed", "ZeroDivisionError: a bug")
 
 
 def test_without_opengl_nothing_is_written(tmp_path, monkeypatch, capsys):

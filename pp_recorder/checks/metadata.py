@@ -20,6 +20,7 @@ from pp_recorder.checks.view import (
     video_span,
 )
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.schema import BOOKKEEPING
 
 LEFTOVER_HINT = "left by a killed run; resume or recording again cleans it"
@@ -102,7 +103,7 @@ def check_tasks(view: DatasetView, result: CheckResult) -> str:
         result.add_error("meta/tasks.parquet is missing")
         return ""
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(table_path(path)).read()
     except (pa.ArrowInvalid, OSError) as error:
         result.add_error(f"meta/tasks.parquet cannot be read: {first_line(error)}")
         return ""

@@ -11,6 +11,7 @@ from av.video.reformatter import VideoReformatter
 
 from pp_recorder.checks.findings import first_line
 from pp_recorder.dataset import stats
+from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.reader import DatasetError, decode
 
 # 8-bit levels. An image with a lower mean is black, with a lower standard deviation one colour.
@@ -210,7 +211,7 @@ def _read_header(path: Path, file: FileScan) -> None:
     if not path.is_file():
         raise DatasetError("is missing")
     try:
-        with av.open(str(path)) as container:
+        with av.open(media_url(path)) as container:
             stream = container.streams.video[0]
             file.width, file.height = stream.width, stream.height
             file.fps = float(stream.average_rate or 0)

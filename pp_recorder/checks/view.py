@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pp_recorder.checks.findings import UnavailableError, first_line
 from pp_recorder.checks.video_scan import CameraScan, scan_file
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError, to_array
 
 NOT_NUMBERS = ("video", "image", "string", "language")
@@ -113,7 +114,7 @@ class DatasetView:
         """The task strings by index."""
         path = self.root / keys.TASKS_PATH
         try:
-            table = pq.ParquetFile(path).read()
+            table = pq.ParquetFile(table_path(path)).read()
         except (pa.ArrowInvalid, OSError) as error:
             raise UnavailableError("meta/tasks.parquet cannot be read") from error
         name = next((n for n in table.column_names if n != keys.TASK_INDEX), None)
@@ -198,7 +199,7 @@ def _read_tables(root: Path, folder: str) -> Tables:
     for path in sorted((root / folder).glob("*/*.parquet")):
         name = path.relative_to(root).as_posix()
         try:
-            table = pq.ParquetFile(path).read()
+            table = pq.ParquetFile(table_path(path)).read()
         except (pa.ArrowInvalid, OSError) as error:
             errors.append(f"{name} cannot be read: {first_line(error)}")
             continue

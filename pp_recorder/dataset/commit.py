@@ -1,18 +1,31 @@
 """Commits of several files, as atomic as a file system allows, and the lock of a dataset."""
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pp_recorder.dataset.paths import table_path
+
 UNFINISHED = ".unfinished"
 LOCK = ".lock"
+
+_LOG = logging.getLogger(__name__)
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+# What file systems answer that lack an operation: Lustre, DVS, NFS without locks, FUSE, SMB.
+_LACKING = {
+    *(errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK),
+    *(errno.EINVAL, errno.ENOTTY, errno.EISDIR),
+}
 
 
 class RemoteTarget(Protocol):
@@ -72,7 +85,7 @@ class Commit:
     def add_table(self, name: str, table: pa.Table) -> None:
         """Add a parquet file."""
         staged = self._staging_path(name)
-        pq.write_table(table, staged)
+        pq.write_table(table, table_path(staged))
         self.add_file(name, staged)
 
     def remove(self, path: Path) -> None:
@@ -108,17 +121,28 @@ def staging_path(root: Path, name: str) -> Path:
 def lock(root: Path) -> int:
     """Lock a dataset's directory for this process, until it ends or calls `unlock`.
 
+    On a file system without locks, warn once and go on.
+
     Returns:
         The handle for `unlock`.
 
     Raises:
         FileExistsError: Another process has locked it.
+        OSError: The lock cannot be used.
     """
     handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno in _LACKING:
+            _warn_once(
+                "this file system has no locks, so nothing keeps a second run out of the output; "
+                "start only one"
+            )
+            return handle
         os.close(handle)
+        if error.errno not in _HELD:
+            raise
         raise FileExistsError(
             f"another run is writing into {root}; wait for it, or choose another output"
         ) from None
@@ -132,9 +156,29 @@ def unlock(root: Path, handle: int) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Flush a file, or the renames in a folder, to the disk, so that they survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file, or the renames in a folder, to the disk, so that they survive a power cut.
+
+    Where the file system cannot, warn once and go on.
+
+    Raises:
+        OSError: The disk is full or broken.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _LACKING:
+            raise
+        _warn_once(
+            "this file system does not flush on request, so a power cut may take the newest "
+            "episodes; everything else is as safe as elsewhere"
+        )
+
+
+@cache
+def _warn_once(text: str) -> None:
+    # A log message, for a warning that has become an error would break a commit off.
+    _LOG.warning(text)

@@ -3,7 +3,11 @@
 Example: pp-push datasets/pick_place me/franka-pick-place
 """
 
+import logging
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +21,31 @@ from pp_recorder.dataset import keys
 from pp_recorder.dataset.commit import LOCK, UNFINISHED
 from pp_recorder.dataset.reader import Dataset, DatasetError
 
+_CARD = "README.md"
+_LOGIN = "log in with 'hf auth login', or set HF_TOKEN to a token that may write"
+_LIBRARIES = {"huggingface_hub", "httpx", "httpcore", "requests"}
+_LOG = logging.getLogger(__name__)
+
+# Folders that hold the dataset and nothing else: what is gone here goes there, too.
+_OWN_FOLDERS = (keys.DATA_FOLDER, keys.META_FOLDER, keys.VIDEOS_FOLDER)
 # The aliases are hard links to the same videos; a copy of each would double the upload.
 IGNORED = [f"{keys.VIDEOS_FOLDER}/**/{keys.VIDEO_ALIAS_PATTERN}", LOCK, f"{UNFINISHED}/**"]
+
+
+class HubError(OSError):
+    """The Hub has refused a request."""
+
+
+class HubUnreachableError(HubError):
+    """The Hub does not answer, or not now."""
 
 
 def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> str:
     """Upload a dataset and return its address.
 
-    Set a tag with the name of its format, too, by which LeRobot finds a dataset on the Hub.
+    A tag with the name of its format, by which LeRobot finds a dataset on the Hub, moves to this
+    upload. Files of an earlier upload that the dataset no longer has are removed; others than a
+    dataset's stay.
 
     Args:
         root: The dataset's directory.
@@ -35,23 +56,104 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
     Raises:
         DatasetError: The directory is not a dataset, or it holds no episode.
         ImportError: huggingface_hub is not installed.
+        ValueError: The repository's name is none.
+        HubError: The Hub refused, or cannot be reached.
     """
+    require_repo_id(repo_id)
     dataset = Dataset(root)
     if dataset.num_episodes == 0:
         raise DatasetError(f"{root} holds no episode; nothing was uploaded")
     card = make_card(dataset, repo_id)
     if api is None:
         api = _make_api()
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    api.upload_folder(
-        repo_id=repo_id, repo_type="dataset", folder_path=str(root), ignore_patterns=IGNORED
-    )
-    api.upload_file(
-        repo_id=repo_id, repo_type="dataset", path_or_fileobj=card.encode(),
-        path_in_repo="README.md",
-    )  # fmt: skip
-    api.create_tag(repo_id, tag=keys.FORMAT_VERSION, repo_type="dataset", exist_ok=True)
+    with _hub_errors(f"{root} was not uploaded", f"try again: pp-push {root} {repo_id}"):
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id, repo_type="dataset", folder_path=str(root),
+            ignore_patterns=IGNORED, delete_patterns=[f"{name}/**" for name in _OWN_FOLDERS],
+        )  # fmt: skip
+        api.upload_file(
+            repo_id=repo_id, repo_type="dataset", path_or_fileobj=card.encode(),
+            path_in_repo=_CARD,
+        )  # fmt: skip
+        _move_tag(api, repo_id)
     return f"https://huggingface.co/datasets/{repo_id}"
+
+
+def require_ready(repo_id: str, api: Any = None) -> None:
+    """Check what an upload needs, before hours of work; warn if the Hub cannot be reached now.
+
+    Args:
+        repo_id: "user/name".
+        api: As in `push`.
+
+    Raises:
+        ValueError: The repository's name is none.
+        ImportError: huggingface_hub is not installed.
+        HubError: There is no token, or the Hub does not accept it.
+    """
+    require_library()
+    require_repo_id(repo_id)
+    try:
+        with _hub_errors(f"nothing can be uploaded to {repo_id}", _LOGIN):
+            (_make_api() if api is None else api).whoami()
+    except HubUnreachableError as error:
+        _LOG.warning(f"{error}; the dataset is collected first, and uploaded then")
+
+
+def require_repo_id(repo_id: str) -> None:
+    """Raise an error if there can be no repository with this name.
+
+    Raises:
+        ValueError: There can be none.
+    """
+    part = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+    is_name = re.fullmatch(f"{part}/{part}", repo_id) and len(repo_id) <= 96
+    if not is_name or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
+        raise ValueError(
+            f"a repository on the Hub must be USER/NAME of letters, digits and single '-', '_' or "
+            f"'.', of 96 characters at most, got {repo_id!r}; try me/franka-pick-place"
+        )
+
+
+def _move_tag(api: Any, repo_id: str) -> None:
+    """Let the tag of the format name the newest commit."""
+    tag, kind = keys.FORMAT_VERSION, "dataset"
+    with suppress(Exception):  # there may be none; if it is still there, it cannot be created
+        api.delete_tag(repo_id, tag=tag, repo_type=kind)
+    api.create_tag(repo_id, tag=tag, repo_type=kind, exist_ok=False)
+
+
+@contextmanager
+def _hub_errors(what: str, then: str) -> Iterator[None]:
+    """Turn an error of the Hub's library into one sentence.
+
+    Some of them are no `OSError`, depending on the library's version.
+
+    Args:
+        what: What was not done.
+        then: What to do.
+
+    Raises:
+        HubError: As described there.
+    """
+    try:
+        yield
+    except Exception as error:
+        libraries = {cls.__module__.partition(".")[0] for cls in type(error).__mro__}
+        is_file = isinstance(error, OSError) and error.filename is not None
+        if is_file or not (isinstance(error, OSError) or libraries & _LIBRARIES):
+            raise
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        has_no_token = type(error).__name__ == "LocalTokenNotFoundError"
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if has_no_token or status in (401, 403):
+            raise HubError(f"{what}: the Hub does not accept the token; {_LOGIN}") from error
+        if status is None or status >= 500:
+            raise HubUnreachableError(
+                f"{what}: the Hub cannot be reached ({first_line}); {then}"
+            ) from error
+        raise HubError(f"{what}: the Hub refused ({first_line}); {then}") from error
 
 
 def make_card(dataset: Dataset, repo_id: str) -> str:
@@ -135,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         print(push(options.dataset, options.repo_id, options.private))
-    except (DatasetError, ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.paths import media_url, table_path
 
 
 class DatasetError(ValueError):
@@ -62,7 +63,7 @@ class Dataset:
         path = self.root / keys.SUBTASKS_PATH
         if not path.is_file():
             return ()
-        return tuple(pq.ParquetFile(path).read(["subtask"]).column(0).to_pylist())
+        return tuple(pq.ParquetFile(table_path(path)).read(["subtask"]).column(0).to_pylist())
 
     @property
     def stats(self) -> dict[str, dict[str, Any]] | None:
@@ -129,7 +130,7 @@ class Dataset:
         tables = []
         for path in files:
             try:
-                tables.append(pq.ParquetFile(path).read())
+                tables.append(pq.ParquetFile(table_path(path)).read())
             except (pa.ArrowInvalid, OSError) as error:
                 raise DatasetError(f"{path} cannot be read: {error}") from error
         return pa.concat_tables(tables, promote_options="permissive")
@@ -142,7 +143,7 @@ def decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
         DatasetError: The file is missing or cannot be decoded.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(media_url(path)) as container:
             stream = container.streams.video[0]
             for frame in container.decode(stream):
                 yield float(frame.pts * stream.time_base), frame

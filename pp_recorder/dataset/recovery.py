@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.commit import UNFINISHED, Commit, RemoteTarget
+from pp_recorder.dataset.paths import media_url, table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError
 
 _VIDEO_FILES = f"{keys.VIDEOS_FOLDER}/*/chunk-*/*.mp4"
@@ -105,7 +106,7 @@ def cut_back(
 def count_packets(path: Path) -> int:
     """Return the number of video packets in a file; -1 if it cannot be opened."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(media_url(path)) as container:
             return sum(1 for packet in container.demux(video=0) if packet.pts is not None)
     except (av.error.FFmpegError, OSError, IndexError):
         return -1
@@ -116,7 +117,7 @@ def _readable_entries(root: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for path in sorted((root / keys.EPISODES_FOLDER).glob(_TABLE_FILES)):
         try:
-            entries += pq.ParquetFile(path).read().to_pylist()
+            entries += pq.ParquetFile(table_path(path)).read().to_pylist()
         except (pa.ArrowInvalid, OSError):
             break
     return [e for k, e in enumerate(entries) if e.get(keys.EPISODE_INDEX) == k]
@@ -127,7 +128,7 @@ def _rows_by_episode(root: Path) -> dict[int, tuple[int, int]]:
     found: dict[int, tuple[int, int]] = {}
     for path in sorted((root / keys.DATA_FOLDER).glob(_TABLE_FILES)):
         try:
-            table = pq.ParquetFile(path).read(columns=[keys.EPISODE_INDEX, keys.INDEX])
+            table = pq.ParquetFile(table_path(path)).read(columns=[keys.EPISODE_INDEX, keys.INDEX])
         except (pa.ArrowInvalid, OSError):
             continue
         grouped = table.group_by(keys.EPISODE_INDEX).aggregate(
@@ -181,7 +182,7 @@ def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> set[
     An interrupted join leaves episodes in two files; the caller keeps those of the first one.
     """
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(table_path(path)).read()
         mask = np.isin(table.column(keys.EPISODE_INDEX).to_numpy(), sorted(wanted))
         kept = table.filter(pa.array(mask))
     except (pa.ArrowInvalid, OSError):

@@ -11,6 +11,7 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 
+from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.stats import ImageStats, Stats
 
 _QUEUE_FRAMES = 4  # enough to even out delays; each one is an image in memory
@@ -137,7 +138,7 @@ class VideoEncoder:
             self._error = error
 
     def _encode(self) -> None:
-        with av.open(str(self.path), "w") as container:
+        with av.open(media_url(self.path), "w") as container:
             stream, converter = None, VideoReformatter()  # one for all: making it costs most
             while (image := self._frames.get()) is not None and not self._cancelled:
                 if stream is None:
@@ -170,7 +171,7 @@ def count_images(path: Path, fps: int) -> int:
     Returns:
         The number, or 0 if the end cannot be decoded.
     """
-    with av.open(str(path)) as container:
+    with av.open(media_url(path)) as container:
         stream = container.streams.video[0]
         unit = float(stream.time_base or 0)
         times = sorted(

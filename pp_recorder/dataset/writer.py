@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pp_recorder.dataset import keys, recovery, stats
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
+from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import DatasetError
 from pp_recorder.dataset.schema import DatasetSchema
 from pp_recorder.rollout import Episode, EpisodeSink, Step
@@ -416,9 +417,9 @@ def _without_stats(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _join(parts: list[Path], target: Path) -> None:
     """Write all rows of the parts, one row group per episode."""
-    with pq.ParquetWriter(target, pq.read_schema(parts[0])) as writer:
+    with pq.ParquetWriter(table_path(target), pq.read_schema(table_path(parts[0]))) as writer:
         for part in parts:
-            table = pq.ParquetFile(part).read()
+            table = pq.ParquetFile(table_path(part)).read()
             episodes = table.column(keys.EPISODE_INDEX).to_numpy()
             starts = np.flatnonzero(np.diff(episodes, prepend=-1))
             for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
@@ -433,10 +434,10 @@ def _join_in_one_group(parts: list[Path], target: Path) -> None:
     """
     tables: list[pa.Table] = []
     for part in parts:
-        tables.append(_refer_to_first_file(pq.ParquetFile(part).read()))
+        tables.append(_refer_to_first_file(pq.ParquetFile(table_path(part)).read()))
         if len(tables) == _MAX_TABLES:
             tables = [pa.concat_tables(tables).combine_chunks()]
-    pq.write_table(pa.concat_tables(tables).combine_chunks(), target)
+    pq.write_table(pa.concat_tables(tables).combine_chunks(), table_path(target))
 
 
 def _refer_to_first_file(table: pa.Table) -> pa.Table:

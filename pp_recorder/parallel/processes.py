@@ -9,9 +9,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
+
+# Requests to stop, also from a terminal that closes. They may reach every process of a run.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _LOG = logging.getLogger(__name__)
 _JOIN_TIMEOUT = 10.0  # s for a process to end by itself
@@ -83,8 +87,11 @@ class ProcessPool(WorkerPool):
 
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return the value of a function, called in a new process."""
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            return process.submit(function, *args).result()
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, context, ignore_stop_signals) as process:
+            with _stop_signals_held_back():
+                future = process.submit(function, *args)
+            return future.result()
 
     def run_all(
         self,
@@ -259,7 +266,8 @@ class _WorkerProcess:
         self._process = context.Process(
             target=_worker_main, args=(worker_factory, remote_end, environment)
         )
-        self._process.start()
+        with _stop_signals_held_back():
+            self._process.start()
         remote_end.close()  # so that the pipe ends when the process does
 
     def assign(self, index: int) -> None:
@@ -322,7 +330,7 @@ def _worker_main(
 ) -> None:
     """Run a worker process: send (value, traceback) when ready, and for each episode."""
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent handles it
+    ignore_stop_signals()
     worker = None
     try:
         worker = worker_factory()
@@ -336,6 +344,24 @@ def _worker_main(
     finally:
         if worker is not None:
             worker.close()
+
+
+def ignore_stop_signals() -> None:
+    """Leave requests to stop to the parent: Ctrl-C, a terminal or a supervisor send them to all."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+@contextmanager
+def _stop_signals_held_back() -> Iterator[None]:
+    """Hold requests to stop back in processes started here, until they ignore them."""
+    resource_tracker.ensure_running()  # its own start lets signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive_index(pipe: Connection) -> int | None:

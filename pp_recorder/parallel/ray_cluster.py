@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any
 
-from pp_recorder.parallel.processes import Died, Worker, WorkerError, WorkerPool
+from pp_recorder.parallel.processes import STOP_SIGNALS, Died, Worker, WorkerError, WorkerPool
 
 _POLL_INTERVAL = 0.2  # s between two calls of `stop`
 _CONNECT_TIMEOUT = 5.0  # s
@@ -40,7 +40,7 @@ class RayCluster(WorkerPool):
     ) -> None:
         self._ray = require_library()
         _require_listening(address)
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {s: signal.getsignal(s) for s in STOP_SIGNALS}
         try:
             self._ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:

@@ -1,13 +1,18 @@
 import errno
+import fcntl
 import json
+import logging
 import os
+import re
 import shutil
+import stat
 import subprocess
 
 import pytest
 
 import collect
-from pp_recorder.dataset.commit import Commit, lock
+from pp_recorder.dataset import commit as commit_module
+from pp_recorder.dataset.commit import LOCK, Commit, lock, unlock
 from pp_recorder.dataset.reader import Dataset
 from pp_recorder.dataset.video import VideoEncoder
 from pp_recorder.dataset.writer import LeRobotWriter
@@ -244,4 +249,62 @@ def test_a_commit_that_cannot_be_completed_renames_nothing(tmp_path):
     commit.add_bytes("meta/one", b"1")
     with pytest.raises(FileNotFoundError):
         commit.add_file("meta/two", tmp_path / "missing")
+    assert not (tmp_path / "meta").exists()
+
+
+LACKING = ("ENOSYS", "EOPNOTSUPP", "ENOLCK", "EINVAL")
+
+
+def _fail(name):
+    number = getattr(errno, name)
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.fixture
+def warned(caplog, monkeypatch):
+    """Return a function for the warnings so far; they are as if none had been given before."""
+    monkeypatch.setattr(logging.getLogger("pp_recorder"), "propagate", True)
+    commit_module._warn_once.cache_clear()
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_without_locks_a_run_goes_on_and_warns_once(tmp_path, monkeypatch, warned, name):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: _fail(name))
+    for root in (tmp_path / "one", tmp_path / "two"):
+        root.mkdir()
+        unlock(root, lock(root))
+        assert not (root / LOCK).exists()
+    assert [text.partition(",")[0] for text in warned()] == ["this file system has no locks"]
+
+
+def test_a_lock_that_breaks_is_no_other_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: _fail("EIO"))
+    with pytest.raises(OSError, match="Input/output error") as failed:
+        lock(tmp_path)
+    assert not isinstance(failed.value, FileExistsError)
+
+
+@pytest.mark.parametrize("name", LACKING)
+@pytest.mark.parametrize("kind", [stat.S_ISDIR, stat.S_ISREG])
+def test_without_flushing_a_commit_is_made_and_warns_once(
+    tmp_path, monkeypatch, warned, name, kind
+):
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: _fail(name) if kind(os.fstat(fd).st_mode) else real(fd)
+    )
+    for k in range(2):
+        commit = Commit(tmp_path)
+        commit.add_bytes(f"meta/{k}", b"1")
+        commit.publish()
+    assert sorted(p.name for p in (tmp_path / "meta").iterdir()) == ["0", "1"]
+    assert [text[:31] for text in warned()] == ["this file system does not flush"]
+
+
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC", "EDQUOT"])
+def test_a_disk_that_fails_is_an_error(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(os, "fsync", lambda fd: _fail(name))
+    with pytest.raises(OSError, match=re.escape(os.strerror(getattr(errno, name)))):
+        Commit(tmp_path).add_bytes("meta/one", b"1")
     assert not (tmp_path / "meta").exists()

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,18 @@ def test_a_foreign_dataset_is_refused(parts, tmp_path, capsys):
 def test_a_used_output_is_refused(parts, capsys):
     assert merge_main([str(parts[0]), "--output", str(parts[1])]) == 2
     assert "not an empty directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["2026-10-01T12:30", "-a%03d b", "münchen 東京:1"])
+def test_every_command_takes_a_folder_with_an_awkward_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    words = [f"./{name}{k}" for k in range(2)]
+    for k, word in enumerate(words):
+        record(word, "--first-attempt", str(2 * k), episodes=1)
+    record(words[0], "--resume", episodes=2)
+    assert [inspect_main([word, "--html", f"{word}.html"]) for word in words] == [0, 0]
+    assert merge_main([*words, "--output", f"./{name}"]) == 0
+    render = ["--render", f"./{name} again", "--resolution", "32", "--preset", "fast"]
+    assert replay.replay_main([f"./{name}", *render]) == 0
+    assert inspect_main([f"./{name} again"]) == 0
+    assert Dataset(Path(f"{name} again")).num_episodes == 3

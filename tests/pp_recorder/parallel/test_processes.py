@@ -15,7 +15,14 @@ from pp_collect import runs
 from pp_collect.options import CollectOptions
 from pp_recorder.command_line import parse
 from pp_recorder.dataset import keys
-from pp_recorder.parallel.processes import Died, Worker, WorkerPool, run_all
+from pp_recorder.parallel.processes import (
+    STOP_SIGNALS,
+    Died,
+    ProcessPool,
+    Worker,
+    WorkerPool,
+    run_all,
+)
 from tests import ROOT, crash
 
 # Hasty: about half of the attempts fail.
@@ -105,13 +112,14 @@ def test_a_killed_collection_can_be_resumed(alone, tmp_path):
     assert crash.differences(tmp_path / "whole", tmp_path / "set") == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_cleanly(tmp_path, number):
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_ends_a_run_cleanly(tmp_path, number, send):
+    """Terminals and supervisors send it to the whole group, `kill` to the process named."""
     with _collecting(tmp_path / "set", episodes=500, start_new_session=True) as process:
         _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)
         workers = _workers_of(process)
-        # Ctrl-C in a terminal reaches the whole group, kill only the one that is named.
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        send(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     kept = _num_episodes(tmp_path / "set")
@@ -119,6 +127,36 @@ def test_a_signal_ends_a_run_cleanly(tmp_path, number):
     assert not (tmp_path / "set/.unfinished").exists()
     assert workers
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert "Traceback" not in err
+
+
+class Echo:
+    """A worker, made by a factory that gets every request to stop before its process is ready."""
+
+    def run(self, index):
+        return index
+
+    def close(self):
+        pass
+
+    def __call__(self):
+        return self
+
+    def __reduce__(self):
+        return _echo_after_signals, ()
+
+
+def _echo_after_signals():
+    for number in STOP_SIGNALS:
+        os.kill(os.getpid(), number)
+    return Echo()
+
+
+def test_a_worker_that_is_starting_leaves_signals_to_its_parent():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert list(run_all(Echo(), range(4), processes=2)) == [(k, k) for k in range(4)]
+    assert ProcessPool(1).run_once(Echo().run, 3) == 3
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_an_output_that_vanishes_ends_the_run(tmp_path):
@@ -178,7 +216,7 @@ def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options
 )
 def test_the_number_of_workers(monkeypatch, options, memory, workers):
     monkeypatch.setattr(runs, "free_memory", lambda: memory)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr(runs, "usable_processors", lambda: 4)
     asked = parse(CollectOptions, options, prog="collect.py", description="", example="")
     assert runs.resolve_workers(asked).workers == workers
 

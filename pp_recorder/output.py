@@ -1,0 +1,43 @@
+"""Standard output and error of a program that outlives whoever reads them."""
+
+import io
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+
+def outlive_readers() -> None:
+    """Let what is printed get lost once its terminal has closed, its pipe ended or its disk filled.
+
+    Otherwise the next line printed would end the program. It has no effect on streams that have
+    been replaced.
+    """
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _tolerant(sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _tolerant(sys.stderr)
+
+
+class _TolerantFile(io.FileIO):
+    """A file whose writes never fail."""
+
+    def write(self, data: Any) -> int | None:
+        """Write, or lose the data."""
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _tolerant(stream: TextIO | None) -> TextIO | None:
+    """Return a stream to the same descriptor; None, as Python has it for a closed one, stays."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    with suppress(OSError):
+        stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_TolerantFile(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.isatty() or stream.line_buffering,
+    )

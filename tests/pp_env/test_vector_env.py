@@ -1,5 +1,9 @@
 """The vector environment equals as many single environments, bit for bit."""
 
+import copy
+import multiprocessing
+import os
+import pickle
 import warnings
 from dataclasses import replace
 
@@ -336,3 +340,38 @@ def test_the_modes_are_gymnasiums():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make(autoreset_mode=AUTORESET_MODES[0]).close()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize("obs_type", ["state", "pixels"])
+def test_a_copy_goes_on_like_the_original(obs_type, duplicate):
+    config = PickPlaceConfig(render=RenderConfig(resolution=32))
+    envs = PickPlaceVectorEnv(3, num_threads=2, obs_type=obs_type, config=config)
+    envs.reset(seed=5)
+    actions = envs.action_space.high
+    envs.step(actions)
+    twins = duplicate(envs)
+
+    for _ in range(3):
+        np.testing.assert_equal(envs.step(actions)[:4], twins.step(actions)[:4])
+    np.testing.assert_equal(envs.reset()[0], twins.reset()[0])
+    envs.close()
+    twins.step(actions)
+    twins.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_has_threads_of_its_own():
+    envs = PickPlaceVectorEnv(3, num_threads=2)
+    envs.reset(seed=0)
+    actions = envs.action_space.high
+    envs.step(actions)  # starts the threads
+    child = multiprocessing.get_context("fork").Process(target=envs.step, args=(actions,))
+    child.start()
+    child.join(120)
+    hangs = child.is_alive()
+    child.kill()
+    child.join()
+    assert not hangs
+    assert child.exitcode == 0
+    envs.close()

@@ -52,11 +52,13 @@ class PickPlaceEnv(gym.Env):
         "state": (23,) float32, see `pp_env.layout.OBSERVATION`.
         "environment_state_agent_pos": {"environment_state": (11,), "agent_pos": (23,)}, the former
             as in `pp_env.layout.ENVIRONMENT_STATE`.
-        "pixels": {"pixels": {camera: (H, W, 3) uint8}}.
+        "pixels": {"pixels": {camera: (H, W, 3) uint8}}; `pp_env.wrappers.FlatObservation` makes
+            it flat, as Stable-Baselines3 needs it.
         "pixels_agent_pos": the same and "agent_pos".
         "goal": {"observation": (34,), "achieved_goal": (3,), "desired_goal": (3,)}: positions of
             the object and of its goal, m, world frame, for learners that replay with other goals.
-            The reward is then a function of these two alone (`compute_reward`).
+            The reward is then a function of these two alone (`compute_reward`, which only this
+            `obs_type` has).
         With `image_types` beyond "rgb", "depth" {camera: (H, W) float32, m} and "segmentation"
         {camera: (H, W) uint8, `pp_env.sim.api.SEGMENTS`} stand beside "pixels".
 
@@ -303,16 +305,23 @@ class PickPlaceEnv(gym.Env):
         terminated = info["is_success"] and self._terminate_on_success
         return observation, self._reward(observation, info), terminated, False, info
 
-    def compute_reward(
+    @property
+    def compute_reward(self) -> Callable[[np.ndarray, np.ndarray, Any], np.ndarray | float]:
+        """Function of (achieved_goal, desired_goal, info) that returns rewards (...).
+
+        Goals are (..., 3), m, world frame: where the object is, and where it belongs. `info` is not
+        used; Gymnasium-Robotics' interface has it.
+
+        Raises:
+            AttributeError: `obs_type` is not "goal"; libraries recognize goals by this attribute.
+        """
+        if self.obs_type != "goal":
+            raise AttributeError(f"compute_reward needs obs_type 'goal', got {self.obs_type!r}")
+        return self._goal_reward
+
+    def _goal_reward(
         self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any
     ) -> np.ndarray | float:
-        """Return the rewards (...) of `obs_type="goal"`.
-
-        Args:
-            achieved_goal: (..., 3) where the object is, m, world frame.
-            desired_goal: (..., 3) where it belongs, m, world frame.
-            info: Not used; Gymnasium-Robotics' interface has it.
-        """
         rewards = reward.of_goals(achieved_goal, desired_goal, self.reward_type, self.config)
         return float(rewards) if rewards.ndim == 0 else rewards
 

@@ -92,7 +92,8 @@ class PickPlaceVectorEnv(VectorEnv):
     def _set_spaces(self, env: PickPlaceEnv) -> None:
         self.metadata = dict(env.metadata)
         if AutoresetMode is not None:
-            self.metadata["autoreset_mode"] = AutoresetMode(self._autoreset_mode)
+            self.autoreset_mode = AutoresetMode(self._autoreset_mode)  # as `SyncVectorEnv` has it
+            self.metadata["autoreset_mode"] = self.autoreset_mode
         self.render_mode = env.render_mode
         self.single_action_space = env.action_space
         self.single_observation_space = env.observation_space

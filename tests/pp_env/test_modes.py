@@ -82,6 +82,12 @@ class TestObservations:
         assert "goal_pos" not in seen, "or replaying with another goal would reveal the first"
 
 
+@pytest.mark.parametrize("obs_type", OBS_TYPES)
+def test_only_environments_with_goals_compute_rewards(obs_type):
+    env = gym.make(pp_env.ENV_ID, simulator=SIMULATOR, obs_type=obs_type)
+    assert hasattr(env.unwrapped, "compute_reward") == (obs_type == "goal")
+
+
 class TestGoalRewards:
     @pytest.mark.parametrize("reward_type", ["sparse", "dense"])
     def test_the_reward_of_a_step_is_that_of_its_goals(self, reward_type):

@@ -375,3 +375,11 @@ def test_a_forked_process_has_threads_of_its_own():
     assert not hangs
     assert child.exitcode == 0
     envs.close()
+
+
+@pytest.mark.skipif(AutoresetMode is None, reason="before Gymnasium 1.1")
+@pytest.mark.parametrize("mode", AUTORESET_MODES)
+def test_the_autoreset_mode_stands_where_gymnasium_has_it(mode):
+    envs, reference = make(autoreset_mode=mode), make_sync(mode)
+    assert envs.autoreset_mode == reference.autoreset_mode == AutoresetMode(mode)
+    assert envs.metadata["autoreset_mode"] == reference.metadata["autoreset_mode"]

@@ -173,11 +173,11 @@ class _Renderer:
                 gl.free()
 
     def __del__(self) -> None:
-        if opengl.is_inherited():
-            opengl.abandon(self.__dict__)
-            return
-        try:  # noqa: SIM105  (`suppress` may be gone at the interpreter's exit)
-            self.close()
+        try:  # not `suppress`, which may be gone at the interpreter's exit
+            if opengl.is_inherited():
+                opengl.abandon(self.__dict__)
+            else:
+                self.close()
         except Exception:
             pass
 

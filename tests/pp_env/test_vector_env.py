@@ -1,6 +1,7 @@
 """The vector environment equals as many single environments, bit for bit."""
 
 import copy
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -383,3 +384,8 @@ def test_the_autoreset_mode_stands_where_gymnasium_has_it(mode):
     envs, reference = make(autoreset_mode=mode), make_sync(mode)
     assert envs.autoreset_mode == reference.autoreset_mode == AutoresetMode(mode)
     assert envs.metadata["autoreset_mode"] == reference.metadata["autoreset_mode"]
+
+
+def test_a_configuration_may_be_a_dictionary():
+    envs = make(config=dataclasses.asdict(SMALL), obs_type="pixels")
+    assert {env.config for env in envs.envs} == {SMALL}

@@ -1,5 +1,6 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -7,10 +8,11 @@ import gymnasium as gym
 import numpy as np
 
 from pp_env import panda, reward, rotation, task
-from pp_env.config import PickPlaceConfig
+from pp_env.config import PickPlaceConfig, from_dict
 from pp_env.control import CONTROL_MODES
 from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
+from pp_env.names import Names
 from pp_env.reward import REWARD_TYPES
 from pp_env.sim import default_timing, make_simulator
 from pp_env.sim.api import (
@@ -41,7 +43,8 @@ class PickPlaceEnv(gym.Env):
         (`PickPlaceConfig.objects`) also which object it is and what stands beside it, and with
         `TaskConfig.random_yaw` how the objects are turned. `options` may fix "pick" and "place"
         (x, y in m), "color" (r, g, b in [0, 1]), "object" (a name), "yaw" (rad)
-        and "joint_pos" (7,), rad, at which the arm starts.
+        and "joint_pos" (7,), rad, at which the arm starts; those of other tools ("lerobot_...") are
+        ignored.
         `config.randomization` (`pp_env.randomization`) says what else varies, by default nothing.
 
     Success (`pp_env.task.is_success`):
@@ -52,11 +55,13 @@ class PickPlaceEnv(gym.Env):
         "state": (23,) float32, see `pp_env.layout.OBSERVATION`.
         "environment_state_agent_pos": {"environment_state": (11,), "agent_pos": (23,)}, the former
             as in `pp_env.layout.ENVIRONMENT_STATE`.
-        "pixels": {"pixels": {camera: (H, W, 3) uint8}}.
+        "pixels": {"pixels": {camera: (H, W, 3) uint8}}; `pp_env.wrappers.FlatObservation` makes
+            it flat, as Stable-Baselines3 needs it.
         "pixels_agent_pos": the same and "agent_pos".
         "goal": {"observation": (34,), "achieved_goal": (3,), "desired_goal": (3,)}: positions of
             the object and of its goal, m, world frame, for learners that replay with other goals.
-            The reward is then a function of these two alone (`compute_reward`).
+            The reward is then a function of these two alone (`compute_reward`, which only this
+            `obs_type` has).
         With `image_types` beyond "rgb", "depth" {camera: (H, W) float32, m} and "segmentation"
         {camera: (H, W) uint8, `pp_env.sim.api.SEGMENTS`} stand beside "pixels".
 
@@ -70,7 +75,7 @@ class PickPlaceEnv(gym.Env):
         A target is held for one control period of 1/30 s. Values out of bounds are clipped;
         `info["action"]` is the applied action and `info["action_clipped"]` is True if it differs
         from the given one. With "ee_pose" it is also True if the command does not bring the hand to
-        the pose, and `info["action_limits"]` is a list that says why: "bounds", "rotation" (a
+        the pose, and `info["action_limits"]`, of `Names`, says why: "bounds", "rotation" (a
         column is zero or both are parallel: the last command's rotation stays), "reach" (the
         nearest pose on the way to HOME takes its place) or "speed" (the joints go there at their
         greatest speed).
@@ -79,7 +84,9 @@ class PickPlaceEnv(gym.Env):
         "sparse": 1.0 in every step whose state is a success, else 0.0.
         "dense": in stages, in [0, 1], see `pp_env.reward`.
 
-    `info`, at reset and at every step, without sensor noise:
+    `info`, with the same keys at reset and at every step, without sensor noise. Names are joined
+    to one text (`pp_env.names.Names`), which can be batched:
+        `action`, `action_clipped`: the applied action, NaN at reset, see above.
         `is_success`, `is_grasped`: bool.
         `unmet_conditions`: names of the conditions for success that do not hold.
         `object_pos` (3,), m, `object_quat` (4,), w, x, y, z, `goal_pos` (3,), m: world
@@ -98,7 +105,8 @@ class PickPlaceEnv(gym.Env):
         obs_type: One of `OBS_TYPES`.
         render_mode: "rgb_array" makes `render` return the image of the first camera.
         config: Scene, timing, task, grasp and images; by default the reference scene, with the
-            physics rate that the simulator is meant for.
+            physics rate that the simulator is meant for. Or the dictionary that `EnvSpec.to_json`
+            has made of one; what it leaves out is the reference's.
         terminate_on_success: True ends an episode as soon as it has succeeded.
         headless: False opens the simulator's window.
         simulator_options: Keywords of that simulator alone, such as Isaac Sim's `assets_root`.
@@ -120,7 +128,7 @@ class PickPlaceEnv(gym.Env):
         simulator: str | Callable[[PickPlaceConfig], Simulator] = "mujoco",
         obs_type: str = "state",
         render_mode: str | None = None,
-        config: PickPlaceConfig | None = None,
+        config: PickPlaceConfig | Mapping[str, Any] | None = None,
         terminate_on_success: bool = True,
         headless: bool = True,
         simulator_options: Mapping[str, Any] | None = None,
@@ -132,7 +140,7 @@ class PickPlaceEnv(gym.Env):
         _require("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         _require("reward_type", reward_type, REWARD_TYPES)
         _require_images(image_types, obs_type)
-        self.config = config or _default_config(simulator)
+        self.config = checked_config(config, simulator)
         self.metadata = {**self.metadata, "render_fps": self.config.timing.control_hz}
         self.obs_type = obs_type
         self.render_mode = render_mode
@@ -196,11 +204,14 @@ class PickPlaceEnv(gym.Env):
         initial = task.initial_state(start, self.config, variation)
         self._goal_pos, self._object_rgb = initial.goal_pos, initial.object_rgb
         self._command = Command(initial.joint_pos, initial.gripper_pos)
+        self._command_limits = None
         self._variation, self._add_sensor_noise = variation, SensorNoise(variation)
         self._delay_command = ActionDelay(variation, self._command)
         self._describe_episode(initial)
         self._state, self._object_quat = self._simulator.reset(initial), _IDENTITY_QUAT
-        return self._observe(self._state)
+        observation, info = self._observe(self._state)
+        none = np.full(self._control.layout.size, np.nan, dtype=np.float32)
+        return observation, {**info, **self._action_info(none, clipped=False)}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply an action for one control period.
@@ -226,7 +237,7 @@ class PickPlaceEnv(gym.Env):
         """
         self._state, applied, clipped = self._apply(action)
         vector, info = self._observe(self._state, OBSERVATION.pack)
-        return vector, {**info, "action": applied, "action_clipped": clipped}
+        return vector, {**info, **self._action_info(applied, clipped)}
 
     def move_object(
         self, position: np.ndarray, quat_wxyz: np.ndarray
@@ -296,23 +307,35 @@ class PickPlaceEnv(gym.Env):
         """
         self._state = state
         observation, info = self._observe(state)
-        info["action"] = applied
-        info["action_clipped"] = clipped or bool(self._command_limits)
-        if self._command_limits is not None:
-            info["action_limits"] = [*(["bounds"] if clipped else []), *self._command_limits]
+        info.update(self._action_info(applied, clipped))
         terminated = info["is_success"] and self._terminate_on_success
         return observation, self._reward(observation, info), terminated, False, info
 
-    def compute_reward(
+    def _action_info(self, applied: np.ndarray, clipped: bool) -> dict[str, Any]:
+        """Return the part of `info` that tells of an action."""
+        limits = self._command_limits
+        told: dict[str, Any] = {"action": applied, "action_clipped": clipped or bool(limits)}
+        if self.control_mode == "ee_pose":
+            told["action_limits"] = Names.of([*(["bounds"] if clipped else []), *(limits or [])])
+        return told
+
+    @property
+    def compute_reward(self) -> Callable[[np.ndarray, np.ndarray, Any], np.ndarray | float]:
+        """Function of (achieved_goal, desired_goal, info) that returns rewards (...).
+
+        Goals are (..., 3), m, world frame: where the object is, and where it belongs. `info` is not
+        used; Gymnasium-Robotics' interface has it.
+
+        Raises:
+            AttributeError: `obs_type` is not "goal"; libraries recognize goals by this attribute.
+        """
+        if self.obs_type != "goal":
+            raise AttributeError(f"compute_reward needs obs_type 'goal', got {self.obs_type!r}")
+        return self._goal_reward
+
+    def _goal_reward(
         self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any
     ) -> np.ndarray | float:
-        """Return the rewards (...) of `obs_type="goal"`.
-
-        Args:
-            achieved_goal: (..., 3) where the object is, m, world frame.
-            desired_goal: (..., 3) where it belongs, m, world frame.
-            info: Not used; Gymnasium-Robotics' interface has it.
-        """
         rewards = reward.of_goals(achieved_goal, desired_goal, self.reward_type, self.config)
         return float(rewards) if rewards.ndim == 0 else rewards
 
@@ -422,7 +445,7 @@ class PickPlaceEnv(gym.Env):
         self.task_description = task.language_instruction(target, self.config)
         self._episode_info = {
             "object": target.name,
-            "distractors": [obj.name for obj in others],
+            "distractors": Names.of(obj.name for obj in others),
             "task": self.task_description,
             **task.grasp_requirements(initial, self.config),
         }
@@ -432,7 +455,6 @@ class PickPlaceEnv(gym.Env):
         unmet = task.unmet_conditions(state, self._goal_pos, self.config, self._target)
         return {
             **self._episode_info,
-            "distractors": self._episode_info["distractors"].copy(),
             "object_size": self._episode_info["object_size"].copy(),
             "is_success": not unmet,
             "is_grasped": state.is_grasped,
@@ -441,17 +463,31 @@ class PickPlaceEnv(gym.Env):
             "object_rgb": self._object_rgb.copy(),
             "goal_pos": self._goal_pos.copy(),
             "distance": task.distance_to_goal(state, self._goal_pos),
-            "unmet_conditions": unmet,
+            "unmet_conditions": Names.of(unmet),
             **({} if self._variation is None else {"variation": self._variation}),
             "environment_state": ENVIRONMENT_STATE.pack(true_values),
         }
 
 
-def _default_config(simulator: object) -> PickPlaceConfig:
-    """Return the reference scene, with the physics rate of a simulator that is given by name."""
-    if isinstance(simulator, str):
-        return PickPlaceConfig(timing=default_timing(simulator))
-    return PickPlaceConfig()
+def checked_config(
+    config: PickPlaceConfig | Mapping[str, Any] | None, simulator: object
+) -> PickPlaceConfig:
+    """Return a configuration, given as such or as a dictionary.
+
+    Args:
+        config: What was given; missing parts are those of the reference scene, with the physics
+            rate of a simulator that is given by name.
+        simulator: The simulator, by name or as a function.
+
+    Raises:
+        ValueError: A key is unknown, or a value is out of range.
+    """
+    if isinstance(config, PickPlaceConfig):
+        return config
+    given = from_dict(PickPlaceConfig, dict(config or {}))
+    if isinstance(simulator, str) and "timing" not in (config or {}):
+        return dataclasses.replace(given, timing=default_timing(simulator))
+    return given
 
 
 _MAX_DEPTH = 100.0  # m, beyond everything that a camera renders

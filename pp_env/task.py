@@ -16,6 +16,7 @@ from pp_env.sim.api import InitialState, PlacedObject, Pose, SimState
 _MAX_SAMPLES = 1000
 _MAX_ARRANGEMENTS = 50
 OPTIONS = ("pick", "place", "object", "color", "yaw", "joint_pos")
+OTHERS_OPTIONS = ("lerobot_",)  # prefixes of options that are meant for wrappers and other tools
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def sample_start(
         rng: Source of all randomness.
         config: The scene and the ranges.
         options: Any of "pick" (2,), m, "place" (2,), m, "color" (3,), "object" (a name), "yaw",
-            rad, and "joint_pos" (7,), rad, for an arm that does not start at HOME.
+            rad, and "joint_pos" (7,), rad, for an arm that does not start at HOME. Names that begin
+            with one of `OTHERS_OPTIONS` are ignored.
 
     Raises:
         ValueError: An option is unknown or does not fit the scene, or there is no room for the
@@ -297,7 +299,8 @@ def _where_fixed(fixed: _Fixed) -> str:
 
 
 def _check_option_names(options: dict) -> None:
-    unknown = sorted(set(options) - set(OPTIONS))
+    own = {name for name in options if not name.startswith(OTHERS_OPTIONS)}
+    unknown = sorted(own - set(OPTIONS))
     if unknown:
         raise ValueError(f"unknown reset options {unknown}; these exist: {list(OPTIONS)}")
 

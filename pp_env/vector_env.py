@@ -10,8 +10,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from pp_env.config import PickPlaceConfig
 from pp_env.control import CONTROL_MODES
-from pp_env.env import Observation, PickPlaceEnv, checked_actions
-from pp_env.sim import default_timing
+from pp_env.env import Observation, PickPlaceEnv, checked_actions, checked_config
 
 try:
     from gymnasium.vector import AutoresetMode
@@ -59,7 +58,7 @@ class PickPlaceVectorEnv(VectorEnv):
         autoreset_mode: Any = "NextStep",
         num_threads: int | None = None,
         simulator: str = "mujoco",
-        config: PickPlaceConfig | None = None,
+        config: PickPlaceConfig | Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
         _require_new_gymnasium()
@@ -70,16 +69,16 @@ class PickPlaceVectorEnv(VectorEnv):
         from pp_env.sim.mujoco.batch import Stepper, make_simulators
 
         self._autoreset_mode = _mode_name(autoreset_mode)
-        config = config or PickPlaceConfig(timing=default_timing(simulator))
+        scene = checked_config(config, simulator)
 
         def make_env(simulator: Any) -> PickPlaceEnv:
-            return PickPlaceEnv(lambda _: simulator, config=config, **arguments)
+            return PickPlaceEnv(lambda _: simulator, config=scene, **arguments)
 
         make_env(None)  # finds bad arguments before the scene is compiled
-        self._simulators = make_simulators(config, num_envs)
+        self._simulators = make_simulators(scene, num_envs)
         self.envs = [make_env(simulator) for simulator in self._simulators]
         self._stepper = Stepper(self._simulators, num_threads)
-        self._substeps = config.timing.substeps
+        self._substeps = scene.timing.substeps
         self._max_episode_steps = max_episode_steps
         self.num_envs = num_envs
         self._set_spaces(self.envs[0])
@@ -92,7 +91,8 @@ class PickPlaceVectorEnv(VectorEnv):
     def _set_spaces(self, env: PickPlaceEnv) -> None:
         self.metadata = dict(env.metadata)
         if AutoresetMode is not None:
-            self.metadata["autoreset_mode"] = AutoresetMode(self._autoreset_mode)
+            self.autoreset_mode = AutoresetMode(self._autoreset_mode)  # as `SyncVectorEnv` has it
+            self.metadata["autoreset_mode"] = self.autoreset_mode
         self.render_mode = env.render_mode
         self.single_action_space = env.action_space
         self.single_observation_space = env.observation_space

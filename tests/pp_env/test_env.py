@@ -11,8 +11,10 @@ from gymnasium.utils.env_checker import check_env
 import pp_env
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import RenderConfig, TaskConfig, TimingConfig
+from pp_env.control import hand_pose_action
 from pp_env.env import OBS_TYPES
 from pp_env.layout import ACTION, GOAL_OBSERVATION
+from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from tests.fakes import SIMULATOR, FakeSimulator
 
@@ -21,7 +23,7 @@ HOLD = np.append(pp_env.config.HOME_JOINT_POS, 0.04).astype(np.float32)
 INFO_KEYS = {
     "is_success", "is_grasped", "object_pos", "object_quat", "object_rgb", "goal_pos", "distance",
     "unmet_conditions", "environment_state", "object", "distractors", "task", "object_size",
-    "grasp_height", "grasp_yaws", "travel_height", "scene_height",
+    "grasp_height", "grasp_yaws", "travel_height", "scene_height", "action", "action_clipped",
 }  # fmt: skip
 
 
@@ -113,7 +115,7 @@ def test_info_is_complete_at_reset_and_at_every_step(env):
     assert set(info) == INFO_KEYS
     assert info["is_success"] is False
     *_, info = env.step(HOLD)
-    assert set(info) == INFO_KEYS | {"action", "action_clipped"}
+    assert set(info) == INFO_KEYS
     assert info["distance"] == pytest.approx(
         np.linalg.norm(info["object_pos"][:2] - info["goal_pos"][:2])
     )
@@ -310,3 +312,63 @@ def test_the_arm_can_start_elsewhere(env):
 def test_an_impossible_posture_is_refused(env, joints, message):
     with pytest.raises(ValueError, match=message):
         env.reset(seed=0, options={"joint_pos": joints})
+
+
+@pytest.mark.parametrize("through", ["json", "pickle"])
+def test_a_spec_with_a_configuration_makes_the_same_environment(through):
+    config = PickPlaceConfig(
+        timing=TimingConfig(control_hz=20),
+        task=TaskConfig(random_yaw=True),
+        objects=YCB_OBJECTS,
+        num_objects=2,
+        randomization=list(RANDOMIZATION_PRESETS.values())[-1],
+    )
+    name = "test/WithConfiguration-v0"
+    gym.register(name, "pp_env.env:PickPlaceEnv", kwargs={"config": config})
+    try:
+        spec = gym.make(name, reward_type="dense").spec if SIMULATOR == "mujoco" else gym.spec(name)
+    finally:
+        del gym.registry[name]
+    if through == "json":
+        again = gym.envs.registration.EnvSpec.from_json(spec.to_json())
+    else:
+        again = pickle.loads(pickle.dumps(spec))
+
+    first, second = gym.make(spec, simulator=SIMULATOR), gym.make(again, simulator=SIMULATOR)
+
+    assert second.unwrapped.config == config
+    np.testing.assert_array_equal(first.reset(seed=4)[0], second.reset(seed=4)[0])
+
+
+def test_what_a_dictionary_leaves_out_is_the_reference():
+    env = PickPlaceEnv(SIMULATOR, config={"render": {"resolution": [48, 32]}})
+    assert env.config == PickPlaceConfig(render=RenderConfig(resolution=(48, 32)))
+    with pytest.raises(ValueError, match=r"PickPlaceConfig has no \['rendre'\]"):
+        PickPlaceEnv(SIMULATOR, config={"rendre": {}})
+
+
+def test_reset_options_of_other_tools_change_nothing(env):
+    first = env.reset(seed=3, options={"lerobot_new_rollout": True, "pick": (0.5, 0.1)})[0]
+    np.testing.assert_array_equal(env.reset(seed=3, options={"pick": (0.5, 0.1)})[0], first)
+    with pytest.raises(ValueError, match=r"unknown reset options \['lerobt_x', 'picc'\]"):
+        env.reset(options={"picc": (0.5, 0.1), "lerobt_x": 1, "lerobot_x": 1})
+
+
+@pytest.mark.parametrize("kind", [gym.vector.SyncVectorEnv, gym.vector.AsyncVectorEnv])
+def test_infos_can_be_batched_and_keep_their_keys(kind):
+    def make():
+        return gym.make(pp_env.ENV_ID, simulator=SIMULATOR, control_mode="ee_pose")
+
+    envs = kind([make, make])
+    actions = np.stack([envs.single_action_space.low, hand_pose_action(HOLD)])
+    _, at_reset = envs.reset(seed=0)
+    *_, at_step = envs.step(actions)
+
+    assert set(at_reset) == set(at_step)
+    assert np.isnan(at_reset["action"]).all()
+    np.testing.assert_array_equal(at_step["action"], actions)
+    assert at_step["action_limits"][0]
+    assert at_step["action_limits"][1] == ""
+    for name in ("unmet_conditions", "action_limits", "distractors"):
+        assert np.array(at_step[name].tolist()).dtype.kind == "U"
+    envs.close()

@@ -1,5 +1,10 @@
 """The vector environment equals as many single environments, bit for bit."""
 
+import copy
+import dataclasses
+import multiprocessing
+import os
+import pickle
 import warnings
 from dataclasses import replace
 
@@ -336,3 +341,51 @@ def test_the_modes_are_gymnasiums():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make(autoreset_mode=AUTORESET_MODES[0]).close()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize("obs_type", ["state", "pixels"])
+def test_a_copy_goes_on_like_the_original(obs_type, duplicate):
+    config = PickPlaceConfig(render=RenderConfig(resolution=32))
+    envs = PickPlaceVectorEnv(3, num_threads=2, obs_type=obs_type, config=config)
+    envs.reset(seed=5)
+    actions = envs.action_space.high
+    envs.step(actions)
+    twins = duplicate(envs)
+
+    for _ in range(3):
+        np.testing.assert_equal(envs.step(actions)[:4], twins.step(actions)[:4])
+    np.testing.assert_equal(envs.reset()[0], twins.reset()[0])
+    envs.close()
+    twins.step(actions)
+    twins.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_has_threads_of_its_own():
+    envs = PickPlaceVectorEnv(3, num_threads=2)
+    envs.reset(seed=0)
+    actions = envs.action_space.high
+    envs.step(actions)  # starts the threads
+    child = multiprocessing.get_context("fork").Process(target=envs.step, args=(actions,))
+    child.start()
+    child.join(120)
+    hangs = child.is_alive()
+    child.kill()
+    child.join()
+    assert not hangs
+    assert child.exitcode == 0
+    envs.close()
+
+
+@pytest.mark.skipif(AutoresetMode is None, reason="before Gymnasium 1.1")
+@pytest.mark.parametrize("mode", AUTORESET_MODES)
+def test_the_autoreset_mode_stands_where_gymnasium_has_it(mode):
+    envs, reference = make(autoreset_mode=mode), make_sync(mode)
+    assert envs.autoreset_mode == reference.autoreset_mode == AutoresetMode(mode)
+    assert envs.metadata["autoreset_mode"] == reference.metadata["autoreset_mode"]
+
+
+def test_a_configuration_may_be_a_dictionary():
+    envs = make(config=dataclasses.asdict(SMALL), obs_type="pixels")
+    assert {env.config for env in envs.envs} == {SMALL}

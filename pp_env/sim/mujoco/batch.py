@@ -10,6 +10,7 @@ simulator after the other, bit for bit, with any number of threads.
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import mujoco
 
@@ -34,12 +35,21 @@ class Stepper:
     """
 
     def __init__(self, simulators: Sequence[MujocoSimulator], num_threads: int | None) -> None:
+        self._simulators, self._wanted_threads = list(simulators), num_threads
         self._physics = [simulator.physics for simulator in simulators]
         self._num_threads = min(num_threads or _usable_cpus(), len(simulators))
-        self._pool = ThreadPoolExecutor(max(self._num_threads - 1, 1))  # started when needed
+        self._start_pool()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"simulators": self._simulators, "num_threads": self._wanted_threads}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # a copy has its own threads
 
     def step(self, indices: Sequence[int], count: int) -> None:
         """Advance the simulators at these indices by `count` physics steps."""
+        if self._process != os.getpid():  # a fork copies no threads
+            self._start_pool()
         shares = [indices[k :: self._num_threads] for k in range(self._num_threads)]
 
         def step_share(share: Sequence[int]) -> None:
@@ -49,6 +59,10 @@ class Stepper:
         others = self._pool.map(step_share, shares[1:])
         step_share(shares[0])
         list(others)  # waits, and raises the threads' errors
+
+    def _start_pool(self) -> None:
+        self._process = os.getpid()
+        self._pool = ThreadPoolExecutor(max(self._num_threads - 1, 1))  # starts them when needed
 
     def close(self) -> None:
         """Stop the threads; a second call has no effect."""

@@ -3,8 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
 
-import os
-import sys
+import threading
 from typing import Any
 
 import mujoco
@@ -12,17 +11,28 @@ import numpy as np
 
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, RenderPreset
 from pp_env.sim.api import SEGMENTS
+from pp_env.sim.mujoco import opengl
 from pp_env.sim.mujoco.groups import CASTING_GROUPS, VISIBLE_GROUPS
 
 _COLLISION_MARGIN = 0.025  # m by which collision shapes may stick out of the visible ones
 
 
 class CameraRenderer:
-    """A renderer of all cameras, created when the first image is rendered."""
+    """A renderer of all cameras, created when the first image is rendered.
+
+    Any thread may render. Copies and pickles have no OpenGL context; each makes its own.
+    """
 
     def __init__(self, config: PickPlaceConfig) -> None:
         self._config = config
         self._renderer: _Renderer | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self._config}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["config"])
 
     def render(
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, kind: str, target: int
@@ -38,46 +48,49 @@ class CameraRenderer:
 
         Returns:
             See `pp_env.sim.api.Simulator.render`.
+
+        Raises:
+            RuntimeError: OpenGL is not available, or was used before this process was forked.
         """
-        if self._renderer is None:
-            self._renderer = _Renderer(model, self._config)
-        self._renderer.model = model
-        if kind == "depth":
-            return self._renderer.depth(data, camera)
-        if kind == "segmentation":
-            return self._renderer.segmentation(data, camera, target)
-        return self._renderer.rgb(data, camera)
+        opengl.require_not_inherited()
+        with self._lock:
+            if self._renderer is None:
+                self._renderer = _Renderer(model, self._config)
+            return self._renderer.render(model, data, camera, kind, target)
 
     def close(self) -> None:
         """Free the renderer; a second call has no effect."""
-        if self._renderer is not None:
+        if self._renderer is None:
+            return
+        if opengl.is_inherited():  # the lock may be held by a thread that is not here
+            self._renderer = None
+            return
+        with self._lock:
             self._renderer.close()
             self._renderer = None
 
 
 class _Renderer:
-    """A renderer of all cameras with one OpenGL context.
-
-    Used instead of `mujoco.Renderer`, which reads its OpenGL platform from the environment when
-    mujoco is first imported, possibly long before this package is.
-    """
+    """A renderer of all cameras with one OpenGL context."""
 
     def __init__(self, model: mujoco.MjModel, config: PickPlaceConfig) -> None:
         size, preset = config.render.size, RENDER_PRESETS[config.render.preset]
-        self._gl: Any = None
+        self._gl: opengl.Context | None = None
         try:
-            self._gl = _make_gl_context(size)
-            self._gl.make_current()
-            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-            if not preset.samples:
-                self._context.offFBO = _make_framebuffer(size)
-            self._shadows = _ShadowMap(model, self._context, preset) if preset.shadow_map else None
+            self._gl = opengl.Context(size)
+            with self._gl.current():
+                self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+                if not preset.samples:
+                    self._context.offFBO = _make_framebuffer(size)
+                self._shadows = (
+                    _ShadowMap(model, self._context, preset) if preset.shadow_map else None
+                )
+                mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         except Exception as error:  # each of mujoco's platforms raises its own
             raise RuntimeError(
                 f"pictures need OpenGL without a screen, which failed with '{error}'; on Debian or "
                 "Ubuntu try 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0'"
             ) from error
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self.model = model
         self._scene = _make_scene(model)
         self._option = _make_option(VISIBLE_GROUPS)
@@ -86,18 +99,27 @@ class _Renderer:
         self._rect = mujoco.MjrRect(0, 0, *size)
         self._pixels = np.empty((*size[::-1], 3), dtype=np.uint8)
 
-    def rgb(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+    def render(
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, kind: str, target: int
+    ) -> np.ndarray:
+        """Render one image, see `CameraRenderer.render`."""
+        assert self._gl is not None
+        with self._gl.current():
+            self.model = model
+            self._camera.fixedcamid = model.camera(camera).id
+            if kind == "depth":
+                return self._depth(data)
+            if kind == "segmentation":
+                return self._segmentation(data, target)
+            return self._rgb(data)
+
+    def _rgb(self, data: mujoco.MjData) -> np.ndarray:
         """Render an RGB image, (H, W, 3) uint8."""
-        self._select(camera)
         if self._shadows is not None:
             self._shadows.update(self.model, data, self._camera)
         self._render(data, shadows=self._shadows is not None)
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
         return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
-
-    def _select(self, camera: str) -> None:
-        self._gl.make_current()
-        self._camera.fixedcamid = self.model.camera(camera).id
 
     def _render(self, data: mujoco.MjData, shadows: bool = False) -> None:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
@@ -107,9 +129,8 @@ class _Renderer:
                 geom.category = mujoco.mjtCatBit.mjCAT_DECOR  # which casts no shadow
         mujoco.mjr_render(self._rect, self._scene, self._context)
 
-    def depth(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+    def _depth(self, data: mujoco.MjData) -> np.ndarray:
         """Render a depth image, (H, W) float32, m along the viewing direction."""
-        self._select(camera)
         self._render(data)
         buffer = np.empty(self._pixels.shape[:2], dtype=np.float32)
         mujoco.mjr_readPixels(None, buffer, self._rect, self._context)
@@ -117,9 +138,8 @@ class _Renderer:
         near, far = self.model.vis.map.znear * scale, self.model.vis.map.zfar * scale
         return (near / (1.0 - buffer[::-1] * (1.0 - near / far))).astype(np.float32)
 
-    def segmentation(self, data: mujoco.MjData, camera: str, target: int) -> np.ndarray:
+    def _segmentation(self, data: mujoco.MjData, target: int) -> np.ndarray:
         """Render a segmentation, (H, W) uint8 of `SEGMENTS`; `target` is the target's body."""
-        self._select(camera)
         flags = self._scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
         try:
@@ -145,19 +165,21 @@ class _Renderer:
         return "marker" if body.name == "place_marker" else "robot"
 
     def close(self) -> None:
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
-        self._gl = None
+        """Free the context; a second call has no effect."""
+        gl, self._gl = self._gl, None
+        if gl is not None:
+            with gl.current():  # else the textures of another context would be deleted
+                self._context.free()
+                gl.free()
 
     def __del__(self) -> None:
-        # Freed by the garbage collector while another OpenGL context is current, MuJoCo's context
-        # would delete that context's textures. `close` makes the right one current first.
-        if self._gl is not None:
-            try:  # noqa: SIM105  (`suppress` may be gone at the interpreter's exit)
+        try:  # not `suppress`, which may be gone at the interpreter's exit
+            if opengl.is_inherited():
+                opengl.abandon(self.__dict__)
+            else:
                 self.close()
-            except Exception:
-                pass
+        except Exception:
+            pass
 
 
 class _ShadowMap:
@@ -261,17 +283,6 @@ def _make_framebuffer(size: tuple[int, int]) -> int:
     if status != gl.GL_FRAMEBUFFER_COMPLETE:
         raise RuntimeError(f"no framebuffer of {size[0]} x {size[1]} pixels: status {status:#x}")
     return framebuffer
-
-
-def _make_gl_context(size: tuple[int, int]):
-    platform = os.environ.get("MUJOCO_GL", "egl" if sys.platform == "linux" else "")
-    if platform == "egl":
-        from mujoco.egl import GLContext
-    elif platform == "osmesa":
-        from mujoco.osmesa import GLContext
-    else:
-        from mujoco.gl_context import GLContext
-    return GLContext(*size)
 
 
 def _soften_shadows(context: mujoco.MjrContext) -> None:

@@ -20,6 +20,7 @@ from pp_env.sim.mujoco.randomization import SceneVariation
 from pp_env.sim.mujoco.renderer import CameraRenderer
 
 _PARKED_Z = -5.0  # m, below the floor
+_AWAKE = ("nbody_awake", "nparent_awake", "ntree_awake", "nv_awake")  # not in a pickled `MjData`
 
 
 class MujocoSimulator:
@@ -53,6 +54,16 @@ class MujocoSimulator:
         self._state = self._observe(grasped=False)
         if not headless:
             self._open_viewer()
+
+    def __getstate__(self) -> dict[str, Any]:
+        awake = {name: getattr(self._data, name) for name in _AWAKE}
+        return {**self.__dict__, "_viewer": None, "_awake": awake}  # a copy has no window
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        awake = state.pop("_awake")
+        self.__dict__.update(state)
+        for name, count in awake.items():
+            setattr(self._data, name, count)
 
     @property
     def description(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import mujoco
 
 from pp_env.config import PickPlaceConfig
+from pp_env.processors import usable_processors
 from pp_env.sim.mujoco.simulator import MujocoSimulator
 
 
@@ -37,7 +38,7 @@ class Stepper:
     def __init__(self, simulators: Sequence[MujocoSimulator], num_threads: int | None) -> None:
         self._simulators, self._wanted_threads = list(simulators), num_threads
         self._physics = [simulator.physics for simulator in simulators]
-        self._num_threads = min(num_threads or _usable_cpus(), len(simulators))
+        self._num_threads = min(num_threads or usable_processors(), len(simulators))
         self._start_pool()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,9 +68,3 @@ class Stepper:
     def close(self) -> None:
         """Stop the threads; a second call has no effect."""
         self._pool.shutdown()
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

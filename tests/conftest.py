@@ -1,8 +1,13 @@
 """Fixtures that several test modules share, and the modules to skip without optional packages."""
 
 import importlib.util
+import signal
 
 import pytest
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+    # The programs that tests start would inherit that and, rightly, go on after a SIGHUP.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 collect_ignore = []
 

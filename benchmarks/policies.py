@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS
+from pp_env.processors import usable_processors
 
 _ROOT = Path(__file__).parent.parent
 _TRIALS = RESULTS / "trials.json"
@@ -362,7 +363,7 @@ def main() -> None:
     add("--output", type=Path, default=Path("outputs/policies"), help="datasets and checkpoints")
     add("--minutes", type=float, default=math.inf, help="stop in time, to be resumed")
     add("--episodes", type=int, default=200, help="unseen starts of each evaluation")
-    add("--workers", type=int, default=os.cpu_count(), help="processes that simulate")
+    add("--workers", type=int, default=usable_processors(), help="processes that simulate")
     add("--gpus", type=int, default=1, help="how many train")
     add("--at-once", type=int, default=1, help="trainings that share a GPU")
     args = parser.parse_args()

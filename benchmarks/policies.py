@@ -88,7 +88,7 @@ class Trial:
     cameras: tuple[str, ...] = ("cam_front", "cam_wrist")
     options: tuple[str, ...] = ()
     start: str = ""
-    action_steps: tuple[int, ...] = (36, 24)
+    action_steps: tuple[int, ...] = (36,)
 
 
 DATASETS = {

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,10 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: EvaluateOptions) -> int:
     """Evaluate and report; return the exit status."""
     begin = time.perf_counter()
-    measured = {name: measure(options, name) for name in (UNVARIED, *options.factors)}
+    measured = {
+        factor: Measured(compute_metrics([e.result for e in episodes], make_grid()), episodes)
+        for factor, episodes in run_episodes(options).items()
+    }
     seconds = time.perf_counter() - begin
     if options.json is not None:
         options.json.write_text(
@@ -161,26 +165,23 @@ def min_success_status(options: EvaluateOptions, measured: Mapping[str, Measured
     return status
 
 
-def measure(options: EvaluateOptions, factor: str) -> Measured:
-    """Run the episodes with a factor, or `UNVARIED`."""
-    episodes = run_episodes(options, factor)
-    return Measured(compute_metrics([e.result for e in episodes], make_grid()), episodes)
+def run_episodes(options: EvaluateOptions) -> dict[str, list[EvaluatedEpisode]]:
+    """Run the episodes, without any factor first, and show a progress bar."""
+    factors = (UNVARIED, *options.factors)
+    successes = Counter[str]()
+    episodes = len(factors) * options.num_episodes
+    with tqdm(total=episodes, unit="episode", disable=None) as bar:
 
-
-def run_episodes(options: EvaluateOptions, factor: str = UNVARIED) -> list[EvaluatedEpisode]:
-    """Run the episodes and show a progress bar."""
-    successes = 0
-    label = factor if options.factors else None
-    with tqdm(total=options.num_episodes, desc=label, unit="episode", disable=None) as bar:
-
-        def progress(result: EpisodeResult) -> None:
-            nonlocal successes
-            successes += result.success
+        def progress(factor: str, result: EpisodeResult) -> None:
+            successes[factor] += result.success
+            bar.set_description(factor if options.factors else None)
             bar.update()
-            bar.set_postfix(success=f"{successes}/{bar.n}")
+            of = (bar.n - 1) % options.num_episodes + 1
+            bar.set_postfix(success=f"{successes[factor]}/{of}")
 
         return evaluate(
-            partial(make_runner, options, factor),
+            partial(make_runner, options),
+            factors,
             options.num_episodes,
             options.seed,
             options.workers,

@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -139,42 +140,73 @@ class FunctionPolicy(Policy):
         return self._function(observation)
 
 
+class _ScenesRunner:
+    """A `Worker` that runs the episodes of several scenes, those of the first one first."""
+
+    def __init__(
+        self, make_runner: Callable[[str], PolicyRunner], scenes: Sequence[str], num_episodes: int
+    ) -> None:
+        self._make_runner = make_runner
+        self._scenes = scenes
+        self._num_episodes = num_episodes
+        self._scene = scenes[0]
+        self._runner = make_runner(self._scene)
+
+    def run(self, index: int) -> EvaluatedEpisode:
+        """Run one episode, counted over all scenes."""
+        number, index = divmod(index, self._num_episodes)
+        if self._scene != self._scenes[number]:
+            self.close()
+            self._scene = self._scenes[number]
+            self._runner = self._make_runner(self._scene)
+        return self._runner.run(index)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._runner.close()
+
+
 def evaluate(
-    worker_factory: Callable[[], PolicyRunner],
+    make_runner: Callable[[str], PolicyRunner],
+    scenes: Sequence[str],
     num_episodes: int,
     seed: int,
     processes: int,
-    progress: Callable[[EpisodeResult], None],
+    progress: Callable[[str, EpisodeResult], None],
     environment: Callable[[int], dict[str, str]] = lambda number: {},
-) -> list[EvaluatedEpisode]:
-    """Run episodes 0..num_episodes-1; their results do not depend on the number of processes.
+) -> dict[str, list[EvaluatedEpisode]]:
+    """Run episodes 0..num_episodes-1 in each scene, with as many processes as one likes.
 
     Args:
-        worker_factory: Function that makes a runner; with several processes it is called in each,
-            so it must be picklable.
+        make_runner: Function from a scene to its runner; with several processes it is called in
+            each, so it must be picklable.
+        scenes: What `make_runner` takes, each once.
         num_episodes: At least 1.
         seed: The seed of the runners.
-        processes: Number of processes at once; 1 runs the episodes in this process.
-        progress: Function called with the result of every episode.
+        processes: Number of processes at once; 1 runs the episodes in this process. The results do
+            not depend on it.
+        progress: Function called with the scene and the result of every episode.
         environment: Function from a process's number to its environment variables.
 
     Returns:
-        The episodes by number. An episode that has killed two processes is a failure.
+        The episodes by scene and number. An episode that has killed two processes is a failure.
 
     Raises:
         EvaluationError: The policy had an error in each of the first three episodes.
-        Exception: Any other error of the environment or of `worker_factory`.
+        Exception: Any other error of the environment or of `make_runner`.
     """
-    episodes: list[EvaluatedEpisode] = []
-    results = run_all(worker_factory, range(num_episodes), processes, environment=environment)
-    with closing(results):
+    episodes: dict[str, list[EvaluatedEpisode]] = {scene: [] for scene in scenes}
+    worker_factory = partial(_ScenesRunner, make_runner, scenes, num_episodes)
+    indices = range(len(scenes) * num_episodes)
+    with closing(run_all(worker_factory, indices, processes, environment=environment)) as results:
         for index, result in results:
+            scene = scenes[index // num_episodes]
             if isinstance(result, Died):
-                result = _episode_of_dead_process(index, seed, result)
-            episodes.append(result)
-            progress(result.result)
-            if len(episodes) == _GIVE_UP_AFTER < num_episodes:
-                _require_one_without_error(episodes)
+                result = _episode_of_dead_process(index % num_episodes, seed, result)
+            episodes[scene].append(result)
+            progress(scene, result.result)
+            if len(episodes[scene]) == _GIVE_UP_AFTER < num_episodes:
+                _require_one_without_error(episodes[scene])
     return episodes
 
 

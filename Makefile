@@ -139,7 +139,7 @@ usd-check: $(NEWTON_VENV)/.ready
 
 test-isaac-env: $(ISAAC_VENV)/.ready
 	@$(ISAAC_VENV)/bin/python --version
-	$(ISAAC_VENV)/bin/python -m pytest -q
+	$(ISAAC_VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
 $(NEWTON_VENV)/.ready: tests/usd_check.py deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(NEWTON_VENV)
@@ -147,9 +147,10 @@ $(NEWTON_VENV)/.ready: tests/usd_check.py deploy/bootstrap.py
 		newton-usd-schemas scipy pillow "gymnasium-robotics>=1.4,<2" "fast-simplification>=0.1.9,<0.3"
 	@touch $@
 
-$(ISAAC_VENV)/.ready: deploy/isaac-sim-requirements.txt deploy/isaac-sim-4.5-constraints.txt
+$(ISAAC_VENV)/.ready: Makefile deploy/isaac-sim-requirements.txt deploy/isaac-sim-4.5-constraints.txt
 	$(PYTHON310) deploy/bootstrap.py $(ISAAC_VENV)
 	$(ISAAC_VENV)/bin/pip install --quiet -r deploy/isaac-sim-requirements.txt \
-		-c deploy/isaac-sim-4.5-constraints.txt fast-simplification pandas pytest "usd-core>=26.3,<27"
+		-c deploy/isaac-sim-4.5-constraints.txt fast-simplification pandas pytest "pytest-xdist>=3.6,<4" \
+		"usd-core>=26.3,<27"
 	$(ISAAC_VENV)/bin/pip install --quiet --no-deps "gymnasium-robotics>=1.4,<2"
 	@touch $@

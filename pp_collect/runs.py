@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -156,14 +156,12 @@ def run_parallel(
         scratch = None if options.ray_address else writer.scratch
         worker_factory = partial(RolloutWorker, options, config, expert, scratch)
         try:
-            while writer.num_episodes < options.num_episodes and not stop.requested:
-                writer.scratch.mkdir(exist_ok=True)
-                first = options.first_attempt + stats.attempts
-                indices = range(first, first + options.num_episodes - writer.num_episodes)
-                results = pool.run_all(worker_factory, indices, lambda: stop.requested)
-                with closing(results):
-                    for index, result in results:
-                        _take(index, result, monitor, options)
+            writer.scratch.mkdir(exist_ok=True)
+            indices = _wanted_attempts(options, writer, stats)
+            results = pool.run_all(worker_factory, indices, lambda: stop.requested)
+            with closing(results):
+                for index, result in results:
+                    _take(index, result, monitor, options)
             writer.close()
         finally:
             writer.release()
@@ -255,6 +253,19 @@ def _make_pool(options: CollectOptions) -> WorkerPool:
         )
     assert options.workers is not None  # resolve_workers
     return ProcessPool(options.workers, worker_render_env)
+
+
+def _wanted_attempts(
+    options: CollectOptions, writer: "LeRobotWriter", stats: CollectionStats
+) -> Iterator[int | None]:
+    """Yield the attempts, None while those that run may be enough, and end when they were."""
+    begun = stats.attempts
+    while (missing := options.num_episodes - writer.num_episodes) > 0:
+        if begun - stats.attempts >= missing:
+            yield None
+        else:
+            yield options.first_attempt + begun
+            begun += 1
 
 
 def _take(

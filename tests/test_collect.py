@@ -361,10 +361,10 @@ def test_a_terminal_that_closes_ends_it_cleanly(tmp_path):
 
 @pytest.mark.parametrize("begin", [("setsid",), (*OF_TERMINAL, *NOHUP)], ids=["disown", "nohup"])
 def test_without_a_hangup_it_outlives_its_terminal(tmp_path, begin):
-    run = InTerminal(tmp_path, "--num-episodes", "40", begin=begin)
+    run = InTerminal(tmp_path, "--num-episodes", "20", begin=begin)
     run.wait_for_an_episode()
     assert run.close_terminal() == 0
-    assert run.status() == ("complete", 0, 40)
+    assert run.status() == ("complete", 0, 20)
 
 
 def test_a_failure_is_told_without_a_terminal(tmp_path):

@@ -59,7 +59,7 @@ class WorkerPool(Protocol):
     def run_all(
         self,
         worker_factory: Callable[[], Worker],
-        indices: Iterable[int],
+        indices: Iterable[int | None],
         stop: Callable[[], bool],
     ) -> Generator[tuple[int, Any], None, None]:
         """Run episodes; see the function `run_all`."""
@@ -96,7 +96,7 @@ class ProcessPool(WorkerPool):
     def run_all(
         self,
         worker_factory: Callable[[], Worker],
-        indices: Iterable[int],
+        indices: Iterable[int | None],
         stop: Callable[[], bool],
     ) -> Generator[tuple[int, Any], None, None]:
         """Run episodes; see the function `run_all`."""
@@ -105,7 +105,7 @@ class ProcessPool(WorkerPool):
 
 def run_all(
     worker_factory: Callable[[], Worker],
-    indices: Iterable[int],
+    indices: Iterable[int | None],
     processes: int,
     stop: Callable[[], bool] = lambda: False,
     environment: Callable[[int], dict[str, str]] = lambda number: {},
@@ -117,7 +117,8 @@ def run_all(
     Args:
         worker_factory: Function that makes a worker; with several processes it is sent to each, so
             it must be picklable.
-        indices: The episodes, taken one by one as processes become free.
+        indices: The episodes, taken one by one as processes become free. None means that there is
+            none until the next result has been taken.
         processes: Number of processes at once; 1 runs the episodes in this process.
         stop: Function called several times a second; True ends the iteration.
         environment: Function from a process's number, from 0 on, to environment variables that are
@@ -136,12 +137,14 @@ def run_all(
 
 
 def _run_here(
-    worker_factory: Callable[[], Worker], indices: Iterable[int], stop: Callable[[], bool]
+    worker_factory: Callable[[], Worker], indices: Iterable[int | None], stop: Callable[[], bool]
 ) -> Generator[tuple[int, Any], None, None]:
     """Run episodes in this process; see `run_all`."""
     worker = worker_factory()
     try:
         for index in indices:
+            if index is None:
+                continue
             yield index, worker.run(index)
             if stop():
                 return
@@ -151,7 +154,7 @@ def _run_here(
 
 def _run_in_processes(
     worker_factory: Callable[[], Worker],
-    indices: Iterable[int],
+    indices: Iterable[int | None],
     processes: int,
     stop: Callable[[], bool],
     environment: Callable[[int], dict[str, str]],
@@ -192,7 +195,7 @@ class _Queue:
             behind one that hangs.
     """
 
-    def __init__(self, indices: Iterable[int], max_pending: int) -> None:
+    def __init__(self, indices: Iterable[int | None], max_pending: int) -> None:
         self._indices = iter(indices)
         self._max_pending = max_pending
         self._repeated: deque[int] = deque()

@@ -64,7 +64,7 @@ class RayCluster(WorkerPool):
     def run_all(
         self,
         worker_factory: Callable[[], Worker],
-        indices: Iterable[int],
+        indices: Iterable[int | None],
         stop: Callable[[], bool],
     ) -> Generator[tuple[int, Any], None, None]:
         """Run episodes on any node; see `pp_recorder.parallel.processes.run_all`."""

@@ -135,6 +135,7 @@ def test_the_example_switches_between_its_jobs(tmp_path):
 def test_collect_shows_its_cameras(tmp_path):
     command = [sys.executable, "collect.py", "--streaming", "--streaming-port", "49732"]
     command += ["--output", str(tmp_path / "set"), "--num-episodes", "500", "--resolution", "64"]
+    command += ["--preset", "fast"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while "live view: " not in (line := process.stderr.readline()):
             assert line, "it ended"

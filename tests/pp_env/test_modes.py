@@ -27,8 +27,10 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("control_mode", CONTROL_MODES)
 @pytest.mark.parametrize("obs_type", OBS_TYPES)
-@pytest.mark.parametrize("reward_type", ["sparse", "dense"])
-def test_it_passes_gymnasiums_checker(obs_type, control_mode, reward_type):
+def test_it_passes_gymnasiums_checker(obs_type, control_mode):
+    """Each reward is tried with each kind of observations and with each control mode."""
+    number = list(OBS_TYPES).index(obs_type) + list(CONTROL_MODES).index(control_mode)
+    reward_type = ("sparse", "dense")[number % 2]
     env = gym.make(
         pp_env.ENV_ID, simulator=SIMULATOR, obs_type=obs_type, control_mode=control_mode,
         reward_type=reward_type, config=SMALL,

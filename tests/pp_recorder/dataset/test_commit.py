@@ -33,6 +33,20 @@ def whole(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def first_two(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets") / "first_two"
+    assert run(root, episodes=2) == 0
+    return root
+
+
+@pytest.fixture
+def begun(first_two, tmp_path):
+    """Copy the first two episodes of `whole`, to go on with."""
+    shutil.copytree(first_two, tmp_path / "begun")
+    return tmp_path / "begun"
+
+
 @pytest.fixture
 def part(whole, tmp_path):
     """Copy the whole dataset, for damage."""
@@ -44,10 +58,9 @@ def video(root, episode, camera="cam_high"):
     return root / f"videos/observation.images.{camera}/chunk-000/file-{episode:03d}.mp4"
 
 
-def test_continuing_equals_never_having_stopped(whole, tmp_path):
-    assert run(tmp_path / "part", episodes=2) == 0
-    assert run(tmp_path / "part") == 0
-    assert crash.differences(whole, tmp_path / "part") == []
+def test_continuing_equals_never_having_stopped(whole, begun):
+    assert run(begun) == 0
+    assert crash.differences(whole, begun) == []
 
 
 def test_kills_at_random_moments_lose_nothing(tmp_path):
@@ -70,9 +83,8 @@ class TestEveryStepOfACommit:
     """The process dies after the n-th rename of the last commit."""
 
     @pytest.mark.parametrize("renames", range(8))
-    def test_finished_episodes_survive(self, whole, tmp_path, monkeypatch, renames):
-        root = tmp_path / "part"
-        assert run(root, episodes=2) == 0
+    def test_finished_episodes_survive(self, whole, begun, monkeypatch, renames):
+        root = begun
         real, done = os.replace, []
 
         def dying(source, target):

@@ -77,10 +77,10 @@ YCB = ["--use-ycb", "--num-objects", "2", "--random-yaw"]
 
 
 def test_parts_with_different_tasks(tmp_path, capsys):
-    whole = record(tmp_path / "whole", *YCB, episodes=4)
+    whole = record(tmp_path / "whole", *YCB, episodes=3)
     parts = [
         record(tmp_path / "a", *YCB, episodes=2),
-        record(tmp_path / "b", *YCB, "--first-attempt", "2", episodes=2),
+        record(tmp_path / "b", *YCB, "--first-attempt", "2", episodes=1),
     ]
     texts = [{entry["tasks"][0] for entry in Dataset(part).episodes} for part in parts]
     assert texts[0] != texts[1]
@@ -89,7 +89,7 @@ def test_parts_with_different_tasks(tmp_path, capsys):
     assert inspect_main([str(tmp_path / "joint")]) == 0
     assert "SOUND" in capsys.readouterr().out
     assert replay.replay_main([str(tmp_path / "joint")]) == 0
-    assert replay.reproduce_main([str(tmp_path / "joint"), "--episode", "3"]) == 0
+    assert replay.reproduce_main([str(tmp_path / "joint"), "--episode", "2"]) == 0
 
 
 def test_parts_of_one_object_each(tmp_path):
@@ -130,9 +130,10 @@ def test_a_used_output_is_refused(parts, capsys):
     assert "not an empty directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["2026-10-01T12:30", "-a%03d b", "münchen 東京:1"])
-def test_every_command_takes_a_folder_with_an_awkward_name(tmp_path, monkeypatch, name):
+def test_every_command_takes_a_folder_with_an_awkward_name(tmp_path, monkeypatch):
+    """Each kind of name is tried by itself in test_paths.py."""
     monkeypatch.chdir(tmp_path)
+    name = "-a%03d b münchen 東京:1 12:30"
     words = [f"./{name}{k}" for k in range(2)]
     for k, word in enumerate(words):
         record(word, "--first-attempt", str(2 * k), episodes=1)

@@ -51,7 +51,8 @@ def test_the_dataset_does_not_depend_on_the_number_of_workers(alone, tmp_path, c
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_chunk_does_not_end_the_run(monkeypatch, tmp_path, workers):
     monkeypatch.setattr(keys, "CHUNK_SIZE", 2)
-    assert run(tmp_path / "set", "--num-episodes", 5, "--workers", workers) == 0
+    options = ["--num-episodes", 5, "--keep", "all", "--workers", workers]
+    assert run(tmp_path / "set", *options) == 0
     assert len(list((tmp_path / "set" / "data").rglob("*.parquet"))) == 3
     assert [e["episode_index"] for e in _episodes(tmp_path / "set")] == list(range(5))
     assert not (tmp_path / "set" / ".unfinished").exists()
@@ -97,18 +98,20 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "died (SIGKILL); it is tried again" in err
-    assert run(tmp_path / "alone", "--num-episodes", 12, "--workers", 1) == 0
+    options = ["--num-episodes", 12, "--keep", "all", "--workers", 1]
+    assert run(tmp_path / "alone", *options) == 0
     assert crash.differences(tmp_path / "alone", tmp_path / "set") == []
 
 
-def test_a_killed_collection_can_be_resumed(alone, tmp_path):
+def test_a_killed_collection_can_be_resumed(tmp_path):
     with _collecting(tmp_path / "set", episodes=500) as process:
         _wait_for(lambda: _num_episodes(tmp_path / "set") >= 2)
         process.kill()
     kept = _num_episodes(tmp_path / "set")
     assert kept >= 2
-    assert run(tmp_path / "set", "--num-episodes", kept + 2, "--workers", 2, "--resume") == 0
-    assert run(tmp_path / "whole", "--num-episodes", kept + 2, "--workers", 1) == 0
+    options = ["--num-episodes", kept + 2, "--keep", "all"]
+    assert run(tmp_path / "set", *options, "--workers", 2, "--resume") == 0
+    assert run(tmp_path / "whole", *options, "--workers", 1) == 0
     assert crash.differences(tmp_path / "whole", tmp_path / "set") == []
 
 
@@ -239,6 +242,28 @@ def test_results_come_in_order_and_none_runs_far_ahead():
     assert ended[7] < ended[0] < ended[8], "eight may be pending"
 
 
+class Who(Worker):
+    """A worker that says in which process it is."""
+
+    def run(self, index):
+        return os.getpid()
+
+
+def test_the_same_processes_run_what_is_wanted_only_after_results():
+    results = []
+
+    def wanted():
+        for index in range(6):
+            while len(results) < index - 1:
+                yield None
+            yield index
+
+    for result in run_all(Who, wanted(), 2):
+        results.append(result)
+    assert [index for index, _ in results] == list(range(6))
+    assert len({process for _, process in results}) <= 2
+
+
 class DeadlyPool(WorkerPool):
     """A pool whose processes die."""
 
@@ -258,7 +283,7 @@ def test_an_attempt_that_kills_its_process_twice_ends_the_collection(tmp_path, m
 def _command(output, episodes, *options):
     return [
         sys.executable, "collect.py", *HASTY, "--num-episodes", str(episodes), "--workers", "2",
-        "--output", str(output), *options,
+        "--keep", "all", "--output", str(output), *options,
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pp_recorder.dataset import keys, recovery, stats
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
-from pp_recorder.dataset.packing import TEMPLATES, Place, VideoFiles, layout_of, pack_videos
+from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import DatasetError
 from pp_recorder.dataset.schema import DatasetSchema
@@ -63,7 +63,7 @@ class LeRobotWriter(EpisodeSink):
         schema: DatasetSchema,
         resume: bool = False,
         remote: RemoteSync | None = None,
-        video_files: VideoFiles = "packed",
+        video_files: keys.VideoFiles = "packed",
     ) -> None:
         self.root = root
         self.location = str(root) if remote is None else remote.url
@@ -82,7 +82,7 @@ class LeRobotWriter(EpisodeSink):
         self._cameras = schema.cameras
         self._recorder = EpisodeRecorder(self.scratch, schema)
         self._video_files = video_files
-        template, is_remote = TEMPLATES[video_files], self.is_remote
+        template, is_remote = keys.VIDEO_PATHS[video_files], self.is_remote
         self._videos = recovery.Videos(self._cameras, schema.fps, template, is_remote)
         self._totals: dict[str, stats.Stats] = {}
         resume = resume and not is_empty(root)
@@ -219,7 +219,9 @@ class LeRobotWriter(EpisodeSink):
         for entry in prefix.episodes:
             self._tasks += [task for task in entry[keys.TASKS] if task not in self._tasks]
         info = self._info(self.num_episodes, self.num_frames, self._tasks)
-        recovery.cut_back(self.root, prefix, self._videos, info, _to_lists(self._totals), self._remote)
+        recovery.cut_back(
+            self.root, prefix, self._videos, info, _to_lists(self._totals), self._remote
+        )
         commit = self._begin_commit()
         add_tasks(commit, self._tasks)
         commit.publish()

@@ -15,6 +15,7 @@ from pp_recorder.dataset.reader import Dataset, DatasetError, decode
 from pp_recorder.dataset.schema import DatasetSchema, Feature, image_feature
 from pp_recorder.dataset.writer import LeRobotWriter
 from pp_recorder.rollout import Episode, Step
+from tests.pp_recorder.checks.foreign import write_foreign_dataset
 
 EYES = ["observation.images.left", "observation.images.right"]
 LENGTHS = [5, 1, 6, 4, 3, 5, 2]
@@ -325,9 +326,12 @@ def test_parts_that_are_packed_are_merged(whole, tmp_path):
     parts = [record(tmp_path / "a", 3), record(tmp_path / "b", 7, first=3)]
     assert merge(parts, tmp_path / "merged") == 7
     assert same_images(images(tmp_path / "merged"), images(whole))
-    assert files(tmp_path / "merged").items() >= {
-        name: content for name, content in files(whole).items() if name.endswith(".mp4")
-    }.items()
+    assert (
+        files(tmp_path / "merged").items()
+        >= {
+            name: content for name, content in files(whole).items() if name.endswith(".mp4")
+        }.items()
+    )
 
 
 def test_an_episode_is_cut_out(whole, tmp_path):
@@ -392,3 +396,12 @@ def test_the_order_of_another_program_is_left_alone(whole, capsys):
     assert "has episode 6, which is not where the order" in capsys.readouterr().err
     assert same_images(images(loose), expected)
     assert files(loose) == content
+
+
+def test_what_cannot_be_cut_without_encoding_is_refused(tmp_path, capsys):
+    write_foreign_dataset(tmp_path)
+    content = files(tmp_path)
+    assert packing.convert(tmp_path, "packed") == 1
+    assert packing.main([str(tmp_path), "--video-files", "per-episode"]) == 2
+    assert "file-000.mp4 must have a key frame at 2.2500 s" in capsys.readouterr().err
+    assert files(tmp_path) == content

@@ -73,9 +73,9 @@ def write_video(path, images, fps=30, options=None):
         container.mux(stream.encode(None))
 
 
-def edit_video(change, fps=30, name=VIDEO.format(HIGH, 1)):
+def edit_video(change, fps=30, name=None):
     def plant(root):
-        path = root / name
+        path = root / (name or VIDEO.format(HIGH, 1))
         images = change(read_video(path))
         path.unlink()
         write_video(path, images, fps)

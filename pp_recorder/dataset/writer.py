@@ -229,11 +229,14 @@ class LeRobotWriter(EpisodeSink):
 
     def _require_layout(self) -> None:
         """Raise a `DatasetError` if what is there has the other layout of video files."""
+        if not self._cameras:
+            return
         try:
-            info = json.loads((self.root / keys.INFO_PATH).read_text())
-        except json.JSONDecodeError:
-            return  # it is repaired
-        if self._cameras and (stored := layout_of(info)) != self._video_files:
+            stored = layout_of(json.loads((self.root / keys.INFO_PATH).read_text()))
+        except json.JSONDecodeError:  # it is repaired, but not with videos taken for missing
+            packed = any((self.root / keys.VIDEOS_FOLDER).glob("*/*/file-*.mp4"))
+            stored = "packed" if packed else "per-episode"
+        if stored != self._video_files:
             raise DatasetError(
                 f"{self.location} has {stored} video files, not {self._video_files}; nothing was "
                 f"changed. Go on with --video-files {stored}, or convert it with pp-pack first"

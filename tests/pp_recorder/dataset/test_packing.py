@@ -213,6 +213,17 @@ def test_another_layout_is_not_continued(whole, tmp_path):
         record(whole, 7)
 
 
+@pytest.mark.parametrize("layout", ["packed", "per-episode"])
+def test_a_broken_info_does_not_hide_the_layout(whole, layout):
+    packing.convert(whole, layout)
+    content = files(whole)
+    (whole / "meta/info.json").write_text('{"fps": ')
+    other = {"packed": "per-episode", "per-episode": "packed"}[layout]
+    with pytest.raises(DatasetError, match=f"{layout} video files, not {other}"):
+        record(whole, 7, video_files=other)
+    assert files(record(whole, 7, video_files=layout)) == content
+
+
 class Killed(BaseException):
     pass
 
@@ -261,7 +272,7 @@ def test_killed_at_any_moment_of_packing(whole, tmp_path, monkeypatch):
         shutil.copytree(loose, root)
         packing.pack_videos(root, EYES)
 
-    for moment, root in moments(pack, tmp_path, monkeypatch):
+    for moment, root in moments(pack, tmp_path, monkeypatch, every=3):
         assert same_images(images(root), expected), moment
         record(root, 7) if moment % 2 else packing.convert(root, "packed")
         assert files(root) == content, moment
@@ -279,7 +290,7 @@ def test_killed_at_any_moment_of_a_conversion(whole, tmp_path, monkeypatch, layo
         shutil.copytree(source, root)
         packing.convert(root, layout)
 
-    for moment, root in moments(convert, tmp_path, monkeypatch, every=4):
+    for moment, root in moments(convert, tmp_path, monkeypatch, every=9):
         assert same_images(images(root), expected), moment
         packing.convert(root, layout)
         assert files(root) == content, moment
@@ -293,7 +304,7 @@ def test_a_collection_goes_on_after_a_conversion_that_was_killed(whole, tmp_path
         shutil.copytree(part, root)
         packing.convert(root, "per-episode")
 
-    for moment, root in moments(convert, tmp_path, monkeypatch, every=9):
+    for moment, root in moments(convert, tmp_path, monkeypatch, every=15):
         layout = packing.layout_of(Dataset(root).info)
         record(root, 7, video_files=layout)
         packing.convert(root, "packed")

@@ -258,7 +258,7 @@ class Service:
             return
         try:
             running.session.close()
-        except (OSError, RuntimeError) as trouble:  # such as a missing disk
+        except (OSError, RuntimeError, DatasetError) as trouble:  # such as a missing disk
             _LOG.exception("not tidied up", extra=running.request.model_dump())
             error = error or f"the dataset is intact, but not tidied up: {trouble}"
         self._status |= running.status()

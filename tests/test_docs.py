@@ -11,7 +11,7 @@ from pp_bridge.options import BridgeOptions
 from pp_collect import isaac_check
 from pp_recorder.checks import cli
 from pp_recorder.command_line import Options
-from pp_recorder.dataset import hub, merge
+from pp_recorder.dataset import hub, merge, packing
 from tests import ROOT
 
 PACKAGES = ("pp_env", "experts", "pp_collect", "pp_recorder", "pp_bridge")
@@ -124,6 +124,7 @@ def known_options() -> dict[str, set[str]]:
         "pp-evaluate": ours.EvaluateOptions,
         "pp-inspect": cli.InspectOptions,
         "pp-merge": merge.MergeOptions,
+        "pp-pack": packing.PackOptions,
         "pp-push": hub.PushOptions,
         "pp-replay": ours.ReplayOptions,
         "pp-reproduce": ours.ReproduceOptions,

@@ -3,7 +3,6 @@
 Example: pp-merge datasets/part_0 datasets/part_1 --output datasets/whole
 """
 
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pp_recorder.command_line import Folder, Options, parse, parse_folder
 from pp_recorder.dataset import keys, stats
 from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
+from pp_recorder.dataset.packing import copy_video, layout_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, Feature
 from pp_recorder.dataset.writer import LeRobotWriter, stored_stats
@@ -29,6 +29,7 @@ def merge(sources: list[Path], output: Path) -> int:
 
     Episodes are renumbered and statistics folded as if one run had recorded them: parts of one
     collection (`--first-attempt`) give the dataset that the whole collection would have given.
+    Video files are laid out as in the first source.
 
     Args:
         sources: The datasets' directories.
@@ -53,12 +54,12 @@ def merge(sources: list[Path], output: Path) -> int:
         subtasks=first.subtasks,
         codec=stored[0]["codec"],
     )
-    writer = LeRobotWriter(output, schema)
+    writer = LeRobotWriter(output, schema, video_files=layout_of(first.info))
     try:
         for dataset in datasets:
             for k in range(dataset.num_episodes):
                 _copy_episode(writer, dataset, k)
-        writer.close()
+        writer.finalize()
     finally:
         writer.release()
     return writer.num_episodes
@@ -85,7 +86,7 @@ def _copy_episode(writer: LeRobotWriter, dataset: Dataset, episode: int) -> None
     videos: dict[str, tuple[Path, stats.Stats]] = {}
     for camera in dataset.cameras:
         copy = staging_path(writer.root, f"{camera}.mp4")
-        shutil.copyfile(dataset.video_path(episode, camera), copy)
+        copy_video(dataset, episode, camera, copy)
         videos[camera] = (copy, stored_stats(entry, camera))
     extra = {key: value for key, value in entry.items() if key.startswith(keys.EPISODE_PREFIX)}
     writer.add_episode(EncodedEpisode(columns, videos, entry[keys.TASKS][0], extra))

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pp_recorder.dataset import keys, recovery, stats
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
+from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import DatasetError
 from pp_recorder.dataset.schema import DatasetSchema
@@ -40,6 +41,7 @@ class LeRobotWriter(EpisodeSink):
         resume: Continue the dataset, after cutting it back to its longest valid prefix.
         remote: The object store that keeps the dataset, with `root` as its folder; or None. The
             writer releases it.
+        video_files: Whether `finalize` joins the videos of many episodes in one file.
 
     Attributes:
         location: The directory or the store's URL, for messages.
@@ -61,6 +63,7 @@ class LeRobotWriter(EpisodeSink):
         schema: DatasetSchema,
         resume: bool = False,
         remote: RemoteSync | None = None,
+        video_files: keys.VideoFiles = "packed",
     ) -> None:
         self.root = root
         self.location = str(root) if remote is None else remote.url
@@ -78,6 +81,9 @@ class LeRobotWriter(EpisodeSink):
         self._features = schema.all_features
         self._cameras = schema.cameras
         self._recorder = EpisodeRecorder(self.scratch, schema)
+        self._video_files = video_files
+        template, is_remote = keys.VIDEO_PATHS[video_files], self.is_remote
+        self._videos = recovery.Videos(self._cameras, schema.fps, template, is_remote)
         self._totals: dict[str, stats.Stats] = {}
         resume = resume and not is_empty(root)
         try:
@@ -129,11 +135,7 @@ class LeRobotWriter(EpisodeSink):
         if tasks != self._tasks:  # before the rows that refer to them
             add_tasks(commit, tasks)
         for key, (path, _) in episode.videos.items():
-            name = keys.VIDEO_PATH.format(video_key=key, **where)
-            if self._remote is None:  # a store has no links
-                alias = Path(name).with_name(keys.VIDEO_ALIAS.format(episode=self.num_episodes))
-                commit.add_link(str(alias), path)
-            commit.add_file(name, path)
+            commit.add_file(self._videos.name(key, entry), path)
         commit.add_table(keys.DATA_PATH.format(**where), _data_table(columns))
         commit.add_table(keys.EPISODES_PATH.format(**where), pa.Table.from_pylist([entry]))
         commit.add_json(keys.STATS_PATH, _to_lists(totals))
@@ -149,6 +151,19 @@ class LeRobotWriter(EpisodeSink):
         """Discard the current episode."""
         self._recorder.abort()
 
+    def finalize(self) -> None:
+        """Tidy a complete dataset up: join videos, and close; a second call has no effect.
+
+        Raises:
+            OSError: The disk is full; the dataset is valid, with all of its episodes.
+        """
+        if self._lock is None:
+            return
+        self._join_tables()
+        if self._video_files == "packed" and self.num_episodes:
+            pack_videos(self.root, self._cameras, self._remote)
+        self.close()
+
     def close(self) -> None:
         """Join the one-episode parquet files of the last chunk; a second call has no effect.
 
@@ -156,9 +171,7 @@ class LeRobotWriter(EpisodeSink):
         """
         if self._lock is None:
             return
-        self.abort()
-        if self.num_episodes:
-            self._join_chunk((self.num_episodes - 1) // keys.CHUNK_SIZE)
+        self._join_tables()
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.release()
 
@@ -171,11 +184,10 @@ class LeRobotWriter(EpisodeSink):
             self._remote.release()
 
     def size(self) -> int:
-        """Return the bytes of the dataset; a file with two names counts once."""
+        """Return the bytes of the dataset."""
         if self._remote is not None:
             return self._remote.size()
-        files = [path for path in self.root.rglob("*") if path.is_file()]
-        return sum(p.stat().st_size for p in files if not p.match(keys.VIDEO_ALIAS_PATTERN))
+        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
 
     def _begin_commit(self) -> Commit:
         return Commit(self.root, self._remote)
@@ -195,7 +207,8 @@ class LeRobotWriter(EpisodeSink):
             self._create()
             return
         require_same(self.root, self._schema.collection, self.location)
-        prefix = recovery.find_prefix(self.root, self._cameras, self.is_remote)
+        self._require_layout()
+        prefix = recovery.find_prefix(self.root, self._videos)
         self.dropped = prefix.dropped
         self.episodes = [_without_stats(entry) for entry in prefix.episodes]
         for entry in prefix.episodes:
@@ -206,11 +219,28 @@ class LeRobotWriter(EpisodeSink):
         for entry in prefix.episodes:
             self._tasks += [task for task in entry[keys.TASKS] if task not in self._tasks]
         info = self._info(self.num_episodes, self.num_frames, self._tasks)
-        recovery.cut_back(self.root, prefix, info, _to_lists(self._totals), self._remote)
+        recovery.cut_back(
+            self.root, prefix, self._videos, info, _to_lists(self._totals), self._remote
+        )
         commit = self._begin_commit()
         add_tasks(commit, self._tasks)
         commit.publish()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _require_layout(self) -> None:
+        """Raise a `DatasetError` if what is there has the other layout of video files."""
+        if not self._cameras:
+            return
+        try:
+            stored = layout_of(json.loads((self.root / keys.INFO_PATH).read_text()))
+        except json.JSONDecodeError:  # it is repaired, but not with videos taken for missing
+            packed = any((self.root / keys.VIDEOS_FOLDER).glob("*/*/file-*.mp4"))
+            stored = "packed" if packed else "per-episode"
+        if stored != self._video_files:
+            raise DatasetError(
+                f"{self.location} has {stored} video files, not {self._video_files}; nothing was "
+                f"changed. Go on with --video-files {stored}, or convert it with pp-pack first"
+            )
 
     def _require_ours(self) -> None:
         ours = {keys.META_FOLDER, LOCK, UNFINISHED}
@@ -251,9 +281,10 @@ class LeRobotWriter(EpisodeSink):
             keys.FROM_INDEX: self.num_frames,
             keys.TO_INDEX: self.num_frames + length,
         }
+        place = Place.alone(self.num_episodes)
         for key in self._cameras:
-            entry[keys.video_column(key, "chunk_index")] = where["chunk_index"]
-            entry[keys.video_column(key, "file_index")] = where["file_index"]
+            entry[keys.video_column(key, "chunk_index")] = place.chunk
+            entry[keys.video_column(key, "file_index")] = place.file
             entry[keys.video_column(key, "from_timestamp")] = 0.0
             entry[keys.video_column(key, "to_timestamp")] = length / self._schema.fps
         for key, values in episode_stats.items():
@@ -272,16 +303,22 @@ class LeRobotWriter(EpisodeSink):
             "total_tasks": len(tasks),
             "chunks_size": keys.CHUNK_SIZE,
             "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
+            "video_files_size_in_mb": keys.VIDEO_FILE_SIZE,
             "fps": self._schema.fps,
             "splits": {"train": f"0:{episodes}"},
             "data_path": keys.DATA_PATH,
-            "video_path": keys.VIDEO_PATH if self._cameras else None,
+            "video_path": self._videos.template if self._cameras else None,
             "features": {
                 key: feature.to_json(self._schema.fps, self._schema.codec)
                 for key, feature in self._features.items()
             },
         }
+
+    def _join_tables(self) -> None:
+        """Drop the current episode, and join the parquet files of the last chunk."""
+        self.abort()
+        if self.num_episodes:
+            self._join_chunk((self.num_episodes - 1) // keys.CHUNK_SIZE)
 
     def _join_chunk(self, chunk: int) -> None:
         """Replace the parquet files of a chunk, one per episode, by one.

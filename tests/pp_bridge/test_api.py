@@ -1,8 +1,10 @@
 """The HTTP interface of a real service with real physics."""
 
+import io
 import json
 import threading
 
+import av
 import httpx
 import pytest
 
@@ -65,6 +67,8 @@ def test_last_episodes_and_their_videos(server, collected):
     part = server.client.get(path, headers={"Range": "bytes=4-7"})
     assert (part.status_code, part.content) == (206, b"ftyp")
     assert b"moov" in whole.content
+    with av.open(io.BytesIO(whole.content)) as video:  # of this episode alone
+        assert sum(1 for _ in video.decode(video=0)) == round(episodes[0]["length_s"] * 30)
     thumbnail = server.client.get("/datasets/two/episodes/1/cam_high.jpg")
     assert thumbnail.headers["content-type"] == "image/jpeg"
     assert thumbnail.content.startswith(b"\xff\xd8\xff")

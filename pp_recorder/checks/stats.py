@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from pp_recorder.checks.findings import CheckResult, UnavailableError
-from pp_recorder.checks.view import NOT_NUMBERS, DatasetView, array, is_depth
+from pp_recorder.checks.view import DatasetView, array, is_depth
 from pp_recorder.dataset import keys, stats
+from pp_recorder.dataset.schema import is_vector
 
 # lerobot's own delete, split and merge do not update the statistics of these features.
 STALE_IN_LEROBOT = (keys.INDEX, keys.EPISODE_INDEX, keys.TASK_INDEX)
@@ -29,7 +30,7 @@ def check_statistics(view: DatasetView, result: CheckResult) -> str:
         result.add_error("meta/stats.json is missing or cannot be read")
     checked = 0
     for key, feature in view.features.items():
-        if feature["dtype"] in NOT_NUMBERS or len(feature["shape"]) != 1:
+        if not is_vector(feature):
             continue
         try:
             values = view.column(key).astype(np.float64)

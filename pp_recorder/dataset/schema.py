@@ -10,6 +10,8 @@ from pp_recorder.dataset import keys
 from pp_recorder.dataset.video import CODECS, PIXEL_FORMAT
 from pp_recorder.rollout import Episode, Step
 
+NOT_NUMBERS = ("video", "image", "string", "language")  # dtypes that LeRobot knows beside them
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -109,3 +111,22 @@ class DatasetSchema:
     def all_features(self) -> dict[str, Feature]:
         """Return all columns of the dataset, in their order."""
         return {**self.features, **OUTCOME, **BOOKKEEPING}
+
+
+def feature_fault(key: str, feature: Any) -> str:
+    """Return the problem of a feature's declaration in `info.json`, or ""."""
+    if not isinstance(feature, dict):
+        return f"feature {key} is declared as {feature!r}, expected a dictionary"
+    if missing := sorted({"dtype", "shape"} - set(feature)):
+        return f"feature {key} lacks {missing}"
+    shape = feature["shape"]
+    if not isinstance(feature["dtype"], str) or not isinstance(shape, list):
+        return f"feature {key} has dtype {feature['dtype']!r} and shape {shape!r}"
+    if not all(isinstance(n, int) and n > 0 for n in shape):
+        return f"feature {key} has shape {shape}, expected positive integers"
+    return ""
+
+
+def is_vector(feature: dict[str, Any]) -> bool:
+    """Return True if `info.json` declares a feature as numbers in one dimension."""
+    return feature["dtype"] not in NOT_NUMBERS and len(feature["shape"]) == 1

@@ -16,9 +16,9 @@ from pp_recorder.command_line import Folder, Options, parse, parse_folder
 from pp_recorder.dataset import keys, stats
 from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
-from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.dataset.reader import Dataset, DatasetError, stored_stats
 from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, Feature
-from pp_recorder.dataset.writer import LeRobotWriter, stored_stats
+from pp_recorder.dataset.writer import LeRobotWriter
 
 # Provenance in which the parts of one collection agree.
 _SAME_COLLECTION = ("seed", "task", "object", "start_mix", "start_policy", "start_policy_sha256")
@@ -88,7 +88,7 @@ def _copy_episode(writer: LeRobotWriter, dataset: Dataset, episode: int) -> None
         shutil.copyfile(dataset.video_path(episode, camera), copy)
         videos[camera] = (copy, stored_stats(entry, camera))
     extra = {key: value for key, value in entry.items() if key.startswith(keys.EPISODE_PREFIX)}
-    writer.add_episode(EncodedEpisode(columns, videos, entry[keys.TASKS][0], extra))
+    writer.add_episode(EncodedEpisode(columns, videos, tuple(entry[keys.TASKS]), extra))
 
 
 def _collection(dataset: Dataset) -> dict[str, Any]:

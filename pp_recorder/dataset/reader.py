@@ -1,6 +1,7 @@
 """A reader of any LeRobot v3.0 dataset, by this project or not, that does not need lerobot."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,12 +61,12 @@ class Dataset:
     @property
     def subtasks(self) -> tuple[str, ...]:
         """Return the texts that `subtask_index` counts; none in a dataset without them."""
-        return tuple(_read_texts(self.root / keys.SUBTASKS_PATH, keys.SUBTASK_INDEX))
+        return tuple(read_texts(self.root / keys.SUBTASKS_PATH, keys.SUBTASK_INDEX))
 
     @property
     def tasks(self) -> list[str]:
         """Return the texts that `task_index` counts."""
-        return _read_texts(self.root / keys.TASKS_PATH, keys.TASK_INDEX)
+        return read_texts(self.root / keys.TASKS_PATH, keys.TASK_INDEX)
 
     @property
     def stats(self) -> dict[str, dict[str, Any]] | None:
@@ -77,6 +78,11 @@ class Dataset:
         """Return the columns of the data, in order, whether or not `info.json` declares them."""
         names = (tables.column_names(path) for path in self._files(keys.DATA_FOLDER))
         return list(dict.fromkeys(name for part in names for name in part))
+
+    @property
+    def table(self) -> pa.Table:
+        """Return all columns of all counted rows, in plain types."""
+        return pa.table({key: self.stored(key) for key in self.column_names})
 
     def stored(self, key: str) -> pa.ChunkedArray:
         """Return a column of all counted rows as it is stored, in a plain type.
@@ -202,7 +208,7 @@ def to_rows(table: pa.Table, path: Path) -> list[dict[str, Any]]:
         raise DatasetError(f"{path} has a text that is not UTF-8: {error}") from error
 
 
-def entry_fault(entry: dict[str, Any], cameras: list[str], num_frames: int) -> str:
+def entry_fault(entry: dict[str, Any], cameras: list[str], num_frames: float = math.inf) -> str:
     """Return what a row of `meta/episodes` lacks that is needed to read the episode, or ""."""
     for key in (keys.LENGTH, keys.FROM_INDEX):
         if not _is_count(entry.get(key)):
@@ -306,8 +312,8 @@ def _info_fault(info: dict[str, Any]) -> str:
             return fault
     if not _is_count(info.get("fps")) or not info["fps"]:
         return f"fps is {info.get('fps')!r}, expected a whole number above 0"
-    for key in ("total_episodes", "total_frames"):
-        if not _is_count(info.get(key)):
+    for key in ("total_episodes", "total_frames", "total_tasks"):
+        if not _is_count(info.get(key, 0 if key == "total_tasks" else None)):
             return f"{key} is {info.get(key)!r}, expected a whole number"
     has_cameras = any(feature["dtype"] == "video" for feature in features.values())
     if has_cameras and not isinstance(info.get("video_path"), str):
@@ -319,8 +325,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _read_texts(path: Path, index: str) -> list[str]:
-    """Return the texts of a table by their numbers; none where there is no file."""
+def read_texts(path: Path, index: str) -> list[str]:
+    """Return the texts of a table by their numbers; none where there is no file.
+
+    Raises:
+        DatasetError: The file cannot be read, or does not number them 0, 1, 2, ...
+    """
     if not path.is_file():
         return []
     table = tables.read_table(path)

@@ -27,6 +27,13 @@ class Feature:
     shape: tuple[int, ...]
     names: tuple[str, ...] | None = None
 
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "Feature":
+        """Return the feature that an entry of `info.json` declares."""
+        names = entry.get("names")
+        names = tuple(map(str, names)) if isinstance(names, list) else None
+        return cls(entry["dtype"], tuple(entry["shape"]), names)
+
     def to_json(self, fps: int, codec: str) -> dict[str, Any]:
         """Return the feature's entry in `info.json`."""
         names = list(self.names) if self.names else None
@@ -41,6 +48,7 @@ class Feature:
                 "video.fps": fps,
                 "video.is_depth_map": False,
                 "has_audio": False,
+                **{f"video.{key}": value for key, value in CODECS[codec].settings.items()},
             }
         return entry
 
@@ -74,11 +82,13 @@ class DatasetSchema:
         fps: Frames per second: the environment's control rate.
         task: The language instruction: one text, or a function of an episode's start `info`.
         robot_type: For `info.json`.
-        collection: Provenance, stored in `meta/collection.json`.
+        collection: Provenance, stored in `meta/collection.json`; None if nothing is known.
         describe: Function from an episode to its extra columns of `meta/episodes`; always the
             same ones.
         subtasks: Texts that the column `subtask_index` counts, if there is one.
         codec: A name in `pp_recorder.dataset.video.CODECS`.
+        needed: Columns from `describe` without which a collection cannot be continued.
+        info: The `info.json` of datasets that are joined; it declares the features, in its order.
 
     Raises:
         ValueError: The codec is unknown.
@@ -89,10 +99,12 @@ class DatasetSchema:
     fps: int
     task: str | Callable[[dict[str, Any]], str]
     robot_type: str
-    collection: dict[str, Any]
+    collection: dict[str, Any] | None
     describe: Callable[[Episode], dict[str, Any]] = lambda episode: {}
     subtasks: tuple[str, ...] = ()
     codec: str = "h264"
+    needed: tuple[str, ...] = ()
+    info: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
@@ -110,6 +122,8 @@ class DatasetSchema:
     @property
     def all_features(self) -> dict[str, Feature]:
         """Return all columns of the dataset, in their order."""
+        if self.info is not None:
+            return {key: Feature.from_json(f) for key, f in self.info["features"].items()}
         return {**self.features, **OUTCOME, **BOOKKEEPING}
 
 

@@ -45,37 +45,58 @@ def read_table(path: Path, wanted: Callable[[str], bool] = lambda name: True) ->
         raise DatasetError(f"{path} cannot be read: {_first_line(error)}") from error
 
 
-def join(tables: Sequence[pa.Table], files: Sequence[Path]) -> pa.Table:
+def join(parts: Sequence[pa.Table], files: Sequence[Path]) -> pa.Table:
     """Return the rows of all tables; a column that a table lacks is empty there.
 
     Args:
-        tables: In plain types.
+        parts: In plain types.
         files: Where they are from.
 
     Raises:
         DatasetError: A column has types that do not fit together.
     """
-    names = list(dict.fromkeys(name for table in tables for name in table.column_names))
-    joined = {}
-    for name in names:
-        having = [k for k, table in enumerate(tables) if name in table.column_names]
-        common = tables[having[0]].column(name).type
-        for k in having[1:]:
-            found = tables[k].column(name).type
-            if (unified := _unify(common, found)) is None:
+    schema = common_schema([part.schema for part in parts], files)
+    return pa.concat_tables([conform(part, schema) for part in parts])
+
+
+def common_schema(schemas: Sequence[pa.Schema], files: Sequence[Path]) -> pa.Schema:
+    """Return the schema that holds the rows of all files.
+
+    Raises:
+        DatasetError: A column has types that do not fit together.
+    """
+    common: dict[str, tuple[pa.DataType, Path]] = {}
+    for schema, file in zip(schemas, files, strict=True):
+        for field in schema:
+            found = plain_type(field.type)
+            kind, first = common.get(field.name, (found, file))
+            unified = _unify(kind, found)
+            if unified is None:
                 raise DatasetError(
-                    f"{files[k]}: the column {name} is of type {found}, in {files[having[0]]} of "
-                    f"type {common}"
+                    f"{file}: the column {field.name} is of type {found}, in {first} of type {kind}"
                 )
-            common = unified
-        parts = [
-            table.column(name).cast(common)
-            if name in table.column_names
-            else pa.chunked_array([pa.nulls(len(table), common)])
-            for table in tables
-        ]
-        joined[name] = pa.chunked_array([c for part in parts for c in part.chunks], type=common)
-    return pa.table(joined)
+            common[field.name] = unified, first
+    return pa.schema([(name, kind) for name, (kind, _) in common.items()])
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of a common schema; those that it lacks are empty.
+
+    Raises:
+        DatasetError: A value does not fit.
+    """
+    columns = []
+    for field in schema:
+        if field.name in table.column_names:
+            try:
+                columns.append(table.column(field.name).cast(field.type))
+            except pa.ArrowException as error:
+                raise DatasetError(
+                    f"the column {field.name} does not fit {field.type}: {_first_line(error)}"
+                ) from error
+        else:
+            columns.append(pa.chunked_array([pa.nulls(len(table), field.type)]))
+    return pa.table(columns, schema=schema)
 
 
 def to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -2,6 +2,7 @@
 
 FORMAT_VERSION = "v3.0"
 CHUNK_SIZE = 1000  # episodes per folder, in what we write
+VIDEO_FILE_SIZE = 200  # about so many MiB at most, once videos are packed
 
 # Columns, which LeRobot calls features.
 STATE = "observation.state"
@@ -34,9 +35,9 @@ TASKS_JSONL_PATH = "meta/tasks.jsonl"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-# The second name of each video, a hard link beside it.
-VIDEO_ALIAS = "episode_{episode:05d}.mp4"
-VIDEO_ALIAS_PATTERN = "episode_*.mp4"
+# With one file per episode, numbered like the episodes; in sets of older versions a second name.
+EPISODE_VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/episode_{file_index:05d}.mp4"
+EPISODE_VIDEO_PATTERN = "episode_*.mp4"
 
 # Columns of `meta/episodes` that LeRobot needs.
 TASKS = "tasks"

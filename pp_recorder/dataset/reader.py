@@ -3,7 +3,9 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,10 @@ class Dataset:
                 f"in with video_key and {where}: {type(error).__name__} {error}"
             ) from error
 
+    def is_alone(self, episode: int, camera: str) -> bool:
+        """Return True if an episode's video file holds no other episode."""
+        return self._episodes_by_video[self.video_path(episode, camera)] == 1
+
     def frames(self, episode: int, camera: str) -> Iterator[np.ndarray]:
         """Yield the images of an episode, (H, W, 3) uint8.
 
@@ -137,11 +143,16 @@ class Dataset:
         entry, path = self.episodes[episode], self.video_path(episode, camera)
         begin = entry[keys.video_column(camera, "from_timestamp")]
         end = entry[keys.video_column(camera, "to_timestamp")]
-        for time, frame in decode(path):
+        for time, frame in decode(path, begin):
             if time >= end - 0.5 / self.fps:
                 return
             if time >= begin - 0.5 / self.fps:
                 yield frame.to_ndarray(format="rgb24")
+
+    @cached_property
+    def _episodes_by_video(self) -> Counter[Path]:
+        every = range(self.num_episodes)
+        return Counter(self.video_path(e, camera) for camera in self.cameras for e in every)
 
     def _read_episodes(self) -> list[dict[str, Any]]:
         if self.num_episodes == 0:
@@ -253,8 +264,12 @@ def stored_stats(entry: dict[str, Any], key: str) -> Stats:
     return found
 
 
-def decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+def decode(path: Path, begin: float = 0.0) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield the time in s and the image of every frame of a video file.
+
+    Args:
+        path: The file.
+        begin: In s; what is before the last key frame until then is left out.
 
     Raises:
         DatasetError: The file is missing or cannot be decoded.
@@ -262,6 +277,8 @@ def decode(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
     try:
         with av.open(media_url(path)) as container:
             stream = container.streams.video[0]
+            if begin > 0:
+                container.seek(round(begin / float(stream.time_base or 1)), stream=stream)
             for frame in container.decode(stream):
                 yield float(frame.pts * stream.time_base), frame
     except (av.error.FFmpegError, OSError, IndexError) as error:

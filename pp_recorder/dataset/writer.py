@@ -20,6 +20,7 @@ from pp_recorder.dataset import edits, keys, recovery, stats, tables
 from pp_recorder.dataset.card import make_local_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
+from pp_recorder.dataset.packing import TEMPLATES, Place, VideoFiles, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError, read_texts, stored_stats
 from pp_recorder.dataset.schema import DatasetSchema
@@ -39,6 +40,7 @@ class LeRobotWriter(EpisodeSink):
         resume: Continue the dataset, after cutting it back to its longest valid prefix.
         remote: The object store that keeps the dataset, with `root` as its folder; or None. The
             writer releases it.
+        video_files: Whether `finalize` joins the videos of many episodes in one file.
 
     Attributes:
         location: The directory or the store's URL, for messages.
@@ -60,6 +62,7 @@ class LeRobotWriter(EpisodeSink):
         schema: DatasetSchema,
         resume: bool = False,
         remote: RemoteSync | None = None,
+        video_files: VideoFiles = "packed",
     ) -> None:
         self.root = root
         self.location = str(root) if remote is None else remote.url
@@ -77,6 +80,9 @@ class LeRobotWriter(EpisodeSink):
         self._features = schema.all_features
         self._cameras = schema.cameras
         self._recorder = EpisodeRecorder(self.scratch, schema)
+        self._video_files = video_files
+        template, is_remote = TEMPLATES[video_files], self.is_remote
+        self._videos = recovery.Videos(self._cameras, schema.fps, template, is_remote)
         self._totals: dict[str, stats.Stats] = {}
         self._stored_info = schema.info  # of the dataset that goes on, or of those that are joined
         resume = resume and not is_empty(root)
@@ -133,11 +139,7 @@ class LeRobotWriter(EpisodeSink):
         if tasks != self._tasks:  # before the rows that refer to them
             add_tasks(commit, tasks)
         for key, (path, _) in episode.videos.items():
-            name = keys.VIDEO_PATH.format(video_key=key, **where)
-            if self._remote is None:  # a store has no links
-                alias = Path(name).with_name(keys.VIDEO_ALIAS.format(episode=self.num_episodes))
-                commit.add_link(str(alias), path)
-            commit.add_file(name, path)
+            commit.add_file(self._videos.name(key, entry), path)
         kept = {key: column for key, (column, _) in episode.kept.items()}
         table = _data_table({key: {**columns, **kept}[key] for key in self._stored_columns})
         commit.add_table(keys.DATA_PATH.format(**where), table)
@@ -165,6 +167,19 @@ class LeRobotWriter(EpisodeSink):
         """Discard the current episode."""
         self._recorder.abort()
 
+    def finalize(self) -> None:
+        """Tidy a complete dataset up: join videos, and close; a second call has no effect.
+
+        Raises:
+            OSError: The disk is full; the dataset is valid, with all of its episodes.
+        """
+        if self._lock is None:
+            return
+        self._join_tables()
+        if self._video_files == "packed" and self.num_episodes:
+            pack_videos(self.root, self._cameras, self._remote)
+        self.close()
+
     def close(self) -> None:
         """Join the one-episode parquet files of the last chunk; a second call has no effect.
 
@@ -172,9 +187,7 @@ class LeRobotWriter(EpisodeSink):
         """
         if self._lock is None:
             return
-        self.abort()
-        if self.num_episodes:
-            self._join_chunk((self.num_episodes - 1) // keys.CHUNK_SIZE)
+        self._join_tables()
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.release()
 
@@ -187,11 +200,10 @@ class LeRobotWriter(EpisodeSink):
             self._remote.release()
 
     def size(self) -> int:
-        """Return the bytes of the dataset; a file with two names counts once."""
+        """Return the bytes of the dataset."""
         if self._remote is not None:
             return self._remote.size()
-        files = [path for path in self.root.rglob("*") if path.is_file()]
-        return sum(p.stat().st_size for p in files if not p.match(keys.VIDEO_ALIAS_PATTERN))
+        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
 
     def _begin_commit(self) -> Commit:
         return Commit(self.root, self._remote)
@@ -220,8 +232,9 @@ class LeRobotWriter(EpisodeSink):
             return
         require_same(self.root, self._schema.collection or {}, self.location)
         features = [key for key in self._features]
+        self._require_layout()
         self._stored_info = self._read_stored_info()
-        prefix = recovery.find_prefix(self.root, self._cameras, self.is_remote)
+        prefix = recovery.find_prefix(self.root, self._videos)
         edits.require_own_episodes(self.location, prefix.episodes, self._schema.needed, features)
         self._tasks = self._resumed_tasks(prefix)
         self.dropped = prefix.dropped
@@ -232,7 +245,9 @@ class LeRobotWriter(EpisodeSink):
         self.num_episodes = len(prefix.episodes)
         self.num_frames = sum(entry[keys.LENGTH] for entry in prefix.episodes)
         info = self._info(self.num_episodes, self.num_frames, self._tasks)
-        recovery.cut_back(self.root, prefix, info, _to_lists(self._totals), self._remote)
+        recovery.cut_back(
+            self.root, prefix, self._videos, info, _to_lists(self._totals), self._remote
+        )
         commit = self._begin_commit()
         add_tasks(commit, self._tasks)
         self._add_card(commit, info)
@@ -268,6 +283,20 @@ class LeRobotWriter(EpisodeSink):
             count = max(count, info.get("total_tasks", 0))
         known = stored[:count] if stored else self._tasks
         return list(dict.fromkeys([*known, *used]))
+
+    def _require_layout(self) -> None:
+        """Raise a `DatasetError` if what is there has the other layout of video files."""
+        try:
+            info = json.loads((self.root / keys.INFO_PATH).read_text())
+        except ValueError:
+            return  # it is repaired
+        if not isinstance(info, dict):
+            return
+        if self._cameras and (stored := layout_of(info)) != self._video_files:
+            raise DatasetError(
+                f"{self.location} has {stored} video files, not {self._video_files}; nothing was "
+                f"changed. Go on with --video-files {stored}, or convert it with pp-pack first"
+            )
 
     def _require_ours(self) -> None:
         ours = {keys.META_FOLDER, keys.CARD_PATH, LOCK, UNFINISHED}
@@ -317,9 +346,10 @@ class LeRobotWriter(EpisodeSink):
             keys.FROM_INDEX: self.num_frames,
             keys.TO_INDEX: self.num_frames + length,
         }
+        place = Place.alone(self.num_episodes)
         for key in self._cameras:
-            entry[keys.video_column(key, "chunk_index")] = where["chunk_index"]
-            entry[keys.video_column(key, "file_index")] = where["file_index"]
+            entry[keys.video_column(key, "chunk_index")] = place.chunk
+            entry[keys.video_column(key, "file_index")] = place.file
             entry[keys.video_column(key, "from_timestamp")] = 0.0
             entry[keys.video_column(key, "to_timestamp")] = length / self._schema.fps
         for key, values in episode_stats.items():
@@ -346,16 +376,22 @@ class LeRobotWriter(EpisodeSink):
             "total_tasks": len(tasks),
             "chunks_size": keys.CHUNK_SIZE,
             "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
+            "video_files_size_in_mb": keys.VIDEO_FILE_SIZE,
             "fps": self._schema.fps,
             "splits": {"train": f"0:{episodes}"},
             "data_path": keys.DATA_PATH,
-            "video_path": keys.VIDEO_PATH if self._cameras else None,
+            "video_path": self._videos.template if self._cameras else None,
             "features": {
                 key: feature.to_json(self._schema.fps, self._schema.codec)
                 for key, feature in self._features.items()
             },
         }
+
+    def _join_tables(self) -> None:
+        """Drop the current episode, and join the parquet files of the last chunk."""
+        self.abort()
+        if self.num_episodes:
+            self._join_chunk((self.num_episodes - 1) // keys.CHUNK_SIZE)
 
     def _join_chunk(self, chunk: int) -> None:
         """Replace the parquet files of a chunk, one per episode, by one.

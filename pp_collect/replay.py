@@ -119,7 +119,7 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
                 _run_again(env, policy, sinks, entry, entry[keys.LENGTH], start, disturbance)
                 results.append(compare.result)
             if writer:
-                writer.close()
+                writer.finalize()
         finally:
             if writer:
                 writer.release()

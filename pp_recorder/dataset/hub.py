@@ -28,8 +28,9 @@ _LOG = logging.getLogger(__name__)
 
 # Folders that hold the dataset and nothing else: what is gone here goes there, too.
 _OWN_FOLDERS = (keys.DATA_FOLDER, keys.META_FOLDER, keys.VIDEOS_FOLDER)
-# The aliases are hard links to the same videos; a copy of each would double the upload.
-IGNORED = [f"{keys.VIDEOS_FOLDER}/**/{keys.VIDEO_ALIAS_PATTERN}", LOCK, f"{UNFINISHED}/**"]
+IGNORED = [LOCK, f"{UNFINISHED}/**"]
+# Those by older versions are links to the same videos; copies would double the upload.
+_SECOND_NAMES = f"{keys.VIDEOS_FOLDER}/**/{keys.SECOND_NAMES}"
 
 
 class HubError(OSError):
@@ -70,7 +71,8 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id, repo_type="dataset", folder_path=str(root),
-            ignore_patterns=IGNORED, delete_patterns=[f"{name}/**" for name in _OWN_FOLDERS],
+            ignore_patterns=_ignored(dataset),
+            delete_patterns=[f"{name}/**" for name in _OWN_FOLDERS],
         )  # fmt: skip
         if card is not None:
             api.upload_file(
@@ -79,6 +81,12 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
             )  # fmt: skip
         _move_tag(api, repo_id)
     return f"https://huggingface.co/datasets/{repo_id}"
+
+
+def _ignored(dataset: Dataset) -> list[str]:
+    """Return patterns of the files that are not uploaded."""
+    are_videos = dataset.info.get("video_path") == keys.VIDEO_PATHS["per-episode"]
+    return IGNORED if are_videos else [*IGNORED, _SECOND_NAMES]
 
 
 def require_ready(repo_id: str, api: Any = None) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,16 +30,12 @@ from pp_recorder.dataset.commit import (
     staging_path,
     unlock,
 )
+from pp_recorder.dataset.keys import VideoFiles
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.recovery import unreferenced_videos
 from pp_recorder.dataset.remux import Clip, RemuxError, VideoIndex, read_index, remux
 
-VideoFiles = Literal["packed", "per-episode"]
-TEMPLATES: dict[VideoFiles, str] = {
-    "packed": keys.VIDEO_PATH,
-    "per-episode": keys.EPISODE_VIDEO_PATH,
-}
 _FIELDS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
@@ -133,7 +129,7 @@ class CameraFiles:
             where = self._file_of(self._places[group[0]])
             # a file cannot be replaced while other episodes are in it
             first = [e for e in group if self._file_of(Place.alone(e)) == where]
-            for members in ([e for e in group if e not in first], first):
+            for members in filter(None, ([e for e in group if e not in first], first)):
                 staged = {e: staging_path(self._root, f"{e}.mp4") for e in members}
                 for episode, path in staged.items():
                     self._remux([episode], path)
@@ -290,18 +286,18 @@ def convert(root: Path, video_files: VideoFiles) -> int:
         raise DatasetError(f"{root} has no videos")
     handle = lock(root)
     try:
-        if dataset.info["video_path"] not in TEMPLATES.values():
+        if dataset.info["video_path"] not in keys.VIDEO_PATHS.values():
             raise DatasetError(
-                f"{root / keys.INFO_PATH}: video_path must be one of {[*TEMPLATES.values()]}, got "
-                f"{dataset.info['video_path']!r}"
+                f"{root / keys.INFO_PATH}: video_path must be one of "
+                f"{[*keys.VIDEO_PATHS.values()]}, got {dataset.info['video_path']!r}"
             )
         if video_files == "packed":
-            _rename(dataset, keys.VIDEO_PATH)
+            _rename(dataset, keys.VIDEO_PATHS["packed"])
             pack_videos(root, dataset.cameras)
-        elif dataset.info["video_path"] != TEMPLATES[video_files]:
+        elif dataset.info["video_path"] != keys.VIDEO_PATHS[video_files]:
             for camera in dataset.cameras:
                 CameraFiles(root, camera).split()
-            _rename(dataset, TEMPLATES[video_files])
+            _rename(dataset, keys.VIDEO_PATHS[video_files])
         names = set().union(*(CameraFiles(root, camera).names for camera in dataset.cameras))
         if dataset.collection is not None:  # in others' datasets, what we do not know stays
             commit = Commit(root)
@@ -334,7 +330,7 @@ def copy_video(dataset: Dataset, episode: int, camera: str, target: Path) -> Non
 
 def layout_of(info: dict[str, Any]) -> VideoFiles:
     """Return the layout of the videos of a dataset with this `info.json`."""
-    is_per_episode = info.get("video_path") == TEMPLATES["per-episode"]
+    is_per_episode = info.get("video_path") == keys.VIDEO_PATHS["per-episode"]
     return "per-episode" if is_per_episode else "packed"
 
 

@@ -53,6 +53,8 @@ class Dataset:
         self.num_frames: int = self.info["total_frames"]
         self.cameras = [k for k, f in self.features.items() if f["dtype"] == "video"]
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._episode_stats: dict[str, list[Stats]] = {}
+        self._episode_table = pa.table({})
         self.episodes = self._read_episodes()
 
     @property
@@ -113,10 +115,23 @@ class Dataset:
 
     def episode_stats(self, key: str) -> list[Stats]:
         """Return the stored statistics of a feature, by episode; empty ones if there are none."""
-        prefix = keys.stats_column(key, "")
-        table = self._read_table(keys.EPISODES_FOLDER, lambda name: name.startswith(prefix))
-        rows = table.slice(0, self.num_episodes).to_pylist()
-        return [stored_stats(row, key) for row in rows]
+        if key not in self._episode_stats:
+            prefix = keys.stats_column(key, "")
+            table = self._read_table(keys.EPISODES_FOLDER, lambda name: name.startswith(prefix))
+            rows = table.slice(0, self.num_episodes).to_pylist()
+            self._episode_stats[key] = [stored_stats(row, key) for row in rows]
+        return self._episode_stats[key]
+
+    @property
+    def extra_schema(self) -> pa.Schema:
+        """Return the columns of `meta/episodes` that LeRobot does not need, with their types."""
+        fields = [f for f in self._episode_table.schema if not keys.is_needed_by_lerobot(f.name)]
+        return pa.schema(fields)
+
+    def extra(self, episode: int) -> dict[str, pa.Scalar]:
+        """Return the values of `extra_schema` of an episode."""
+        columns = self.extra_schema.names
+        return {name: self._episode_table.column(name)[episode] for name in columns}
 
     def video_path(self, episode: int, camera: str) -> Path:
         """Return the file with an episode's images, which may hold other episodes, too."""
@@ -160,7 +175,8 @@ class Dataset:
         table = self._read_table(
             keys.EPISODES_FOLDER, lambda name: not name.startswith(keys.STATS_PREFIX)
         )
-        rows = to_rows(table.slice(0, self.num_episodes), self.root / keys.EPISODES_FOLDER)
+        self._episode_table = table.slice(0, self.num_episodes)
+        rows = to_rows(self._episode_table, self.root / keys.EPISODES_FOLDER)
         if [row.get(keys.EPISODE_INDEX) for row in rows] != list(range(self.num_episodes)):
             raise DatasetError(
                 f"{self.root}/{keys.EPISODES_FOLDER} must list the episodes "

@@ -111,9 +111,8 @@ def remux(clips: Sequence[Clip], target: Path, fps: int) -> None:
                     source = container.streams.video[0]
                     if stream is None:
                         stream = output.add_stream_from_template(source, opaque=True)
-                    for packet in _packets(container, source, clip, fps):
-                        packet.pts = _frame(packet.pts, source, fps) - clip.begin + done
-                        packet.dts = _frame(packet.dts, source, fps) - clip.begin + done
+                    for packet, pts, dts in _packets(container, source, clip, fps):
+                        packet.pts, packet.dts = pts + done, dts + done
                         packet.duration, packet.time_base = 1, Fraction(1, fps)
                         packet.stream = stream
                         output.mux(packet)
@@ -122,26 +121,26 @@ def remux(clips: Sequence[Clip], target: Path, fps: int) -> None:
             done += clip.length
 
 
-def _packets(container, source, clip: Clip, fps: int) -> Iterator[av.Packet]:
-    """Yield the packets of a clip, and check them."""
+def _packets(container, source, clip: Clip, fps: int) -> Iterator[tuple[av.Packet, int, int]]:
+    """Yield the packets of a clip, with the numbers in it of what they show and of their turn."""
     if clip.begin:
         container.seek(round(clip.begin / fps / source.time_base), stream=source)
     found = 0
     for packet in container.demux(source):
         if packet.dts is None or packet.pts is None:
             continue
-        if _frame(packet.dts, source, fps) >= clip.end:
+        pts, dts = (_frame(time, source, fps) - clip.begin for time in (packet.pts, packet.dts))
+        if dts >= clip.length:
             break
-        frame = _frame(packet.pts, source, fps)
-        if not clip.begin <= frame < clip.end:
+        if not 0 <= pts < clip.length:
             continue
-        if not found and not (packet.is_keyframe and frame == clip.begin):
+        if not found and not (packet.is_keyframe and pts == 0):
             raise RemuxError(
                 f"{clip.path} must have a key frame at {clip.begin / fps:.4f} s to be cut there "
                 "without encoding it again"
             )
         found += 1
-        yield packet
+        yield packet, pts, dts
     if found != clip.length:
         raise RemuxError(
             f"{clip.path} has {found} images from {clip.begin / fps:.4f} s on, expected "

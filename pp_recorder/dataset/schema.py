@@ -10,6 +10,13 @@ from pp_recorder.dataset import keys
 from pp_recorder.dataset.video import CODECS, PIXEL_FORMAT
 from pp_recorder.rollout import Episode, Step
 
+# What others call the same: encoders in place of codecs, and an entry of lerobot 0.6.
+_CODEC_NAMES = {
+    **{codec.encoder: codec.name for codec in CODECS.values()},
+    **{"libaom-av1": "av1", "libx265": "hevc", "h264_nvenc": "h264", "hevc_nvenc": "hevc"},
+}
+_INFO_NAMES = {"is_depth_map": "video.is_depth_map"}
+
 NOT_NUMBERS = ("video", "image", "string", "language")  # dtypes that LeRobot knows beside them
 
 
@@ -143,4 +150,21 @@ def feature_fault(key: str, feature: Any) -> str:
 
 def is_vector(feature: dict[str, Any]) -> bool:
     """Return True if `info.json` declares a feature as numbers in one dimension."""
-    return feature["dtype"] not in NOT_NUMBERS and len(feature["shape"]) == 1
+    try:
+        is_number = np.dtype(feature["dtype"]).kind in "biuf"
+    except TypeError:
+        return False
+    return is_number and len(feature["shape"]) == 1
+
+
+def canonical_feature(feature: dict[str, Any]) -> dict[str, Any]:
+    """Return a feature's declaration as we write it, whichever program has written it."""
+    details, names = feature.get("info"), feature.get("names")
+    if feature["dtype"] != "video" or not isinstance(details, dict):
+        return feature
+    if isinstance(names, list):
+        names = ["channels" if name == "channel" else name for name in names]
+    renamed = {_INFO_NAMES.get(key, key): value for key, value in details.items()}
+    if (codec := renamed.get("video.codec")) in _CODEC_NAMES:
+        renamed["video.codec"] = _CODEC_NAMES[codec]
+    return {**feature, "names": names, "info": renamed}

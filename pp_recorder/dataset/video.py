@@ -59,8 +59,8 @@ CODECS = {
 }  # fmt: skip
 
 PIXEL_FORMAT = "yuv420p"
-# The index comes first, so that a video plays before all of it is there; and bit rates, which differ
-# between a file and a part of it, are left out, so that cutting a joined file gives the same bytes.
+# The index comes first, so that a video plays before all of it is there. Bit rates, which differ
+# between a file and a part of it, are left out, so that cutting a joined one gives the same bytes.
 MUXER_OPTIONS = {"movflags": "faststart", "write_btrt": "0"}
 
 

@@ -20,7 +20,7 @@ from pp_recorder.dataset import edits, keys, recovery, stats, tables
 from pp_recorder.dataset.card import make_local_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
-from pp_recorder.dataset.packing import TEMPLATES, Place, VideoFiles, layout_of, pack_videos
+from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError, read_texts, stored_stats
 from pp_recorder.dataset.schema import DatasetSchema
@@ -62,7 +62,7 @@ class LeRobotWriter(EpisodeSink):
         schema: DatasetSchema,
         resume: bool = False,
         remote: RemoteSync | None = None,
-        video_files: VideoFiles = "packed",
+        video_files: keys.VideoFiles = "packed",
     ) -> None:
         self.root = root
         self.location = str(root) if remote is None else remote.url
@@ -81,7 +81,7 @@ class LeRobotWriter(EpisodeSink):
         self._cameras = schema.cameras
         self._recorder = EpisodeRecorder(self.scratch, schema)
         self._video_files = video_files
-        template, is_remote = TEMPLATES[video_files], self.is_remote
+        template, is_remote = keys.VIDEO_PATHS[video_files], self.is_remote
         self._videos = recovery.Videos(self._cameras, schema.fps, template, is_remote)
         self._totals: dict[str, stats.Stats] = {}
         self._stored_info = schema.info  # of the dataset that goes on, or of those that are joined

@@ -37,7 +37,7 @@ def require_same_columns(root: Path, location: str, info: dict[str, Any], ours: 
     for key in [*declared, *expected]:
         if _layout(declared.get(key)) != _layout(expected.get(key)):
             what = f"the feature {key} is {_layout(declared.get(key))}"
-            what += f", expected {_layout(expected.get(key))}"
+            what += f", here it is {_layout(expected.get(key))}"
             raise DatasetError(f"{location}/{keys.INFO_PATH}: {what}; {_WAY_OUT}")
     columns = {key for key, feature in expected.items() if feature["dtype"] != "video"}
     for path in sorted((root / keys.DATA_FOLDER).glob("*/*.parquet")):
@@ -80,6 +80,8 @@ def require_own_episodes(
             )
 
 
-def _layout(feature: dict[str, Any] | None) -> tuple | None:
-    """Return what of a feature's declaration must be the same; None where there is none."""
-    return feature and (feature["dtype"], list(feature["shape"]), feature.get("names"))
+def _layout(feature: dict[str, Any] | None) -> str:
+    """Return what of a feature's declaration must be the same, in words."""
+    if feature is None:
+        return "not declared"
+    return f"{feature['dtype']} {feature['shape']} with the names {feature.get('names')}"

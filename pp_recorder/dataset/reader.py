@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Dataset:
         """Return the contents of `stats.json`, or None where there is none."""
         return _read_json(self.root / keys.STATS_PATH)
 
-    @property
+    @cached_property
     def column_names(self) -> list[str]:
         """Return the columns of the data, in order, whether or not `info.json` declares them."""
         names = (tables.column_names(path) for path in self._files(keys.DATA_FOLDER))
@@ -101,10 +101,16 @@ class Dataset:
         """Return a column of all rows, (frames, size)."""
         return self._to_array(key, self.stored(key))
 
-    def rows(self, episode: int) -> dict[str, np.ndarray]:
-        """Return the columns of one episode that hold numbers or vectors, each (length, size)."""
+    def rows(self, episode: int, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """Return the columns of one episode that hold numbers or vectors, each (length, size).
+
+        Args:
+            episode: Its number.
+            only: Those that are needed; by default all of them.
+        """
         stored = set(self.column_names)
         names = [k for k, f in self.features.items() if is_vector(f) and k in stored]
+        names = [key for key in names if only is None or key in only]
         self._load(names)  # all in one pass
         return {key: self._to_array(key, self.stored_rows(key, episode)) for key in names}
 

@@ -124,7 +124,7 @@ class DatasetSchema:
     @property
     def cameras(self) -> list[str]:
         """Return the names of the features that are videos."""
-        return [key for key, feature in self.features.items() if feature.dtype == "video"]
+        return [key for key, feature in self.all_features.items() if feature.dtype == "video"]
 
     @property
     def all_features(self) -> dict[str, Feature]:

@@ -4,6 +4,7 @@ Example: pp-merge datasets/part_0 datasets/part_1 --output datasets/whole
 """
 
 import logging
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def merge(sources: list[Path], output: Path) -> int:
         subtasks=next((part.subtasks for part in parts if part.subtasks), ()),
         info=_merge_infos(parts),
     )
+    existed = output.exists()
     writer = LeRobotWriter(output, schema, video_files=layout_of(first.info))
     try:
         for part in parts:
@@ -68,8 +70,13 @@ def merge(sources: list[Path], output: Path) -> int:
         for part in parts:
             writer.add_tasks(part.tasks)
         writer.finalize()
-    finally:
+    except BaseException:
         writer.release()
+        shutil.rmtree(output, ignore_errors=True)
+        if existed:  # it was empty
+            output.mkdir()
+        raise
+    writer.release()
     return writer.num_episodes
 
 
@@ -209,12 +216,8 @@ def _require_alike(one: Part, other: Part) -> None:
         values = {str(part.dataset.info.get(key) or "") for part in (one, other)}
         if len(values - {""}) > 1:
             differing.append(key)
-    features = [*one.features, *(key for key in other.features if key not in one.features)]
-    differing += [
-        f"the feature {key}"
-        for key in features
-        if not _same_feature(one.features.get(key), other.features.get(key))
-    ]
+    for key in dict.fromkeys([*one.features, *other.features]):
+        differing += _feature_differences(key, one.features.get(key), other.features.get(key))
     if differing:
         raise DatasetError(
             f"{one.dataset.root} and {other.dataset.root} differ in {', '.join(differing)}, so "
@@ -222,15 +225,18 @@ def _require_alike(one: Part, other: Part) -> None:
         )
 
 
-def _same_feature(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
-    """Return True if two declarations agree in everything that both of them name."""
+def _feature_differences(
+    key: str, one: dict[str, Any] | None, other: dict[str, Any] | None
+) -> list[str]:
+    """Return in what two declarations disagree that both of them name, in words."""
     if one is None or other is None:
-        return False
+        return [f"the feature {key}, which only one of them has"]
     ours, theirs = one.get("info") or {}, other.get("info") or {}
-    content = {"video.codec", "video.pix_fmt", "video.is_depth_map"} & ours.keys() & theirs.keys()
-    return all(one.get(key) == other.get(key) for key in ("dtype", "shape", "names")) and all(
-        ours[key] == theirs[key] for key in content
-    )
+    pairs = [(name, one.get(name), other.get(name)) for name in ("dtype", "shape", "names")]
+    for name in ("video.codec", "video.pix_fmt", "video.is_depth_map"):
+        if name in ours and name in theirs:
+            pairs.append((name, ours[name], theirs[name]))
+    return [f"the feature {key} ({name} {a!r} and {b!r})" for name, a, b in pairs if a != b]
 
 
 def _merge_infos(parts: list[Part]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class LeRobotWriter(EpisodeSink):
         kept = {key: column for key, (column, _) in episode.kept.items()}
         table = _data_table({key: {**columns, **kept}[key] for key in self._stored_columns})
         commit.add_table(keys.DATA_PATH.format(**where), table)
-        commit.add_table(keys.EPISODES_PATH.format(**where), pa.Table.from_pylist([entry]))
+        commit.add_table(keys.EPISODES_PATH.format(**where), _episode_table(entry))
         commit.add_json(keys.STATS_PATH, _to_lists(totals))
         episodes, frames = self.num_episodes + 1, self.num_frames + length
         commit.add_json(keys.INFO_PATH, self._info(episodes, frames, tasks))
@@ -546,6 +546,15 @@ def _join_in_one_group(parts: list[Path], target: Path) -> None:
         if len(joined) == _MAX_TABLES:
             joined = [tables.join(joined, parts[: len(joined)]).combine_chunks()]
     pq.write_table(tables.join(joined, parts[: len(joined)]).combine_chunks(), table_path(target))
+
+
+def _episode_table(entry: dict[str, Any]) -> pa.Table:
+    """Return a row of `meta/episodes`; scalars of pyarrow keep their type, also where empty."""
+    typed = {key: value for key, value in entry.items() if isinstance(value, pa.Scalar)}
+    table = pa.Table.from_pylist([{k: v for k, v in entry.items() if k not in typed}])
+    for key, value in typed.items():
+        table = table.append_column(key, pa.array([value.as_py()], value.type))
+    return table
 
 
 def _refer_to_first_file(table: pa.Table) -> pa.Table:

@@ -124,7 +124,7 @@ class CameraFiles:
             DatasetError: An episode cannot be cut out; those before it in the file stay there.
         """
         for group in reversed(self._groups()):  # the number of a file is not above its episodes'
-            if all(self._places[e] == Place.alone(e) for e in group):
+            if len(group) == 1 and self._is_alone(group[0]):
                 continue
             where = self._file_of(self._places[group[0]])
             # a file cannot be replaced while other episodes are in it
@@ -142,6 +142,12 @@ class CameraFiles:
         return [
             (self._name(Place(*place)), self._name(Place(*place), template)) for place in places
         ]
+
+    def _is_alone(self, episode: int) -> bool:
+        """Return whether an episode has its own file; one whose splitting was killed has others."""
+        if self._places[episode] != Place.alone(episode):
+            return False
+        return len(self._index(episode).frames) == self._lengths[episode]
 
     def _read_rows(self, count: int) -> None:
         columns = [keys.video_column(self._camera, field) for field in _FIELDS[:3]]
@@ -304,8 +310,8 @@ def convert(root: Path, video_files: VideoFiles) -> int:
             for path in unreferenced_videos(root, names):
                 commit.remove(path)
             commit.publish()
-        shutil.rmtree(root / UNFINISHED, ignore_errors=True)
     finally:
+        shutil.rmtree(root / UNFINISHED, ignore_errors=True)
         unlock(root, handle)
     return len(names)
 

@@ -83,5 +83,5 @@ def _features(info: dict[str, Any]) -> str:
 |---|---|---|
 {chr(10).join(rows)}
 
-How it was collected (configuration, seed, versions, camera intrinsics and poses) is in
-`{keys.COLLECTION_PATH}`."""
+`{keys.COLLECTION_PATH}`, where there is one, tells how it was collected: configuration, seed,
+versions, camera intrinsics and poses."""

@@ -21,6 +21,7 @@ from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
 from pp_recorder.dataset.packing import copy_video, layout_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.dataset.remux import RemuxError, read_index
 from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, canonical_feature
 from pp_recorder.dataset.writer import LeRobotWriter
 
@@ -136,6 +137,7 @@ class Part:
         for camera in dataset.cameras:
             copy = staging_path(scratch, f"{camera}.mp4")
             copy_video(dataset, k, camera, copy)
+            self._check_video(k, camera, copy)
             videos[camera] = (copy, dataset.episode_stats(camera)[k])
         kept = {
             key: (dataset.stored_rows(key, k), dataset.episode_stats(key)[k])
@@ -151,6 +153,19 @@ class Part:
             for field in extra
         }
         return EncodedEpisode(columns, videos, tasks, values, numbers, kept)
+
+    def _check_video(self, k: int, camera: str, copy: Path) -> None:
+        """Raise an error unless a video holds one image per row."""
+        dataset, expected = self.dataset, self.dataset.episodes[k][keys.LENGTH]
+        try:
+            found = read_index(copy, dataset.fps).count(0, expected)
+        except RemuxError:
+            found = 0
+        if found != expected:
+            raise DatasetError(
+                f"{dataset.video_path(k, camera)} has {found} images of episode {k}, expected "
+                f"{expected}"
+            )
 
     def _as_declared(self, key: str, values: np.ndarray) -> np.ndarray:
         """Return the values of a column; raise an error if they have not the declared width."""

@@ -60,7 +60,7 @@ class Dataset:
     @property
     def collection(self) -> dict[str, Any] | None:
         """Return the provenance that our recorder has stored; None in a foreign dataset."""
-        return _read_json(self.root / keys.COLLECTION_PATH)
+        return read_json(self.root / keys.COLLECTION_PATH)
 
     @property
     def subtasks(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class Dataset:
     @property
     def stats(self) -> dict[str, dict[str, Any]] | None:
         """Return the contents of `stats.json`, or None where there is none."""
-        return _read_json(self.root / keys.STATS_PATH)
+        return read_json(self.root / keys.STATS_PATH)
 
     @cached_property
     def column_names(self) -> list[str]:
@@ -144,7 +144,10 @@ class Dataset:
         entry, pattern = self.episodes[episode], self.info["video_path"]
         where = {k: entry[keys.video_column(camera, k)] for k in ("chunk_index", "file_index")}
         try:
-            return self.root / pattern.format(video_key=camera, **where)
+            name = pattern.format(video_key=camera, **where)
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"{name} is outside the dataset")
+            return self.root / name
         except (LookupError, ValueError, AttributeError) as error:
             raise DatasetError(
                 f"{self.root / keys.INFO_PATH}: video_path is {pattern!r}, which cannot be filled "
@@ -183,10 +186,12 @@ class Dataset:
         )
         self._episode_table = table.slice(0, self.num_episodes)
         rows = to_rows(self._episode_table, self.root / keys.EPISODES_FOLDER)
-        if [row.get(keys.EPISODE_INDEX) for row in rows] != list(range(self.num_episodes)):
+        numbers = [row.get(keys.EPISODE_INDEX) for row in rows]
+        if len(rows) < self.num_episodes or numbers != list(range(self.num_episodes)):
             raise DatasetError(
                 f"{self.root}/{keys.EPISODES_FOLDER} must list the episodes "
-                f"0..{self.num_episodes - 1} in order, but has {len(rows)} of them or another order"
+                f"0..{self.num_episodes - 1} in order, as {keys.INFO_PATH} says in total_episodes, "
+                f"but has {len(rows)} of them or another order"
             )
         for row in rows:
             if fault := entry_fault(row, self.cameras, self.num_frames):
@@ -332,10 +337,10 @@ def to_array(column: pa.ChunkedArray) -> np.ndarray:
 def _read_info(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a directory")
-    info = _read_json(root / keys.INFO_PATH)
+    info = read_json(root / keys.INFO_PATH)
     if info is None:
         raise DatasetError(f"{root} is no LeRobot dataset: it has no {keys.INFO_PATH}")
-    _check_version(root, str(info.get("codebase_version")))
+    _check_version(root / keys.INFO_PATH, str(info.get("codebase_version")))
     if fault := _info_fault(info):
         raise DatasetError(f"{root / keys.INFO_PATH}: {fault}")
     return info
@@ -385,8 +390,12 @@ def read_texts(path: Path, index: str) -> list[str]:
     return texts
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the dictionary in a JSON file, or None where there is no file."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the dictionary in a JSON file, or None where there is no file.
+
+    Raises:
+        DatasetError: It holds anything else, or cannot be read.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -400,16 +409,16 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _check_version(root: Path, version: str) -> None:
+def _check_version(path: Path, version: str) -> None:
     if version == keys.FORMAT_VERSION:
         return
     number = re.fullmatch(r"v(\d+)\.(\d+)", version)
     if number and int(number[1]) < 3:
         raise DatasetError(
-            f"{root} has format {version}, expected {keys.FORMAT_VERSION}; convert it with "
+            f"{path}: it has format {version}, expected {keys.FORMAT_VERSION}; convert it with "
             "lerobot's own convert_dataset_v21_to_v30"
         )
     raise DatasetError(
-        f"{root} has format {version}, expected {keys.FORMAT_VERSION}; a newer release of this "
+        f"{path}: it has format {version}, expected {keys.FORMAT_VERSION}; a newer release of this "
         "project may read it"
     )

@@ -22,7 +22,7 @@ from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_p
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
 from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
-from pp_recorder.dataset.reader import Dataset, DatasetError, read_texts, stored_stats
+from pp_recorder.dataset.reader import Dataset, DatasetError, read_json, read_texts, stored_stats
 from pp_recorder.dataset.schema import DatasetSchema
 from pp_recorder.rollout import Episode, EpisodeSink, Step
 from pp_recorder.storage.mirror import RemoteSync
@@ -470,13 +470,12 @@ def require_same(root: Path, collection: dict[str, Any], location: str) -> None:
     Raises:
         DatasetError: It has another one, or none of ours.
     """
-    try:
-        stored = json.loads((root / keys.COLLECTION_PATH).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    stored = read_json(root / keys.COLLECTION_PATH)
+    if stored is None:
         raise DatasetError(
             f"{location} was not recorded by this project: it has no {keys.COLLECTION_PATH}; "
             "nothing was changed, choose another output"
-        ) from None
+        )
     wanted = json.loads(json.dumps(collection))
     differing = _find_differences(stored, wanted)
     changed = [line for line in differing if not line.startswith(keys.MAY_DIFFER_ON_RESUME)]

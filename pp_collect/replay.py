@@ -204,8 +204,9 @@ def require_ours(dataset: Dataset) -> dict[str, Any]:
 
 def unknown_start(entry: dict[str, Any]) -> str:
     """Return what a row of `meta/episodes` lacks of where its episode began, or ""."""
-    if not isinstance(entry.get(keys.EPISODE_SEED), int):
-        return f"{keys.EPISODE_SEED} is {entry.get(keys.EPISODE_SEED)!r}, expected a whole number"
+    seed = entry.get(keys.EPISODE_SEED)
+    if not isinstance(seed, int) or seed < 0:
+        return f"{keys.EPISODE_SEED} is {seed!r}, expected a whole number"
     if not isinstance(entry.get(keys.EPISODE_OBJECT, ""), str):
         return f"{keys.EPISODE_OBJECT} is {entry[keys.EPISODE_OBJECT]!r}, expected a name"
     try:

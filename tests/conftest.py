@@ -17,7 +17,7 @@ if importlib.util.find_spec("mujoco") is None:  # as in Isaac Sim's Python
         "pp_collect/test_probe.py", "pp_collect/test_robustness.py",
         "pp_collect/test_replay.py", "pp_collect/test_starts.py", "pp_env/sim/mujoco",
         "pp_env/sim/test_scene_parity.py", "pp_env/test_vector_env.py", "pp_recorder/checks",
-        "pp_recorder/dataset/test_commit.py", "pp_recorder/dataset/test_foreign_edits.py",
+        "pp_recorder/dataset/test_broken_metadata.py", "pp_recorder/dataset/test_commit.py", "pp_recorder/dataset/test_foreign_edits.py",
         "pp_recorder/dataset/test_hub.py",
         "pp_recorder/dataset/test_merge.py", "pp_recorder/parallel/test_processes.py",
         "pp_recorder/parallel/test_ray_cluster.py", "pp_recorder/storage/test_object_store.py",

@@ -15,6 +15,8 @@ from pp_recorder.dataset.merge import main as merge_main
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from tests.pp_recorder.dataset import foreign_edits as edits
 
+pytestmark = pytest.mark.long
+
 OPTIONS = ["--steps-per-segment", "20", "--seed", "3", "--workers", "1", "--resolution", "32"]
 OPTIONS += ["--preset", "fast", "--cameras", "cam_high"]
 VIDEO = "observation.images.cam_high"

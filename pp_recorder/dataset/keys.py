@@ -27,6 +27,7 @@ META_FOLDER = "meta"
 DATA_FOLDER = "data"
 VIDEOS_FOLDER = "videos"
 EPISODES_FOLDER = "meta/episodes"
+CARD_PATH = "README.md"
 INFO_PATH = "meta/info.json"
 STATS_PATH = "meta/stats.json"
 COLLECTION_PATH = "meta/collection.json"
@@ -87,3 +88,10 @@ def video_column(camera: str, field: str) -> str:
 def stats_column(feature: str, statistic: str) -> str:
     """Return the column of `meta/episodes` with a statistic of a feature."""
     return f"{STATS_PREFIX}{feature}/{statistic}"
+
+
+def is_needed_by_lerobot(name: str) -> bool:
+    """Return True for the columns of `meta/episodes` that LeRobot writes and reads."""
+    needed = {EPISODE_INDEX, TASKS, LENGTH, FROM_INDEX, TO_INDEX, DATA_CHUNK_INDEX, DATA_FILE_INDEX}
+    needed |= {EPISODES_CHUNK_INDEX, EPISODES_FILE_INDEX}
+    return name in needed or name.startswith((STATS_PREFIX, f"{VIDEOS_FOLDER}/"))

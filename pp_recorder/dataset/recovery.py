@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pp_recorder.dataset import keys
+from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.commit import UNFINISHED, Commit, RemoteTarget
 from pp_recorder.dataset.paths import table_path
-from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.dataset.reader import Dataset, DatasetError, entry_fault, to_rows
 from pp_recorder.dataset.remux import RemuxError, VideoIndex, read_index
 
 _VIDEO_FILES = f"{keys.VIDEOS_FOLDER}/*/chunk-*/*.mp4"
@@ -77,14 +77,13 @@ def find_prefix(root: Path, videos: Videos) -> Prefix:
     Raises:
         DatasetError: `info.json` cannot be read.
     """
+    entries, counted = _readable_entries(root), None
     try:
-        dataset = Dataset(root)
-        entries, counted = dataset.episodes, dataset.num_episodes
+        counted = Dataset(root).num_episodes
+        entries = entries[:counted]
     except DatasetError as error:
-        if not (root / keys.INFO_PATH).is_file():
-            raise
-        entries, counted = _readable_entries(root), None
-        if not entries:
+        faults = [entry_fault(entry, videos.cameras) for entry in entries]
+        if not (root / keys.INFO_PATH).is_file() or not entries or any(faults):
             raise DatasetError(f"{root} cannot be repaired: {error}") from error
     rows = _rows_by_episode(root)
     read = lru_cache(len(videos.cameras) + 1)(read_index)  # each file is read once
@@ -158,8 +157,8 @@ def _readable_entries(root: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for path in sorted((root / keys.EPISODES_FOLDER).glob(_TABLE_FILES)):
         try:
-            entries += pq.ParquetFile(table_path(path)).read().to_pylist()
-        except (pa.ArrowInvalid, OSError):
+            entries += to_rows(tables.read_table(path), path)
+        except DatasetError:
             break
     return [e for k, e in enumerate(entries) if e.get(keys.EPISODE_INDEX) == k]
 
@@ -168,10 +167,13 @@ def _rows_by_episode(root: Path) -> dict[int, tuple[int, int]]:
     """Return the index of the first row and the number of rows of each episode."""
     found: dict[int, tuple[int, int]] = {}
     for path in sorted((root / keys.DATA_FOLDER).glob(_TABLE_FILES)):
+        needed = {keys.EPISODE_INDEX, keys.INDEX}
         try:
-            table = pq.ParquetFile(table_path(path)).read(columns=[keys.EPISODE_INDEX, keys.INDEX])
-        except (pa.ArrowInvalid, OSError):
+            table = tables.read_table(path, needed.__contains__)
+        except DatasetError:
             continue
+        if missing := sorted(needed - set(table.column_names)):
+            raise DatasetError(f"{path} has no column {missing[0]}; nothing was changed")
         grouped = table.group_by(keys.EPISODE_INDEX).aggregate(
             [(keys.INDEX, "min"), (keys.INDEX, "count")]
         )

@@ -38,6 +38,12 @@ class Codec:
     encoder: str
     options: dict[str, str]
 
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """Return the options that LeRobot reads from `info.json` to encode parts again alike."""
+        values = {key: self.options[key] for key in ("g", "crf", "preset")}
+        return {key: int(v) if v.isdigit() else v for key, v in values.items()}
+
 
 CODECS = {
     "h264": Codec(

@@ -16,20 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pp_recorder.dataset import keys, recovery, stats
+from pp_recorder.dataset import edits, keys, recovery, stats, tables
+from pp_recorder.dataset.card import make_local_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
 from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
-from pp_recorder.dataset.reader import DatasetError
+from pp_recorder.dataset.reader import Dataset, DatasetError, read_json, read_texts, stored_stats
 from pp_recorder.dataset.schema import DatasetSchema
 from pp_recorder.rollout import Episode, EpisodeSink, Step
 from pp_recorder.storage.mirror import RemoteSync
 
 # Tables of one row held at once: each takes far more memory than its row in a joint table.
 _MAX_TABLES = 100
-
-# The metadata with which pandas reads the column "task" as the frame's index, as LeRobot expects.
 
 
 class LeRobotWriter(EpisodeSink):
@@ -85,6 +84,7 @@ class LeRobotWriter(EpisodeSink):
         template, is_remote = keys.VIDEO_PATHS[video_files], self.is_remote
         self._videos = recovery.Videos(self._cameras, schema.fps, template, is_remote)
         self._totals: dict[str, stats.Stats] = {}
+        self._stored_info = schema.info  # of the dataset that goes on, or of those that are joined
         resume = resume and not is_empty(root)
         try:
             if not resume:
@@ -122,22 +122,28 @@ class LeRobotWriter(EpisodeSink):
         Raises:
             OSError: The disk is full; the episodes before this one are intact.
         """
-        task, columns = episode.task, episode.columns
-        tasks = self._tasks if task in self._tasks else [*self._tasks, task]
-        columns = self._with_bookkeeping(columns, tasks.index(task))
+        tasks = self._with_tasks(episode.tasks)
+        columns = self._with_bookkeeping(episode, [tasks.index(task) for task in episode.tasks])
         length = len(columns[keys.INDEX])
         episode_stats = {key: stats.of_rows(values) for key, values in columns.items()}
-        episode_stats |= {key: values for key, (_, values) in episode.videos.items()}
-        totals = {k: stats.fold(self._totals.get(k), episode_stats[k]) for k in self._features}
-        entry = {**self._episode_entry(length, episode_stats, task), **episode.extra}
+        others = {**episode.videos, **episode.kept}
+        episode_stats |= {key: values for key, (_, values) in others.items() if values}
+        totals = {
+            key: stats.fold(self._totals.get(key), episode_stats[key])
+            for key in self._features
+            if key in episode_stats
+        }
+        entry = {**self._episode_entry(length, episode_stats, episode.tasks), **episode.extra}
         where = _file_indices(self.num_episodes)
         commit = self._begin_commit()
         if tasks != self._tasks:  # before the rows that refer to them
             add_tasks(commit, tasks)
         for key, (path, _) in episode.videos.items():
             commit.add_file(self._videos.name(key, entry), path)
-        commit.add_table(keys.DATA_PATH.format(**where), _data_table(columns))
-        commit.add_table(keys.EPISODES_PATH.format(**where), pa.Table.from_pylist([entry]))
+        kept = {key: column for key, (column, _) in episode.kept.items()}
+        table = _data_table({key: {**columns, **kept}[key] for key in self._stored_columns})
+        commit.add_table(keys.DATA_PATH.format(**where), table)
+        commit.add_table(keys.EPISODES_PATH.format(**where), _episode_table(entry))
         commit.add_json(keys.STATS_PATH, _to_lists(totals))
         episodes, frames = self.num_episodes + 1, self.num_frames + length
         commit.add_json(keys.INFO_PATH, self._info(episodes, frames, tasks))
@@ -146,6 +152,16 @@ class LeRobotWriter(EpisodeSink):
         self._tasks = tasks
         if where["file_index"] == keys.CHUNK_SIZE - 1:
             self._join_chunk(where["chunk_index"])
+
+    def add_tasks(self, texts: Sequence[str]) -> None:
+        """List texts that no episode has so far."""
+        tasks = self._with_tasks(texts)
+        if tasks != self._tasks:
+            commit = self._begin_commit()
+            add_tasks(commit, tasks)
+            commit.add_json(keys.INFO_PATH, self._info(self.num_episodes, self.num_frames, tasks))
+            commit.publish()
+            self._tasks = tasks
 
     def abort(self) -> None:
         """Discard the current episode."""
@@ -194,46 +210,91 @@ class LeRobotWriter(EpisodeSink):
 
     def _create(self) -> None:
         commit = self._begin_commit()
-        commit.add_json(keys.COLLECTION_PATH, self._schema.collection)
+        if self._schema.collection is not None:
+            commit.add_json(keys.COLLECTION_PATH, self._schema.collection)
         add_tasks(commit, self._tasks)
         if self._schema.subtasks:
             commit.add_table(keys.SUBTASKS_PATH, _text_table("subtask", self._schema.subtasks))
-        commit.add_json(keys.INFO_PATH, self._info(0, 0, self._tasks))
+        info = self._info(0, 0, self._tasks)
+        self._add_card(commit, info)
+        commit.add_json(keys.INFO_PATH, info)
         commit.publish()
+
+    def _add_card(self, commit: Commit, info: dict[str, Any]) -> None:
+        """Write the dataset card, unless there is one, which somebody may have edited."""
+        if not (self.root / keys.CARD_PATH).exists():
+            commit.add_bytes(keys.CARD_PATH, make_local_card(info).encode())
 
     def _resume(self) -> None:
         if not (self.root / keys.INFO_PATH).is_file():  # killed before its first commit
             self._require_ours()
             self._create()
             return
-        require_same(self.root, self._schema.collection, self.location)
+        require_same(self.root, self._schema.collection or {}, self.location)
+        features = [key for key in self._features]
         self._require_layout()
+        self._stored_info = self._read_stored_info()
         prefix = recovery.find_prefix(self.root, self._videos)
+        edits.require_own_episodes(self.location, prefix.episodes, self._schema.needed, features)
+        self._tasks = self._resumed_tasks(prefix)
         self.dropped = prefix.dropped
         self.episodes = [_without_stats(entry) for entry in prefix.episodes]
         for entry in prefix.episodes:
-            for key in self._features:
+            for key in features:
                 self._totals[key] = stats.fold(self._totals.get(key), stored_stats(entry, key))
         self.num_episodes = len(prefix.episodes)
         self.num_frames = sum(entry[keys.LENGTH] for entry in prefix.episodes)
-        for entry in prefix.episodes:
-            self._tasks += [task for task in entry[keys.TASKS] if task not in self._tasks]
         info = self._info(self.num_episodes, self.num_frames, self._tasks)
         recovery.cut_back(
             self.root, prefix, self._videos, info, _to_lists(self._totals), self._remote
         )
         commit = self._begin_commit()
         add_tasks(commit, self._tasks)
+        self._add_card(commit, info)
         commit.publish()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _read_stored_info(self) -> dict[str, Any] | None:
+        """Return `info.json` of the dataset to be resumed, or None if it is damaged.
+
+        Raises:
+            DatasetError: Others have changed the dataset so that we cannot go on.
+        """
+        try:
+            dataset = Dataset(self.root)
+        except DatasetError:
+            return None  # the recovery finds out what is left
+        edits.require_same_columns(
+            self.root, self.location, dataset.info, self._info(0, 0, self._tasks)
+        )
+        edits.require_own_episodes(self.location, dataset.episodes, self._schema.needed, [])
+        return dataset.info
+
+    def _resumed_tasks(self, prefix: recovery.Prefix) -> list[str]:
+        """Return the task texts as they are numbered, without those of episodes that are dropped.
+
+        Texts beyond the count in `info.json` belong to an episode that was not finished.
+        """
+        stored = read_texts(self.root / keys.TASKS_PATH, keys.TASK_INDEX)
+        used = [task for entry in prefix.episodes for task in entry[keys.TASKS]]
+        count = 1 + max((stored.index(task) for task in used if task in stored), default=-1)
+        info = self._stored_info
+        if info is not None and info["total_episodes"] == len(prefix.episodes):
+            count = max(count, info.get("total_tasks", 0))
+        known = stored[:count] if stored else self._tasks
+        return list(dict.fromkeys([*known, *used]))
 
     def _require_layout(self) -> None:
         """Raise a `DatasetError` if what is there has the other layout of video files."""
         if not self._cameras:
             return
         try:
-            stored = layout_of(json.loads((self.root / keys.INFO_PATH).read_text()))
-        except json.JSONDecodeError:  # it is repaired, but not with videos taken for missing
+            info = json.loads((self.root / keys.INFO_PATH).read_text())
+        except ValueError:
+            info = None
+        if isinstance(info, dict):
+            stored = layout_of(info)
+        else:  # it is repaired, but not with videos taken for missing
             packed = any((self.root / keys.VIDEOS_FOLDER).glob("*/*/file-*.mp4"))
             stored = "packed" if packed else "per-episode"
         if stored != self._video_files:
@@ -243,38 +304,47 @@ class LeRobotWriter(EpisodeSink):
             )
 
     def _require_ours(self) -> None:
-        ours = {keys.META_FOLDER, LOCK, UNFINISHED}
+        ours = {keys.META_FOLDER, keys.CARD_PATH, LOCK, UNFINISHED}
         if foreign := sorted(p.name for p in self.root.iterdir() if p.name not in ours):
             raise DatasetError(
                 f"{self.location} is no dataset of ours: it has no {keys.INFO_PATH} but {foreign}; "
                 "nothing was changed, choose another output"
             )
 
+    @property
+    def _stored_columns(self) -> list[str]:
+        return [key for key, feature in self._features.items() if feature.dtype != "video"]
+
+    def _with_tasks(self, texts: Sequence[str]) -> list[str]:
+        """Return the task texts with more of them, each once."""
+        return list(dict.fromkeys([*self._tasks, *texts]))
+
     def _with_bookkeeping(
-        self, columns: dict[str, np.ndarray], task_index: int
+        self, episode: EncodedEpisode, task_indices: list[int]
     ) -> dict[str, np.ndarray]:
         """Return all columns of numbers, (length, size) each, in the order of the features."""
-        columns = dict(columns)
+        columns = dict(episode.columns)
         length = len(next(iter(columns.values())))
         frames = np.arange(length)
+        numbers = np.zeros(length, int) if episode.task_numbers is None else episode.task_numbers
         columns[keys.TIMESTAMP] = frames / self._schema.fps
         columns[keys.FRAME_INDEX] = frames
         columns[keys.EPISODE_INDEX] = np.full(length, self.num_episodes)
         columns[keys.INDEX] = self.num_frames + frames
-        columns[keys.TASK_INDEX] = np.full(length, task_index)
+        columns[keys.TASK_INDEX] = np.array(task_indices)[numbers]
         return {
-            key: columns[key].reshape(length, -1).astype(feature.dtype)
-            for key, feature in self._features.items()
-            if feature.dtype != "video"
+            key: columns[key].reshape(length, -1).astype(self._features[key].dtype)
+            for key in self._stored_columns
+            if key not in episode.kept
         }
 
     def _episode_entry(
-        self, length: int, episode_stats: dict[str, stats.Stats], task: str
+        self, length: int, episode_stats: dict[str, stats.Stats], tasks: Sequence[str]
     ) -> dict[str, Any]:
         where = _file_indices(self.num_episodes)
         entry: dict[str, Any] = {
             keys.EPISODE_INDEX: self.num_episodes,
-            keys.TASKS: [task],
+            keys.TASKS: list(tasks),
             keys.LENGTH: length,
             keys.DATA_CHUNK_INDEX: where["chunk_index"],
             keys.DATA_FILE_INDEX: where["file_index"],
@@ -295,6 +365,14 @@ class LeRobotWriter(EpisodeSink):
         return entry
 
     def _info(self, episodes: int, frames: int, tasks: list[str]) -> dict[str, Any]:
+        counts = {
+            "total_episodes": episodes,
+            "total_frames": frames,
+            "total_tasks": len(tasks),
+            "splits": {"train": f"0:{episodes}"},
+        }
+        if self._stored_info is not None:
+            return {**self._stored_info, **counts}
         return {
             "codebase_version": keys.FORMAT_VERSION,
             "robot_type": self._schema.robot_type,
@@ -397,13 +475,12 @@ def require_same(root: Path, collection: dict[str, Any], location: str) -> None:
     Raises:
         DatasetError: It has another one, or none of ours.
     """
-    try:
-        stored = json.loads((root / keys.COLLECTION_PATH).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    stored = read_json(root / keys.COLLECTION_PATH)
+    if stored is None:
         raise DatasetError(
             f"{location} was not recorded by this project: it has no {keys.COLLECTION_PATH}; "
             "nothing was changed, choose another output"
-        ) from None
+        )
     wanted = json.loads(json.dumps(collection))
     differing = _find_differences(stored, wanted)
     changed = [line for line in differing if not line.startswith(keys.MAY_DIFFER_ON_RESUME)]
@@ -432,20 +509,17 @@ def _file_indices(episode: int) -> dict[str, int]:
     return {"chunk_index": chunk, "file_index": file}
 
 
-def _data_table(columns: dict[str, np.ndarray]) -> pa.Table:
+def _data_table(columns: dict[str, np.ndarray | pa.ChunkedArray]) -> pa.Table:
     """Return the table of columns (length, size): numbers, or lists of more than one."""
     arrays = {}
     for key, values in columns.items():
+        if isinstance(values, pa.ChunkedArray):
+            arrays[key] = values
+            continue
         flat = pa.array(values.ravel())
         size = values.shape[1]
         arrays[key] = flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
     return pa.table(arrays)
-
-
-def stored_stats(entry: dict[str, Any], key: str) -> stats.Stats:
-    """Return the statistics of a feature in a row of `meta/episodes`."""
-    prefix = keys.stats_column(key, "")
-    return {k.removeprefix(prefix): np.array(v) for k, v in entry.items() if k.startswith(prefix)}
 
 
 def _without_stats(entry: dict[str, Any]) -> dict[str, Any]:
@@ -454,9 +528,10 @@ def _without_stats(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _join(parts: list[Path], target: Path) -> None:
     """Write all rows of the parts, one row group per episode."""
-    with pq.ParquetWriter(table_path(target), pq.read_schema(table_path(parts[0]))) as writer:
+    schema = tables.common_schema([pq.read_schema(table_path(part)) for part in parts], parts)
+    with pq.ParquetWriter(table_path(target), schema) as writer:
         for part in parts:
-            table = pq.ParquetFile(table_path(part)).read()
+            table = tables.conform(tables.read_table(part), schema)
             episodes = table.column(keys.EPISODE_INDEX).to_numpy()
             starts = np.flatnonzero(np.diff(episodes, prepend=-1))
             for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
@@ -469,12 +544,21 @@ def _join_in_one_group(parts: list[Path], target: Path) -> None:
     One row group for each row of hundreds of columns would take 300 MB for a chunk, and 42 MB on
     disk instead of 0.1.
     """
-    tables: list[pa.Table] = []
+    joined: list[pa.Table] = []
     for part in parts:
-        tables.append(_refer_to_first_file(pq.ParquetFile(table_path(part)).read()))
-        if len(tables) == _MAX_TABLES:
-            tables = [pa.concat_tables(tables).combine_chunks()]
-    pq.write_table(pa.concat_tables(tables).combine_chunks(), table_path(target))
+        joined.append(_refer_to_first_file(tables.read_table(part)))
+        if len(joined) == _MAX_TABLES:
+            joined = [tables.join(joined, parts[: len(joined)]).combine_chunks()]
+    pq.write_table(tables.join(joined, parts[: len(joined)]).combine_chunks(), table_path(target))
+
+
+def _episode_table(entry: dict[str, Any]) -> pa.Table:
+    """Return a row of `meta/episodes`; scalars of pyarrow keep their type, also where empty."""
+    typed = {key: value for key, value in entry.items() if isinstance(value, pa.Scalar)}
+    table = pa.Table.from_pylist([{k: v for k, v in entry.items() if k not in typed}])
+    for key, value in typed.items():
+        table = table.append_column(key, pa.array([value.as_py()], value.type))
+    return table
 
 
 def _refer_to_first_file(table: pa.Table) -> pa.Table:

@@ -456,6 +456,7 @@ class PickPlaceEnv(gym.Env):
         return {
             **self._episode_info,
             "object_size": self._episode_info["object_size"].copy(),
+            "grasp_yaws": self._episode_info["grasp_yaws"].copy(),
             "is_success": not unmet,
             "is_grasped": state.is_grasped,
             "object_pos": true_values["object_pos"],

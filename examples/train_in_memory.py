@@ -110,7 +110,7 @@ def load(dataset: Dataset, episodes: Sequence[int], cameras: Sequence[str]) -> F
     with multiprocessing.get_context("fork").Pool(None, _set_job, (dataset, images)) as pool:
         jobs = [(key, i, b) for i, b in zip(episodes, begins, strict=True) for key in cameras]
         pool.starmap(_decode, jobs)
-    first = dataset.table.column("episode_index").to_numpy()
+    first = dataset.column("episode_index")[:, 0]
     rows = np.flatnonzero(np.isin(first, episodes))
     return Frames(
         images={key: pixels.permute(0, 3, 1, 2) for key, pixels in images.items()},

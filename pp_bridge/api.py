@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.background import BackgroundTask
 
 import pp_env
 from pp_bridge.catalog import DatasetCatalog, OutsideRootError
@@ -280,9 +281,11 @@ def _dataset_routes(catalog: DatasetCatalog) -> APIRouter:
         responses={200: {"content": {"video/mp4": {}}}, **_errors(404)},
     )
     def video(name: str, episode: int, camera: str) -> FileResponse:
-        """Return the video that holds an episode."""
+        """Return the video of an episode."""
         with _not_found():
-            return FileResponse(catalog.video(name, episode, camera), media_type="video/mp4")
+            path, is_ours = catalog.video(name, episode, camera)
+        tidy_up = BackgroundTask(path.unlink) if is_ours else None
+        return FileResponse(path, media_type="video/mp4", background=tidy_up)
 
     @routes.get(
         "/{name}/episodes/{episode}/{camera}.jpg",

@@ -1,9 +1,11 @@
 """The datasets in the service's root folder, and no file outside of it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import av
 import av.error
 
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.packing import copy_video
 from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.video import encode_jpeg
@@ -93,8 +96,30 @@ class DatasetCatalog:
             for index in reversed(range(max(dataset.num_episodes - last, 0), dataset.num_episodes))
         ]
 
-    def video(self, name: str, episode: int, camera: str) -> Path:
-        """Return the path of the video that holds an episode.
+    def video(self, name: str, episode: int, camera: str) -> tuple[Path, bool]:
+        """Return a file with the images of an episode, and no others.
+
+        Returns:
+            Its path, and whether it was made for this call, so that the caller deletes it.
+
+        Raises:
+            DatasetError: There is no such episode, camera or file, or it can't be read.
+        """
+        dataset, key, path = self._find_video(name, episode, camera)
+        if dataset.is_alone(episode, key):
+            return path, False
+        handle, made = tempfile.mkstemp(suffix=".mp4")
+        os.close(handle)
+        try:
+            copy_video(dataset, episode, key, Path(made))
+        except BaseException:
+            os.unlink(made)
+            raise
+        os.utime(made, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))  # it is its version
+        return Path(made), True
+
+    def _find_video(self, name: str, episode: int, camera: str) -> tuple[Dataset, str, Path]:
+        """Return a dataset, the feature of a camera, and the file that holds an episode's images.
 
         Raises:
             DatasetError: There is no such episode, camera or file.
@@ -109,7 +134,7 @@ class DatasetCatalog:
         path = dataset.video_path(episode, key).resolve()
         if not path.is_relative_to(dataset.root) or not path.is_file():
             raise DatasetError(f"{name} lacks the video of episode {episode} by {key}")
-        return path
+        return dataset, key, path
 
     def thumbnail(self, name: str, episode: int, camera: str) -> bytes:
         """Return a JPEG of the middle of an episode.
@@ -117,9 +142,9 @@ class DatasetCatalog:
         Raises:
             DatasetError: There is no such episode or camera, or its video can't be decoded.
         """
-        path, entry = self.video(name, episode, camera), self.dataset(name).episodes[episode]
+        dataset, key, path = self._find_video(name, episode, camera)
         begin, end = (
-            entry[keys.video_column(keys.IMAGE_PREFIX + camera, f"{side}_timestamp")]
+            dataset.episodes[episode][keys.video_column(key, f"{side}_timestamp")]
             for side in ("from", "to")
         )
         middle = (begin + end) / 2

@@ -51,6 +51,7 @@ from pp_recorder.command_line import (
     some_of,
     text,
 )
+from pp_recorder.dataset.keys import VideoFiles
 from pp_recorder.dataset.video import CODECS
 
 _spec = gym.spec(pp_env.ENV_ID)
@@ -266,6 +267,9 @@ class DatasetOptions(VideoOptions):
         Path | None, Doc("for a store: where files come about"), tyro.conf.arg(metavar="DIR")
     ] = None
     resume: Annotated[bool, Doc("go on with an interrupted collection")] = False
+    video_files: Annotated[
+        VideoFiles, Doc("of the complete dataset: many episodes in one, or one each")
+    ] = "packed"
     no_cameras: Annotated[bool, tyro.conf.FlagCreatePairsOff, Doc("record no images")] = False
     render_after: Annotated[
         bool, Doc("run each attempt without images first, render only what is kept")

@@ -104,22 +104,25 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
     results = []
     with closing(make_env(session, config, session.record_cameras)) as env:
         set_control_mode(env, session.control_mode)
-        has_phases = keys.SUBTASK_INDEX in dataset.features
+        has_phases = _has_phases(dataset)
         writer = output and make_writer(session, config, simulator_description(env), has_phases)
         row = as_recorded(make_row(session, config, has_phases), provenance.get("revision", 1))
+        needed = [keys.ACTION, keys.EXECUTED_ACTION, *([keys.SUBTASK_INDEX] * has_phases)]
         try:
             for k in episodes:
                 entry = dataset.episodes[k]
                 compare = ComparisonSink(dataset, k, row, tolerance(provenance))
                 sinks = [compare, writer] if writer else [compare]
-                rows, start = dataset.rows(k), RecordedStart(Prelude.from_entry(entry))
+                rows, start = dataset.rows(k, needed), RecordedStart(Prelude.from_entry(entry))
+                if keys.ACTION not in rows:
+                    raise DatasetError(f"{dataset.root} has no column {keys.ACTION} to replay")
                 executed = rows.get(keys.EXECUTED_ACTION)
                 disturbance = None if executed is None else RecordedExecution(executed)
                 policy = ReplayPolicy(rows[keys.ACTION], _phases(rows))
                 _run_again(env, policy, sinks, entry, entry[keys.LENGTH], start, disturbance)
                 results.append(compare.result)
             if writer:
-                writer.close()
+                writer.finalize()
         finally:
             if writer:
                 writer.release()
@@ -154,7 +157,8 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
                 for k in episodes:
                     entry, steps = dataset.episodes[k], expert.num_steps
                     own = provenance_of(provenance, k)
-                    starts = starts_of(own["start_mix"], own["start_policy"])
+                    mix = own.get("start_mix") or session.start_mix
+                    starts = starts_of(mix, own.get("start_policy"))
                     _run_again(env, policy, [writer], entry, steps, starts, disturbance)
                     again = Dataset(output)
                     last = writer.num_episodes - 1
@@ -179,13 +183,36 @@ def require_ours(dataset: Dataset) -> dict[str, Any]:
     Raises:
         DatasetError: Nothing is, or not enough.
     """
-    stored = dataset.collection
+    stored, path = dataset.collection, dataset.root / keys.COLLECTION_PATH
     if stored is None or "config" not in stored:
         raise DatasetError(
-            f"{dataset.root} was not recorded by this project: without meta/collection.json its "
-            "start states are unknown"
+            f"{dataset.root} does not say how it was recorded: it has no {keys.COLLECTION_PATH} of "
+            "this project. LeRobot's delete, split and merge leave it and the columns episode/* "
+            "out; take the dataset that it was made from, or copy the file from there"
         )
+    try:
+        stored_config(stored)
+        stored_options(stored, bool(stored["record_cameras"]))
+        for k in (0, dataset.num_episodes - 1):
+            provenance_of(stored, k)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise DatasetError(
+            f"{path} cannot be used: {type(error).__name__}: {error}; it must be as it was recorded"
+        ) from error
     return stored
+
+
+def unknown_start(entry: dict[str, Any]) -> str:
+    """Return what a row of `meta/episodes` lacks of where its episode began, or ""."""
+    if not isinstance(entry.get(keys.EPISODE_SEED), int):
+        return f"{keys.EPISODE_SEED} is {entry.get(keys.EPISODE_SEED)!r}, expected a whole number"
+    if not isinstance(entry.get(keys.EPISODE_OBJECT, ""), str):
+        return f"{keys.EPISODE_OBJECT} is {entry[keys.EPISODE_OBJECT]!r}, expected a name"
+    try:
+        Prelude.from_entry(entry)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        return f"its prelude cannot be read ({type(error).__name__}: {error})"
+    return ""
 
 
 def tolerance(provenance: dict[str, Any]) -> float:
@@ -206,8 +233,15 @@ def _run_again(
 ) -> None:
     """Run a recorded episode again: its seed, and its object, whether sampled or chosen."""
     options = {"object": entry[keys.EPISODE_OBJECT]} if keys.EPISODE_OBJECT in entry else None
-    seed, attempt = entry[keys.EPISODE_SEED], entry[keys.EPISODE_ATTEMPT]
+    seed = entry[keys.EPISODE_SEED]
+    attempt = entry.get(keys.EPISODE_ATTEMPT) or 0  # a number to be recorded, if anything is
     run_episode(env, policy, sinks, seed, attempt, max_steps, options, start, disturbance)
+
+
+def _has_phases(dataset: Dataset) -> bool:
+    """Return True if all rows say what their actions are for."""
+    is_stored = keys.SUBTASK_INDEX in {*dataset.features} & {*dataset.column_names}
+    return is_stored and not dataset.stored(keys.SUBTASK_INDEX).null_count
 
 
 def _phases(rows: dict[str, np.ndarray]) -> list[str]:
@@ -248,8 +282,21 @@ def _compare(
 
 
 def _chosen(dataset: Dataset, episode: int | None) -> list[int]:
-    if episode is None:
-        return list(range(dataset.num_episodes))
-    if not 0 <= episode < dataset.num_episodes:
+    """Return the episodes to run again: the one that is asked for, or all whose start is known."""
+    require_ours(dataset)
+    if episode is not None and not 0 <= episode < dataset.num_episodes:
         raise DatasetError(f"episode must be from 0 to {dataset.num_episodes - 1}, got {episode}")
-    return [episode]
+    faults = {k: unknown_start(entry) for k, entry in enumerate(dataset.episodes)}
+    wanted = list(faults) if episode is None else [episode]
+    known = [k for k in wanted if not faults[k]]
+    unknown = [
+        f"{dataset.root}/{keys.EPISODES_FOLDER}: the start of episode {k} is unknown, so it cannot "
+        f"run again: {faults[k]}"
+        for k in wanted
+        if faults[k]
+    ]
+    if unknown and not known:
+        raise DatasetError(unknown[0])
+    for line in unknown:  # others have appended it
+        print(line, file=sys.stderr)
+    return known

@@ -16,6 +16,7 @@ from pp_collect.session import (
     CollectionStats,
     RolloutResult,
     RolloutWorker,
+    close_writer,
     describe_simulator,
     make_writer,
     worker_render_env,
@@ -164,7 +165,7 @@ def run_parallel(
                 with closing(results):
                     for index, result in results:
                         _take(index, result, monitor, options)
-            writer.close()
+            close_writer(writer, options)
         finally:
             writer.release()
             monitor.progress.close()

@@ -75,6 +75,10 @@ def make_schema(
         describe=describe_episode,
         subtasks=tuple(waypoint.text for waypoint in WAYPOINTS) if has_phases else (),
         codec=options.codec,
+        needed=(
+            *(keys.EPISODE_ATTEMPT, keys.EPISODE_SEED, keys.EPISODE_SUCCESS),
+            *(keys.EPISODE_FAILURE_REASON, keys.EPISODE_FAILURE_PHASE),
+        ),
     )
 
 

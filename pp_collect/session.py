@@ -271,7 +271,7 @@ class CollectionSession:
         """Drop the current episode and tidy the dataset up; a second call has no effect."""
         try:
             self._drop()
-            self.writer.close()
+            close_writer(self.writer, self._options)
         finally:
             self.release()
 
@@ -351,10 +351,20 @@ def make_writer(
     provenance = describe_collection(options, config, simulator)
     schema = make_schema(options, config, provenance, has_phases)
     if isinstance(options.output, Path):
-        return LeRobotWriter(options.output, schema, options.resume)
+        return LeRobotWriter(
+            options.output, schema, options.resume, video_files=options.video_files
+        )
     staging = options.staging or default_staging(options.output)
     remote = RemoteSync(options.output, staging, options.resume)
-    return LeRobotWriter(remote.root, schema, options.resume, remote)
+    return LeRobotWriter(remote.root, schema, options.resume, remote, options.video_files)
+
+
+def close_writer(writer: "LeRobotWriter", options: SessionOptions) -> None:
+    """Close a dataset; once it has as many episodes as the options ask for, pack its videos."""
+    if writer.num_episodes >= options.num_episodes:
+        writer.finalize()
+    else:
+        writer.close()
 
 
 def describe_simulator(options: SessionOptions, config: PickPlaceConfig) -> dict[str, Any]:

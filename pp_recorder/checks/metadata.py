@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from pp_recorder.dataset import keys
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.schema import BOOKKEEPING
 
+_COURTESY = "it is for older readers, LeRobot v3.0 does not read it"
 LEFTOVER_HINT = "left by a killed run; resume or recording again cleans it"
 
 
@@ -146,10 +146,12 @@ def _check_legacy_tasks(view: DatasetView, result: CheckResult) -> None:
         rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
         found = [(row[keys.TASK_INDEX], row["task"]) for row in rows]
     except (ValueError, LookupError, TypeError) as error:
-        result.add_error(f"meta/tasks.jsonl cannot be read: {first_line(error)}")
+        result.add_warning(f"meta/tasks.jsonl cannot be read: {first_line(error)}; {_COURTESY}")
         return
     if found != list(enumerate(view.tasks)):
-        result.add_error(f"meta/tasks.jsonl says {found[:3]}, meta/tasks.parquet {view.tasks[:3]}")
+        result.add_warning(
+            f"meta/tasks.jsonl says {found[:3]}, meta/tasks.parquet {view.tasks[:3]}; {_COURTESY}"
+        )
 
 
 def check_episodes(view: DatasetView, result: CheckResult) -> str:
@@ -280,13 +282,15 @@ def check_leftovers(view: DatasetView, result: CheckResult) -> str:
 
 
 def _known_videos(view: DatasetView) -> set[str] | None:
-    """Return the video files of the counted episodes, under both of their names."""
+    """Return the video files of the counted episodes, and the second names of older versions."""
     known = set()
     try:
         for camera in view.cameras:
             for episode in range(len(view.episodes)):
-                name = video_name(view, camera, episode)
-                known |= {name, str(Path(name).with_name(keys.VIDEO_ALIAS.format(episode=episode)))}
+                second = keys.VIDEO_PATHS["per-episode"].format(
+                    video_key=camera, chunk_index=episode // keys.CHUNK_SIZE, file_index=episode
+                )
+                known |= {video_name(view, camera, episode), second}
     except UnavailableError:
         return None  # the counted files are unknown; another check says why
     return known

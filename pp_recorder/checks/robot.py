@@ -191,15 +191,18 @@ def _quaternions(view: DatasetView) -> dict[str, np.ndarray]:
 def check_success(view: DatasetView, result: CheckResult) -> str:
     """Check the success of an episode against the success of its last frame."""
     labels = [row.get(keys.EPISODE_SUCCESS) for row in view.episodes]
-    if missing := [i for i, label in enumerate(labels) if label is None]:
-        if len(missing) < len(labels):
-            result.add_error(f"episode {missing[0]}: episode/success is empty", missing[0])
+    if all(label is None for label in labels):
+        raise UnavailableError("there is no episode/success")
+    # What others have appended has none of our columns.
+    ours = [i for i, row in enumerate(view.episodes) if row.get(keys.EPISODE_SEED) is not None]
+    if missing := [i for i in ours if labels[i] is None]:
+        result.add_error(f"episode {missing[0]}: episode/success is empty", missing[0])
         raise UnavailableError("there is no episode/success")
     if keys.SUCCESS not in view.features:
         raise UnavailableError("there is no next.success")
     frames = view.column(keys.SUCCESS)[:, 0].astype(bool)
     for i, (_, end) in enumerate(view.spans):
-        if bool(labels[i]) != bool(frames[end - 1]):
+        if labels[i] is not None and bool(labels[i]) != bool(frames[end - 1]):
             result.add_error(
                 f"episode {i}: next.success of its last frame is {bool(frames[end - 1])}, "
                 f"expected {labels[i]} as in episode/success",

@@ -5,8 +5,9 @@ import pyarrow as pa
 
 from pp_recorder.checks.findings import CheckResult, UnavailableError, text_of
 from pp_recorder.checks.video_scan import TIME_TOLERANCE
-from pp_recorder.checks.view import NOT_NUMBERS, DatasetView, by_episode
+from pp_recorder.checks.view import DatasetView, by_episode
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.schema import NOT_NUMBERS
 
 
 def check_data(view: DatasetView, result: CheckResult) -> str:

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from pp_recorder.checks.findings import CheckResult, UnavailableError
-from pp_recorder.checks.view import NOT_NUMBERS, DatasetView, array, is_depth
+from pp_recorder.checks.view import DatasetView, array, is_depth
 from pp_recorder.dataset import keys, stats
+from pp_recorder.dataset.schema import is_vector
 
 # lerobot's own delete, split and merge do not update the statistics of these features.
 STALE_IN_LEROBOT = (keys.INDEX, keys.EPISODE_INDEX, keys.TASK_INDEX)
+SQUARES_MARGIN = 1e-4  # share of the largest square
 IMAGE_MEAN_MARGIN = 0.02  # of [0, 1]; stored before compression, recomputed after it
 IMAGE_STD_MARGIN = 0.03
 IMAGE_SQUARES_MARGIN = 0.03  # share of the mean square
@@ -29,7 +31,7 @@ def check_statistics(view: DatasetView, result: CheckResult) -> str:
         result.add_error("meta/stats.json is missing or cannot be read")
     checked = 0
     for key, feature in view.features.items():
-        if feature["dtype"] in NOT_NUMBERS or len(feature["shape"]) != 1:
+        if not is_vector(feature):
             continue
         try:
             values = view.column(key).astype(np.float64)
@@ -88,10 +90,14 @@ def _first_deviation(
 ) -> int | None:
     """Return the index of the first number that deviates, or None.
 
-    The margin of std is wider because lerobot sums squares in float32.
+    The margin of std is wider because lerobot sums squares in float32: of a constant 1 in 3,000
+    rows it makes a deviation of 0.005.
     """
     margin = (2e-3 if name == "std" else 1e-4) * scale + 1e-6
-    bad = np.flatnonzero(~(np.abs(found - expected) <= margin) & np.isfinite(expected))
+    is_near = np.abs(found - expected) <= margin
+    if name == "std":
+        is_near |= np.abs(found**2 - expected**2) <= SQUARES_MARGIN * scale**2
+    bad = np.flatnonzero(~is_near & np.isfinite(expected))
     return int(bad[0]) if bad.size else None
 
 

@@ -187,6 +187,7 @@ def scan_file(
     episodes, path = list(spans), root / name
     file = FileScan(name, episodes)
     scans = {e: EpisodeVideoScan(keep.get(e, ())) for e in episodes}
+    done: dict[int, EpisodeScan] = {}
     begins = [begin for begin, _ in spans.values()]
     half = 0.5 / fps
     try:
@@ -196,7 +197,9 @@ def scan_file(
             k = int(np.searchsorted(begins, at + half, side="right")) - 1
             episode = episodes[max(k, 0)]
             begin, end = spans[episode]
-            if not begin - half <= at < end - half:
+            for earlier in episodes[len(done) : max(k, 0)]:
+                done[earlier] = scans.pop(earlier).finish()  # it holds a part of every image
+            if episode in done or not begin - half <= at < end - half:
                 file.unassigned_times.append(at)
                 continue
             expected = begin + scans[episode].scan.frames / fps
@@ -204,7 +207,7 @@ def scan_file(
             scans[episode].add(frame, (at, expected) if late else None)
     except (DatasetError, FFmpegError, OSError, TypeError) as error:
         file.error = first_line(error).replace(f"{path} ", "")
-    return file, {e: scan.finish() for e, scan in scans.items()}
+    return file, done | {e: scan.finish() for e, scan in scans.items()}
 
 
 def _read_header(path: Path, file: FileScan) -> None:

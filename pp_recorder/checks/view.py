@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pp_recorder.checks.findings import UnavailableError, first_line
+from pp_recorder.checks.findings import UnavailableError
 from pp_recorder.checks.video_scan import CameraScan, scan_file
-from pp_recorder.dataset import keys
-from pp_recorder.dataset.paths import table_path
+from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.reader import Dataset, DatasetError, to_array
-
-NOT_NUMBERS = ("video", "image", "string", "language")
+from pp_recorder.dataset.schema import feature_fault
 
 
 @dataclass(frozen=True)
@@ -114,8 +111,8 @@ class DatasetView:
         """The task strings by index."""
         path = self.root / keys.TASKS_PATH
         try:
-            table = pq.ParquetFile(table_path(path)).read()
-        except (pa.ArrowInvalid, OSError) as error:
+            table = tables.read_table(path)
+        except DatasetError as error:
             raise UnavailableError("meta/tasks.parquet cannot be read") from error
         name = next((n for n in table.column_names if n != keys.TASK_INDEX), None)
         if name is None:
@@ -195,36 +192,32 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_tables(root: Path, folder: str) -> Tables:
-    tables, files, errors = [], [], []
+    parts, files, errors = [], [], []
     for path in sorted((root / folder).glob("*/*.parquet")):
         name = path.relative_to(root).as_posix()
         try:
-            table = pq.ParquetFile(table_path(path)).read()
-        except (pa.ArrowInvalid, OSError) as error:
-            errors.append(f"{name} cannot be read: {first_line(error)}")
+            table = tables.read_table(path)
+        except DatasetError as error:
+            errors.append(str(error).replace(str(path), name))
             continue
-        tables.append(table)
+        parts.append(table)
         files.append((name, table.num_rows))
     if not files and not errors:
         errors.append(f"there is no parquet file in {folder}/chunk-*/")
-    return Tables(_join(tables), files, errors)
+    return Tables(_join(parts), files, errors)
 
 
-def _join(tables: list[pa.Table]) -> pa.Table | None:
-    if not tables:
-        return None
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowInvalid:
-        pass  # files by different programs may differ in a column's type: keep the others
+def _join(parts: list[pa.Table]) -> pa.Table | None:
+    """Return the rows of all parts, with the columns whose types fit together."""
+    names = dict.fromkeys(name for part in parts for name in part.column_names)
     joined = {}
-    for name in tables[0].column_names:
+    for name in names:
+        having = [part.select([n for n in part.column_names if n == name]) for part in parts]
         try:
-            parts = [t.select([name]) for t in tables]
-            joined[name] = pa.concat_tables(parts, promote_options="permissive").column(0)
-        except (pa.ArrowInvalid, KeyError):
-            continue
-    return pa.table(joined)
+            joined[name] = tables.join(having, [Path()] * len(parts)).column(0)
+        except DatasetError:
+            continue  # files by different programs may differ in a column's type
+    return pa.table(joined) if parts else None
 
 
 def _numbers(table: pa.Table, name: str) -> np.ndarray:
@@ -233,29 +226,13 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
     column = table.column(name)
     if column.null_count:
         raise UnavailableError(f"the column {name} has {column.null_count} empty rows")
-    if pa.types.is_list(column.type) and len({len(v) for v in column}) > 1:
-        raise UnavailableError(f"the column {name} has not one width")
     try:
         values = to_array(column)
-    except (ValueError, pa.ArrowInvalid, NotImplementedError) as error:
+    except ValueError as error:
         raise UnavailableError(f"the column {name} has not one width") from error
     if values.dtype.kind not in "biuf":
         raise UnavailableError(f"the column {name} does not hold numbers")
     return values
-
-
-def feature_fault(key: str, feature: Any) -> str:
-    """Return the problem of a feature's declaration, or ""."""
-    if not isinstance(feature, dict):
-        return f"feature {key} is declared as {feature!r}, expected a dictionary"
-    if missing := sorted({"dtype", "shape"} - set(feature)):
-        return f"feature {key} lacks {missing}"
-    shape = feature["shape"]
-    if not isinstance(feature["dtype"], str) or not isinstance(shape, list):
-        return f"feature {key} has dtype {feature['dtype']!r} and shape {shape!r}"
-    if not all(isinstance(n, int) and n > 0 for n in shape):
-        return f"feature {key} has shape {shape}, expected positive integers"
-    return ""
 
 
 def feature_names(feature: dict[str, Any]) -> list[str]:

@@ -29,10 +29,17 @@ _LACKING = {
 
 
 class RemoteTarget(Protocol):
-    """A remote copy of a dataset, which receives every commit before the local directory does."""
+    """A remote copy of a dataset, which receives every commit before the local directory does.
+
+    There videos are kept; here they are empty files.
+    """
 
     def publish(self, files: Sequence[tuple[Path, str]], removed: Sequence[str]) -> None:
         """Store files in this order, each with its name, and then remove others."""
+        ...
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file that is stored to a local path."""
         ...
 
 
@@ -62,15 +69,15 @@ class Commit:
         _flush(staged)
         self._files.append((staged, name))
 
-    def add_link(self, name: str, staged: Path) -> None:
-        """Add a finished file under a second name: a hard link where possible, else a copy."""
-        link = staged.with_name(f"{staged.name}.link")
-        link.unlink(missing_ok=True)
+    def add_link(self, name: str, source: Path) -> None:
+        """Add another name of a file of the dataset: a hard link where possible, else a copy."""
+        staged = self._staging_path(name)
+        staged.unlink(missing_ok=True)
         try:
-            os.link(staged, link)
+            os.link(source, staged)
         except OSError:  # a file system without hard links
-            shutil.copyfile(staged, link)
-        self._files.append((link, name))
+            shutil.copyfile(source, staged)
+        self.add_file(name, staged)
 
     def add_json(self, name: str, content: Any) -> None:
         """Add a JSON file."""

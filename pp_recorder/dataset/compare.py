@@ -122,8 +122,9 @@ class ComparisonSink(EpisodeSink):
         tolerance: float = 0.0,
     ) -> None:
         self.result = Comparison(episode, tolerance)
-        self._rows = dataset.rows(episode)
-        self._length = len(self._rows[keys.INDEX])
+        self._dataset, self._episode = dataset, episode
+        self._rows: dict[str, np.ndarray] | None = None
+        self._length = dataset.episodes[episode][keys.LENGTH]
         self._row = row
 
     def add(self, step: Step) -> None:
@@ -131,6 +132,8 @@ class ComparisonSink(EpisodeSink):
         values = self._row(step)
         outcome = zip(_OUTCOME, (step.reward, step.done, step.success), strict=True)
         values |= {key: np.array([value]) for key, value in outcome}
+        if self._rows is None:  # only what is compared: others may have added what is no number
+            self._rows = self._dataset.rows(self._episode, values.keys())
         for key, value in values.items():
             if key in self._rows and step.index < self._length:
                 recorded = self._rows[key][step.index]
@@ -145,20 +148,24 @@ class ComparisonSink(EpisodeSink):
 
 
 def compare_episodes(one: Dataset, k: int, other: Dataset, m: int, tolerance: float) -> Comparison:
-    """Compare episode k of one dataset with episode m of another, images included."""
+    """Compare episode k of one dataset with episode m of another, images included.
+
+    Columns and cameras that only the first has, because others have added them, are left out.
+    """
     result = Comparison(k, tolerance)
-    ours, theirs = one.rows(k), other.rows(m)
+    theirs = other.rows(m)
+    ours = one.rows(k, theirs.keys())
     if one.episodes[k][keys.TASKS] != other.episodes[m][keys.TASKS]:
         result.add("task", 0, np.inf)
-    for key in sorted(ours.keys() - {keys.INDEX, keys.EPISODE_INDEX, keys.TASK_INDEX}):
-        a, b = ours[key], theirs.get(key)
-        if b is None or a.shape != b.shape:
+    for key in sorted(theirs.keys() - {keys.INDEX, keys.EPISODE_INDEX, keys.TASK_INDEX}):
+        a, b = ours.get(key), theirs[key]
+        if a is None or a.shape != b.shape:
             result.add(key, 0, np.inf)
             continue
         differences = np.abs(a.astype(np.float64) - b.astype(np.float64)).max(axis=1)
         frame = int(np.argmax(~(differences <= tolerance)))
         result.add(key, frame, float(differences.max()))
-    for camera in one.cameras:
+    for camera in other.cameras:
         pairs = zip(one.frames(k, camera), other.frames(m, camera), strict=True)
         for frame, (a, b) in enumerate(pairs):
             result.add(camera, frame, float(np.abs(a.astype(int) - b.astype(int)).max()))

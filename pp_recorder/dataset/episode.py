@@ -1,8 +1,8 @@
 """One recorded episode before it is part of a dataset, and the sink that records it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from pp_recorder.dataset.stats import Stats
 from pp_recorder.dataset.video import VideoEncoder
 from pp_recorder.rollout import Episode, EpisodeSink, Step
 
+if TYPE_CHECKING:  # 40 MB, which the processes that record do without
+    import pyarrow as pa
+
 
 @dataclass(frozen=True)
 class EncodedEpisode:
@@ -20,14 +23,18 @@ class EncodedEpisode:
     Attributes:
         columns: Per column of numbers an array (length, size); without the bookkeeping columns.
         videos: Per camera, a finished file that may be moved away, and its image statistics.
-        task: The language instruction.
+        tasks: The language instructions: one, or several where others have split the episode.
         extra: The extra columns of `meta/episodes`.
+        task_numbers: Which of them each row has, (length,); default the first.
+        kept: Columns of others than vectors of numbers, as they are stored, with their statistics.
     """
 
     columns: dict[str, np.ndarray]
     videos: dict[str, tuple[Path, Stats]]
-    task: str
+    tasks: tuple[str, ...]
     extra: dict[str, Any]
+    task_numbers: np.ndarray | None = None
+    kept: "dict[str, tuple[pa.ChunkedArray, Stats]]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,10 +117,10 @@ class EpisodeRecorder(EpisodeSink):
             key: (encoder.path, encoder.finish(len(self._rows)))
             for key, encoder in self._encoders.items()
         }
-        task = self._schema.task_of(episode.start_info)
+        tasks = (self._schema.task_of(episode.start_info),)
         self._rows, self._encoders = [], {}
         extra = self._schema.describe(episode)
-        self._recorded = EncodedEpisode(columns, videos, task, extra)
+        self._recorded = EncodedEpisode(columns, videos, tasks, extra)
 
     def take(self) -> EncodedEpisode | None:
         """Hand over the episode that has ended, once; None if there is none."""

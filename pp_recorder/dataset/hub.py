@@ -18,18 +18,19 @@ from typing_extensions import Doc
 
 from pp_recorder.command_line import DatasetFolder, Options, parse
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.card import is_edited, make_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED
 from pp_recorder.dataset.reader import Dataset, DatasetError
 
-_CARD = "README.md"
 _LOGIN = "log in with 'hf auth login', or set HF_TOKEN to a token that may write"
 _LIBRARIES = {"huggingface_hub", "httpx", "httpcore", "requests"}
 _LOG = logging.getLogger(__name__)
 
 # Folders that hold the dataset and nothing else: what is gone here goes there, too.
 _OWN_FOLDERS = (keys.DATA_FOLDER, keys.META_FOLDER, keys.VIDEOS_FOLDER)
-# The aliases are hard links to the same videos; a copy of each would double the upload.
-IGNORED = [f"{keys.VIDEOS_FOLDER}/**/{keys.VIDEO_ALIAS_PATTERN}", LOCK, f"{UNFINISHED}/**"]
+IGNORED = [LOCK, f"{UNFINISHED}/**"]
+# Those by older versions are links to the same videos; copies would double the upload.
+_SECOND_NAMES = f"{keys.VIDEOS_FOLDER}/**/{keys.SECOND_NAMES}"
 
 
 class HubError(OSError):
@@ -45,7 +46,7 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
 
     A tag with the name of its format, by which LeRobot finds a dataset on the Hub, moves to this
     upload. Files of an earlier upload that the dataset no longer has are removed; others than a
-    dataset's stay.
+    dataset's stay. A README.md in the folder that somebody has edited is uploaded as it is.
 
     Args:
         root: The dataset's directory.
@@ -63,21 +64,29 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
     dataset = Dataset(root)
     if dataset.num_episodes == 0:
         raise DatasetError(f"{root} holds no episode; nothing was uploaded")
-    card = make_card(dataset, repo_id)
+    card = None if is_edited(dataset) else make_card(dataset, repo_id)
     if api is None:
         api = _make_api()
     with _hub_errors(f"{root} was not uploaded", f"try again: pp-push {root} {repo_id}"):
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id, repo_type="dataset", folder_path=str(root),
-            ignore_patterns=IGNORED, delete_patterns=[f"{name}/**" for name in _OWN_FOLDERS],
+            ignore_patterns=_ignored(dataset),
+            delete_patterns=[f"{name}/**" for name in _OWN_FOLDERS],
         )  # fmt: skip
-        api.upload_file(
-            repo_id=repo_id, repo_type="dataset", path_or_fileobj=card.encode(),
-            path_in_repo=_CARD,
-        )  # fmt: skip
+        if card is not None:
+            api.upload_file(
+                repo_id=repo_id, repo_type="dataset", path_or_fileobj=card.encode(),
+                path_in_repo=keys.CARD_PATH,
+            )  # fmt: skip
         _move_tag(api, repo_id)
     return f"https://huggingface.co/datasets/{repo_id}"
+
+
+def _ignored(dataset: Dataset) -> list[str]:
+    """Return patterns of the files that are not uploaded."""
+    are_videos = dataset.info.get("video_path") == keys.VIDEO_PATHS["per-episode"]
+    return IGNORED if are_videos else [*IGNORED, _SECOND_NAMES]
 
 
 def require_ready(repo_id: str, api: Any = None) -> None:
@@ -154,46 +163,6 @@ def _hub_errors(what: str, then: str) -> Iterator[None]:
                 f"{what}: the Hub cannot be reached ({first_line}); {then}"
             ) from error
         raise HubError(f"{what}: the Hub refused ({first_line}); {then}") from error
-
-
-def make_card(dataset: Dataset, repo_id: str) -> str:
-    """Return the dataset's README for the Hub, in Markdown with its YAML header."""
-    tasks = sorted({task for entry in dataset.episodes for task in entry[keys.TASKS]})
-    rows = [
-        f"| `{key}` | {f['dtype']} | {' x '.join(map(str, f['shape']))} |"
-        for key, f in dataset.features.items()
-    ]
-    successes = [entry.get(keys.EPISODE_SUCCESS) for entry in dataset.episodes]
-    outcome = "" if None in successes else f", {sum(map(bool, successes))} of them successful"
-    return f"""---
-license: apache-2.0
-task_categories:
-- robotics
-tags:
-- LeRobot
-configs:
-- config_name: default
-  data_files: data/*/*.parquet
----
-
-# {repo_id.rpartition("/")[2]}
-
-{dataset.num_episodes} episodes{outcome}, {dataset.num_frames} frames at {dataset.fps} Hz.
-Robot: {dataset.info["robot_type"]}. Task: {", ".join(tasks)}. LeRobot format {keys.FORMAT_VERSION}.
-
-```python
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-dataset = LeRobotDataset("{repo_id}")
-```
-
-| feature | type | shape |
-|---|---|---|
-{chr(10).join(rows)}
-
-How it was collected (configuration, seed, versions, camera intrinsics and poses) is in
-`{keys.COLLECTION_PATH}`.
-"""
 
 
 def require_library() -> None:

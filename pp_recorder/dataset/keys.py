@@ -1,7 +1,10 @@
 """The names in a dataset, each written once: columns, files, and metadata."""
 
+from typing import Literal
+
 FORMAT_VERSION = "v3.0"
 CHUNK_SIZE = 1000  # episodes per folder, in what we write
+VIDEO_FILE_SIZE = 200  # about so many MiB at most, once videos are packed
 
 # Columns, which LeRobot calls features.
 STATE = "observation.state"
@@ -24,6 +27,7 @@ META_FOLDER = "meta"
 DATA_FOLDER = "data"
 VIDEOS_FOLDER = "videos"
 EPISODES_FOLDER = "meta/episodes"
+CARD_PATH = "README.md"
 INFO_PATH = "meta/info.json"
 STATS_PATH = "meta/stats.json"
 COLLECTION_PATH = "meta/collection.json"
@@ -31,11 +35,15 @@ TASKS_PATH = "meta/tasks.parquet"
 SUBTASKS_PATH = "meta/subtasks.parquet"
 TASKS_JSONL_PATH = "meta/tasks.jsonl"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-# The second name of each video, a hard link beside it.
-VIDEO_ALIAS = "episode_{episode:05d}.mp4"
-VIDEO_ALIAS_PATTERN = "episode_*.mp4"
+# Many episodes in one file, or one each, numbered like the episode.
+VideoFiles = Literal["packed", "per-episode"]
+VIDEO_PATHS: dict[VideoFiles, str] = {
+    "packed": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+    "per-episode": "videos/{video_key}/chunk-{chunk_index:03d}/episode_{file_index:05d}.mp4",
+}
+# Older versions gave the first kind of file a name of the second kind, too.
+SECOND_NAMES = "episode_*.mp4"
 
 # Columns of `meta/episodes` that LeRobot needs.
 TASKS = "tasks"
@@ -80,3 +88,10 @@ def video_column(camera: str, field: str) -> str:
 def stats_column(feature: str, statistic: str) -> str:
     """Return the column of `meta/episodes` with a statistic of a feature."""
     return f"{STATS_PREFIX}{feature}/{statistic}"
+
+
+def is_needed_by_lerobot(name: str) -> bool:
+    """Return True for the columns of `meta/episodes` that LeRobot writes and reads."""
+    needed = {EPISODE_INDEX, TASKS, LENGTH, FROM_INDEX, TO_INDEX, DATA_CHUNK_INDEX, DATA_FILE_INDEX}
+    needed |= {EPISODES_CHUNK_INDEX, EPISODES_FILE_INDEX}
+    return name in needed or name.startswith((STATS_PREFIX, f"{VIDEOS_FOLDER}/"))

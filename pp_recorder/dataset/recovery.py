@@ -1,22 +1,25 @@
 """Recovery of a dataset after an interruption, by cutting it back to its longest valid prefix."""
 
+import re
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import av
-import av.error
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pp_recorder.dataset import keys
+from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.commit import UNFINISHED, Commit, RemoteTarget
-from pp_recorder.dataset.paths import media_url, table_path
-from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.dataset.paths import table_path
+from pp_recorder.dataset.reader import Dataset, DatasetError, entry_fault, to_rows
+from pp_recorder.dataset.remux import RemuxError, VideoIndex, read_index
 
 _VIDEO_FILES = f"{keys.VIDEOS_FOLDER}/*/chunk-*/*.mp4"
+_VIDEO_NAME = re.compile(r"(file-|episode_)\d+\.mp4")  # of ours; what else is there stays
 _TABLE_FILES = "*/*.parquet"  # in the folder of a table
 
 
@@ -33,33 +36,61 @@ class Prefix:
     dropped: list[str]
 
 
-def find_prefix(root: Path, cameras: list[str], videos_are_remote: bool = False) -> Prefix:
+@dataclass(frozen=True)
+class Videos:
+    """What is known of a dataset's videos.
+
+    Attributes:
+        cameras: The features that are videos.
+        fps: Frames per second.
+        template: Pattern of their names, as in `info.json`.
+        are_remote: True if they are empty files here; then their existence is enough.
+    """
+
+    cameras: list[str]
+    fps: int
+    template: str
+    are_remote: bool = False
+
+    def name(self, camera: str, entry: dict[str, Any]) -> str:
+        """Return the file with the images of an episode, given as its row of `meta/episodes`."""
+        fields = ("chunk_index", "file_index")
+        where = {field: entry[keys.video_column(camera, field)] for field in fields}
+        return self.template.format(video_key=camera, **where)
+
+    def names(self, entries: Iterable[dict[str, Any]]) -> set[str]:
+        """Return the files with the images of episodes."""
+        entries = list(entries)
+        return {self.name(camera, entry) for camera in self.cameras for entry in entries}
+
+
+def find_prefix(root: Path, videos: Videos) -> Prefix:
     """Find the complete episodes from the first on, without changing anything.
 
     An episode is complete if `info.json` counts it, its row in `meta/episodes` and its rows of
-    data are there, and each of its videos can be opened and has a packet per frame.
+    data are there, and each of its videos can be opened and has a packet per frame of it.
 
     Args:
         root: The dataset's directory.
-        cameras: The features that are videos.
-        videos_are_remote: True if videos are empty files here; then their existence is enough.
+        videos: What is known of its videos.
 
     Raises:
         DatasetError: `info.json` cannot be read.
     """
+    entries, counted = _readable_entries(root), None
     try:
-        dataset = Dataset(root)
-        entries, counted = dataset.episodes, dataset.num_episodes
+        counted = Dataset(root).num_episodes
+        entries = entries[:counted]
     except DatasetError as error:
-        if not (root / keys.INFO_PATH).is_file():
-            raise
-        entries, counted = _readable_entries(root), None
-        if not entries:
+        faults = [entry_fault(entry, videos.cameras) for entry in entries]
+        if not (root / keys.INFO_PATH).is_file() or not entries or any(faults):
             raise DatasetError(f"{root} cannot be repaired: {error}") from error
     rows = _rows_by_episode(root)
+    read = lru_cache(len(videos.cameras) + 1)(read_index)  # each file is read once
     for k, entry in enumerate(entries):
-        reason = _find_damage(root, cameras, k, entry, rows, videos_are_remote)
-        if reason:
+        expected = entry[keys.FROM_INDEX], entry[keys.LENGTH]
+        reason = "" if rows.get(k) == expected else _describe_rows(rows.get(k), expected)
+        if reason := reason or _find_video_damage(root, videos, entry, read):
             dropped = f"episodes {k} to {len(entries) - 1}, because {reason}"
             return Prefix(entries[:k], [dropped])
     if counted is None:
@@ -70,6 +101,7 @@ def find_prefix(root: Path, cameras: list[str], videos_are_remote: bool = False)
 def cut_back(
     root: Path,
     prefix: Prefix,
+    videos: Videos,
     info: dict[str, Any],
     stats: dict[str, Any],
     remote: RemoteTarget | None = None,
@@ -81,6 +113,7 @@ def cut_back(
     Args:
         root: The dataset's directory.
         prefix: The result of `find_prefix`.
+        videos: What is known of its videos.
         info: The contents of `info.json` for it.
         stats: The contents of `stats.json` for it.
         remote: The target that keeps the dataset, if it is not the directory.
@@ -96,20 +129,27 @@ def cut_back(
         seen: set[int] = set()
         for path in sorted((root / folder).glob(_TABLE_FILES)):
             seen |= _keep_rows(commit, root, path, set(range(count)) - seen)
-    for path in root.glob(_VIDEO_FILES):
-        if _episode_of(path) >= count:
-            commit.remove(path)
+    for path in unreferenced_videos(root, videos.names(prefix.episodes)):
+        commit.remove(path)
     commit.publish()
     shutil.rmtree(root / UNFINISHED, ignore_errors=True)
 
 
-def count_packets(path: Path) -> int:
-    """Return the number of video packets in a file; -1 if it cannot be opened."""
-    try:
-        with av.open(media_url(path)) as container:
-            return sum(1 for packet in container.demux(video=0) if packet.pts is not None)
-    except (av.error.FFmpegError, OSError, IndexError):
-        return -1
+def unreferenced_videos(root: Path, names: set[str]) -> list[Path]:
+    """Return the video files, named as we name them, to which no episode refers.
+
+    A run that was killed leaves some, while it records or while it packs; and older versions gave
+    every video a second name.
+
+    Args:
+        root: The dataset's directory.
+        names: The files that are needed, relative to it.
+    """
+    return [path for path in _video_files(root) if path.relative_to(root).as_posix() not in names]
+
+
+def _video_files(root: Path) -> list[Path]:
+    return [path for path in root.glob(_VIDEO_FILES) if _VIDEO_NAME.fullmatch(path.name)]
 
 
 def _readable_entries(root: Path) -> list[dict[str, Any]]:
@@ -117,8 +157,8 @@ def _readable_entries(root: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for path in sorted((root / keys.EPISODES_FOLDER).glob(_TABLE_FILES)):
         try:
-            entries += pq.ParquetFile(table_path(path)).read().to_pylist()
-        except (pa.ArrowInvalid, OSError):
+            entries += to_rows(tables.read_table(path), path)
+        except DatasetError:
             break
     return [e for k, e in enumerate(entries) if e.get(keys.EPISODE_INDEX) == k]
 
@@ -127,10 +167,13 @@ def _rows_by_episode(root: Path) -> dict[int, tuple[int, int]]:
     """Return the index of the first row and the number of rows of each episode."""
     found: dict[int, tuple[int, int]] = {}
     for path in sorted((root / keys.DATA_FOLDER).glob(_TABLE_FILES)):
+        needed = {keys.EPISODE_INDEX, keys.INDEX}
         try:
-            table = pq.ParquetFile(table_path(path)).read(columns=[keys.EPISODE_INDEX, keys.INDEX])
-        except (pa.ArrowInvalid, OSError):
+            table = tables.read_table(path, needed.__contains__)
+        except DatasetError:
             continue
+        if missing := sorted(needed - set(table.column_names)):
+            raise DatasetError(f"{path} has no column {missing[0]}; nothing was changed")
         grouped = table.group_by(keys.EPISODE_INDEX).aggregate(
             [(keys.INDEX, "min"), (keys.INDEX, "count")]
         )
@@ -140,29 +183,26 @@ def _rows_by_episode(root: Path) -> dict[int, tuple[int, int]]:
     return found
 
 
-def _find_damage(
-    root: Path,
-    cameras: list[str],
-    episode: int,
-    entry: dict[str, Any],
-    rows: dict[int, tuple[int, int]],
-    videos_are_remote: bool,
+def _describe_rows(found: tuple[int, int] | None, expected: tuple[int, int]) -> str:
+    return f"its data has (first row, rows) {found}, expected {expected}"
+
+
+def _find_video_damage(
+    root: Path, videos: Videos, entry: dict[str, Any], read: Callable[[Path, int], VideoIndex]
 ) -> str:
-    """Return the reason why an episode is incomplete, or ""."""
-    expected = (entry[keys.FROM_INDEX], entry[keys.LENGTH])
-    if rows.get(episode) != expected:
-        return f"its data has (first row, rows) {rows.get(episode)}, expected {expected}"
-    for camera in cameras:
-        where = {
-            name: entry[keys.video_column(camera, name)] for name in ("chunk_index", "file_index")
-        }
-        path = root / keys.VIDEO_PATH.format(video_key=camera, **where)
-        if videos_are_remote and path.exists():
+    """Return the reason why a video of an episode is incomplete, or ""."""
+    length = entry[keys.LENGTH]
+    for camera in videos.cameras:
+        name = videos.name(camera, entry)
+        if videos.are_remote and (root / name).exists():
             continue
-        packets = count_packets(path)
-        if packets != entry[keys.LENGTH]:
-            what = "cannot be opened" if packets < 0 else f"has {packets} frames"
-            return f"{path.relative_to(root)} {what}, expected {entry[keys.LENGTH]} frames"
+        begin = round(entry[keys.video_column(camera, "from_timestamp")] * videos.fps)
+        try:
+            found = read(root / name, videos.fps).count(begin, length)
+        except RemuxError:
+            return f"{name} cannot be opened, expected {length} frames"
+        if found != length:
+            return f"{name} has {found} frames, expected {length} frames"
     return ""
 
 
@@ -170,7 +210,7 @@ def _find_leftovers(root: Path, entries: list[dict[str, Any]], rows: dict[int, A
     """Return what there is beyond the counted episodes, in words."""
     count = len(entries)
     beyond = any(k >= count for k in rows) or any(
-        _episode_of(path) >= count for path in root.glob(_VIDEO_FILES)
+        _episode_of(path) >= count for path in _video_files(root)
     )
     unfinished = (root / UNFINISHED).exists()
     return ["the unfinished episode"] if beyond or unfinished else []
@@ -196,8 +236,9 @@ def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> set[
 
 
 def _episode_of(path: Path) -> int:
-    """Return the episode of a video file with either of its two names."""
-    number = int(path.stem.rpartition("_" if path.stem.startswith("episode") else "-")[2])
-    if path.stem.startswith("episode"):
+    """Return the episode that has a video file of this name to itself."""
+    number = int(re.split("[-_]", path.stem)[1])
+    if path.stem.startswith("episode") or number >= keys.CHUNK_SIZE:
         return number
+    # as versions before packing counted; packed files have lower numbers than their episodes
     return int(path.parent.name.removeprefix("chunk-")) * keys.CHUNK_SIZE + number

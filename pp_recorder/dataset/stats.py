@@ -6,6 +6,7 @@ of the episodes' quantiles weighted by their counts, which is what LeRobot itsel
 
 import numpy as np
 
+BASIC = ("min", "max", "mean", "std", "count")
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 Stats = dict[str, np.ndarray]
@@ -79,5 +80,6 @@ def fold(total: Stats | None, episode: Stats) -> Stats:
         "count": np.array([n + m]),
     }
     for name in QUANTILES:
-        folded[name] = total[name] + (episode[name] - total[name]) * share
+        if name in total and name in episode:  # others may leave them out
+            folded[name] = total[name] + (episode[name] - total[name]) * share
     return folded

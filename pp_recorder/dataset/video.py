@@ -15,7 +15,7 @@ from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.stats import ImageStats, Stats
 
 _QUEUE_FRAMES = 4  # enough to even out delays; each one is an image in memory
-_TIME_TOLERANCE = 1e-4  # s, what LeRobot's reader allows
+TIME_TOLERANCE = 1e-4  # s, what LeRobot's reader allows
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Codec:
     encoder: str
     options: dict[str, str]
 
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """Return the options that LeRobot reads from `info.json` to encode parts again alike."""
+        values = {key: self.options[key] for key in ("g", "crf", "preset")}
+        return {key: int(v) if v.isdigit() else v for key, v in values.items()}
+
 
 CODECS = {
     "h264": Codec(
@@ -53,6 +59,9 @@ CODECS = {
 }  # fmt: skip
 
 PIXEL_FORMAT = "yuv420p"
+# The index comes first, so that a video plays before all of it is there. Bit rates, which differ
+# between a file and a part of it, are left out, so that cutting a joined one gives the same bytes.
+MUXER_OPTIONS = {"movflags": "faststart", "write_btrt": "0"}
 
 
 class VideoEncoder:
@@ -138,7 +147,7 @@ class VideoEncoder:
             self._error = error
 
     def _encode(self) -> None:
-        with av.open(media_url(self.path), "w") as container:
+        with av.open(media_url(self.path), "w", options=MUXER_OPTIONS) as container:
             stream, converter = None, VideoReformatter()  # one for all: making it costs most
             while (image := self._frames.get()) is not None and not self._cancelled:
                 if stream is None:
@@ -177,12 +186,12 @@ def count_images(path: Path, fps: int) -> int:
         times = sorted(
             packet.pts * unit for packet in container.demux(stream) if packet.pts is not None
         )
-        late = np.abs(np.array(times) - np.arange(len(times)) / fps) > _TIME_TOLERANCE
+        late = np.abs(np.array(times) - np.arange(len(times)) / fps) > TIME_TOLERANCE
         if not times or late.any():
             return int(late.argmax()) if times else 0
         container.seek(round(times[-1] / unit), stream=stream)
         decoded = [frame.time for frame in container.decode(stream)]
-    reached_end = bool(decoded) and abs((decoded[-1] or 0.0) - times[-1]) <= _TIME_TOLERANCE
+    reached_end = bool(decoded) and abs((decoded[-1] or 0.0) - times[-1]) <= TIME_TOLERANCE
     return len(times) if reached_end else 0
 
 

@@ -16,19 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pp_recorder.dataset import keys, recovery, stats
+from pp_recorder.dataset import edits, keys, recovery, stats, tables
+from pp_recorder.dataset.card import make_local_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
+from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
-from pp_recorder.dataset.reader import DatasetError
+from pp_recorder.dataset.reader import Dataset, DatasetError, read_texts, stored_stats
 from pp_recorder.dataset.schema import DatasetSchema
 from pp_recorder.rollout import Episode, EpisodeSink, Step
 from pp_recorder.storage.mirror import RemoteSync
 
 # Tables of one row held at once: each takes far more memory than its row in a joint table.
 _MAX_TABLES = 100
-
-# The metadata with which pandas reads the column "task" as the frame's index, as LeRobot expects.
 
 
 class LeRobotWriter(EpisodeSink):
@@ -40,6 +40,7 @@ class LeRobotWriter(EpisodeSink):
         resume: Continue the dataset, after cutting it back to its longest valid prefix.
         remote: The object store that keeps the dataset, with `root` as its folder; or None. The
             writer releases it.
+        video_files: Whether `finalize` joins the videos of many episodes in one file.
 
     Attributes:
         location: The directory or the store's URL, for messages.
@@ -61,6 +62,7 @@ class LeRobotWriter(EpisodeSink):
         schema: DatasetSchema,
         resume: bool = False,
         remote: RemoteSync | None = None,
+        video_files: keys.VideoFiles = "packed",
     ) -> None:
         self.root = root
         self.location = str(root) if remote is None else remote.url
@@ -78,7 +80,11 @@ class LeRobotWriter(EpisodeSink):
         self._features = schema.all_features
         self._cameras = schema.cameras
         self._recorder = EpisodeRecorder(self.scratch, schema)
+        self._video_files = video_files
+        template, is_remote = keys.VIDEO_PATHS[video_files], self.is_remote
+        self._videos = recovery.Videos(self._cameras, schema.fps, template, is_remote)
         self._totals: dict[str, stats.Stats] = {}
+        self._stored_info = schema.info  # of the dataset that goes on, or of those that are joined
         resume = resume and not is_empty(root)
         try:
             if not resume:
@@ -116,26 +122,28 @@ class LeRobotWriter(EpisodeSink):
         Raises:
             OSError: The disk is full; the episodes before this one are intact.
         """
-        task, columns = episode.task, episode.columns
-        tasks = self._tasks if task in self._tasks else [*self._tasks, task]
-        columns = self._with_bookkeeping(columns, tasks.index(task))
+        tasks = self._with_tasks(episode.tasks)
+        columns = self._with_bookkeeping(episode, [tasks.index(task) for task in episode.tasks])
         length = len(columns[keys.INDEX])
         episode_stats = {key: stats.of_rows(values) for key, values in columns.items()}
-        episode_stats |= {key: values for key, (_, values) in episode.videos.items()}
-        totals = {k: stats.fold(self._totals.get(k), episode_stats[k]) for k in self._features}
-        entry = {**self._episode_entry(length, episode_stats, task), **episode.extra}
+        others = {**episode.videos, **episode.kept}
+        episode_stats |= {key: values for key, (_, values) in others.items() if values}
+        totals = {
+            key: stats.fold(self._totals.get(key), episode_stats[key])
+            for key in self._features
+            if key in episode_stats
+        }
+        entry = {**self._episode_entry(length, episode_stats, episode.tasks), **episode.extra}
         where = _file_indices(self.num_episodes)
         commit = self._begin_commit()
         if tasks != self._tasks:  # before the rows that refer to them
             add_tasks(commit, tasks)
         for key, (path, _) in episode.videos.items():
-            name = keys.VIDEO_PATH.format(video_key=key, **where)
-            if self._remote is None:  # a store has no links
-                alias = Path(name).with_name(keys.VIDEO_ALIAS.format(episode=self.num_episodes))
-                commit.add_link(str(alias), path)
-            commit.add_file(name, path)
-        commit.add_table(keys.DATA_PATH.format(**where), _data_table(columns))
-        commit.add_table(keys.EPISODES_PATH.format(**where), pa.Table.from_pylist([entry]))
+            commit.add_file(self._videos.name(key, entry), path)
+        kept = {key: column for key, (column, _) in episode.kept.items()}
+        table = _data_table({key: {**columns, **kept}[key] for key in self._stored_columns})
+        commit.add_table(keys.DATA_PATH.format(**where), table)
+        commit.add_table(keys.EPISODES_PATH.format(**where), _episode_table(entry))
         commit.add_json(keys.STATS_PATH, _to_lists(totals))
         episodes, frames = self.num_episodes + 1, self.num_frames + length
         commit.add_json(keys.INFO_PATH, self._info(episodes, frames, tasks))
@@ -145,9 +153,32 @@ class LeRobotWriter(EpisodeSink):
         if where["file_index"] == keys.CHUNK_SIZE - 1:
             self._join_chunk(where["chunk_index"])
 
+    def add_tasks(self, texts: Sequence[str]) -> None:
+        """List texts that no episode has so far."""
+        tasks = self._with_tasks(texts)
+        if tasks != self._tasks:
+            commit = self._begin_commit()
+            add_tasks(commit, tasks)
+            commit.add_json(keys.INFO_PATH, self._info(self.num_episodes, self.num_frames, tasks))
+            commit.publish()
+            self._tasks = tasks
+
     def abort(self) -> None:
         """Discard the current episode."""
         self._recorder.abort()
+
+    def finalize(self) -> None:
+        """Tidy a complete dataset up: join videos, and close; a second call has no effect.
+
+        Raises:
+            OSError: The disk is full; the dataset is valid, with all of its episodes.
+        """
+        if self._lock is None:
+            return
+        self._join_tables()
+        if self._video_files == "packed" and self.num_episodes:
+            pack_videos(self.root, self._cameras, self._remote)
+        self.close()
 
     def close(self) -> None:
         """Join the one-episode parquet files of the last chunk; a second call has no effect.
@@ -156,9 +187,7 @@ class LeRobotWriter(EpisodeSink):
         """
         if self._lock is None:
             return
-        self.abort()
-        if self.num_episodes:
-            self._join_chunk((self.num_episodes - 1) // keys.CHUNK_SIZE)
+        self._join_tables()
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.release()
 
@@ -171,89 +200,156 @@ class LeRobotWriter(EpisodeSink):
             self._remote.release()
 
     def size(self) -> int:
-        """Return the bytes of the dataset; a file with two names counts once."""
+        """Return the bytes of the dataset."""
         if self._remote is not None:
             return self._remote.size()
-        files = [path for path in self.root.rglob("*") if path.is_file()]
-        return sum(p.stat().st_size for p in files if not p.match(keys.VIDEO_ALIAS_PATTERN))
+        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
 
     def _begin_commit(self) -> Commit:
         return Commit(self.root, self._remote)
 
     def _create(self) -> None:
         commit = self._begin_commit()
-        commit.add_json(keys.COLLECTION_PATH, self._schema.collection)
+        if self._schema.collection is not None:
+            commit.add_json(keys.COLLECTION_PATH, self._schema.collection)
         add_tasks(commit, self._tasks)
         if self._schema.subtasks:
             commit.add_table(keys.SUBTASKS_PATH, _text_table("subtask", self._schema.subtasks))
-        commit.add_json(keys.INFO_PATH, self._info(0, 0, self._tasks))
+        info = self._info(0, 0, self._tasks)
+        self._add_card(commit, info)
+        commit.add_json(keys.INFO_PATH, info)
         commit.publish()
+
+    def _add_card(self, commit: Commit, info: dict[str, Any]) -> None:
+        """Write the dataset card, unless there is one, which somebody may have edited."""
+        if not (self.root / keys.CARD_PATH).exists():
+            commit.add_bytes(keys.CARD_PATH, make_local_card(info).encode())
 
     def _resume(self) -> None:
         if not (self.root / keys.INFO_PATH).is_file():  # killed before its first commit
             self._require_ours()
             self._create()
             return
-        require_same(self.root, self._schema.collection, self.location)
-        prefix = recovery.find_prefix(self.root, self._cameras, self.is_remote)
+        require_same(self.root, self._schema.collection or {}, self.location)
+        features = [key for key in self._features]
+        self._require_layout()
+        self._stored_info = self._read_stored_info()
+        prefix = recovery.find_prefix(self.root, self._videos)
+        edits.require_own_episodes(self.location, prefix.episodes, self._schema.needed, features)
+        self._tasks = self._resumed_tasks(prefix)
         self.dropped = prefix.dropped
         self.episodes = [_without_stats(entry) for entry in prefix.episodes]
         for entry in prefix.episodes:
-            for key in self._features:
+            for key in features:
                 self._totals[key] = stats.fold(self._totals.get(key), stored_stats(entry, key))
         self.num_episodes = len(prefix.episodes)
         self.num_frames = sum(entry[keys.LENGTH] for entry in prefix.episodes)
-        for entry in prefix.episodes:
-            self._tasks += [task for task in entry[keys.TASKS] if task not in self._tasks]
         info = self._info(self.num_episodes, self.num_frames, self._tasks)
-        recovery.cut_back(self.root, prefix, info, _to_lists(self._totals), self._remote)
+        recovery.cut_back(
+            self.root, prefix, self._videos, info, _to_lists(self._totals), self._remote
+        )
         commit = self._begin_commit()
         add_tasks(commit, self._tasks)
+        self._add_card(commit, info)
         commit.publish()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
+    def _read_stored_info(self) -> dict[str, Any] | None:
+        """Return `info.json` of the dataset to be resumed, or None if it is damaged.
+
+        Raises:
+            DatasetError: Others have changed the dataset so that we cannot go on.
+        """
+        try:
+            dataset = Dataset(self.root)
+        except DatasetError:
+            return None  # the recovery finds out what is left
+        edits.require_same_columns(
+            self.root, self.location, dataset.info, self._info(0, 0, self._tasks)
+        )
+        edits.require_own_episodes(self.location, dataset.episodes, self._schema.needed, [])
+        return dataset.info
+
+    def _resumed_tasks(self, prefix: recovery.Prefix) -> list[str]:
+        """Return the task texts as they are numbered, without those of episodes that are dropped.
+
+        Texts beyond the count in `info.json` belong to an episode that was not finished.
+        """
+        stored = read_texts(self.root / keys.TASKS_PATH, keys.TASK_INDEX)
+        used = [task for entry in prefix.episodes for task in entry[keys.TASKS]]
+        count = 1 + max((stored.index(task) for task in used if task in stored), default=-1)
+        info = self._stored_info
+        if info is not None and info["total_episodes"] == len(prefix.episodes):
+            count = max(count, info.get("total_tasks", 0))
+        known = stored[:count] if stored else self._tasks
+        return list(dict.fromkeys([*known, *used]))
+
+    def _require_layout(self) -> None:
+        """Raise a `DatasetError` if what is there has the other layout of video files."""
+        try:
+            info = json.loads((self.root / keys.INFO_PATH).read_text())
+        except ValueError:
+            return  # it is repaired
+        if not isinstance(info, dict):
+            return
+        if self._cameras and (stored := layout_of(info)) != self._video_files:
+            raise DatasetError(
+                f"{self.location} has {stored} video files, not {self._video_files}; nothing was "
+                f"changed. Go on with --video-files {stored}, or convert it with pp-pack first"
+            )
+
     def _require_ours(self) -> None:
-        ours = {keys.META_FOLDER, LOCK, UNFINISHED}
+        ours = {keys.META_FOLDER, keys.CARD_PATH, LOCK, UNFINISHED}
         if foreign := sorted(p.name for p in self.root.iterdir() if p.name not in ours):
             raise DatasetError(
                 f"{self.location} is no dataset of ours: it has no {keys.INFO_PATH} but {foreign}; "
                 "nothing was changed, choose another output"
             )
 
+    @property
+    def _stored_columns(self) -> list[str]:
+        return [key for key, feature in self._features.items() if feature.dtype != "video"]
+
+    def _with_tasks(self, texts: Sequence[str]) -> list[str]:
+        """Return the task texts with more of them, each once."""
+        return list(dict.fromkeys([*self._tasks, *texts]))
+
     def _with_bookkeeping(
-        self, columns: dict[str, np.ndarray], task_index: int
+        self, episode: EncodedEpisode, task_indices: list[int]
     ) -> dict[str, np.ndarray]:
         """Return all columns of numbers, (length, size) each, in the order of the features."""
-        columns = dict(columns)
+        columns = dict(episode.columns)
         length = len(next(iter(columns.values())))
         frames = np.arange(length)
+        numbers = np.zeros(length, int) if episode.task_numbers is None else episode.task_numbers
         columns[keys.TIMESTAMP] = frames / self._schema.fps
         columns[keys.FRAME_INDEX] = frames
         columns[keys.EPISODE_INDEX] = np.full(length, self.num_episodes)
         columns[keys.INDEX] = self.num_frames + frames
-        columns[keys.TASK_INDEX] = np.full(length, task_index)
+        columns[keys.TASK_INDEX] = np.array(task_indices)[numbers]
         return {
-            key: columns[key].reshape(length, -1).astype(feature.dtype)
-            for key, feature in self._features.items()
-            if feature.dtype != "video"
+            key: columns[key].reshape(length, -1).astype(self._features[key].dtype)
+            for key in self._stored_columns
+            if key not in episode.kept
         }
 
     def _episode_entry(
-        self, length: int, episode_stats: dict[str, stats.Stats], task: str
+        self, length: int, episode_stats: dict[str, stats.Stats], tasks: Sequence[str]
     ) -> dict[str, Any]:
         where = _file_indices(self.num_episodes)
         entry: dict[str, Any] = {
             keys.EPISODE_INDEX: self.num_episodes,
-            keys.TASKS: [task],
+            keys.TASKS: list(tasks),
             keys.LENGTH: length,
             keys.DATA_CHUNK_INDEX: where["chunk_index"],
             keys.DATA_FILE_INDEX: where["file_index"],
             keys.FROM_INDEX: self.num_frames,
             keys.TO_INDEX: self.num_frames + length,
         }
+        place = Place.alone(self.num_episodes)
         for key in self._cameras:
-            entry[keys.video_column(key, "chunk_index")] = where["chunk_index"]
-            entry[keys.video_column(key, "file_index")] = where["file_index"]
+            entry[keys.video_column(key, "chunk_index")] = place.chunk
+            entry[keys.video_column(key, "file_index")] = place.file
             entry[keys.video_column(key, "from_timestamp")] = 0.0
             entry[keys.video_column(key, "to_timestamp")] = length / self._schema.fps
         for key, values in episode_stats.items():
@@ -264,6 +360,14 @@ class LeRobotWriter(EpisodeSink):
         return entry
 
     def _info(self, episodes: int, frames: int, tasks: list[str]) -> dict[str, Any]:
+        counts = {
+            "total_episodes": episodes,
+            "total_frames": frames,
+            "total_tasks": len(tasks),
+            "splits": {"train": f"0:{episodes}"},
+        }
+        if self._stored_info is not None:
+            return {**self._stored_info, **counts}
         return {
             "codebase_version": keys.FORMAT_VERSION,
             "robot_type": self._schema.robot_type,
@@ -272,16 +376,22 @@ class LeRobotWriter(EpisodeSink):
             "total_tasks": len(tasks),
             "chunks_size": keys.CHUNK_SIZE,
             "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
+            "video_files_size_in_mb": keys.VIDEO_FILE_SIZE,
             "fps": self._schema.fps,
             "splits": {"train": f"0:{episodes}"},
             "data_path": keys.DATA_PATH,
-            "video_path": keys.VIDEO_PATH if self._cameras else None,
+            "video_path": self._videos.template if self._cameras else None,
             "features": {
                 key: feature.to_json(self._schema.fps, self._schema.codec)
                 for key, feature in self._features.items()
             },
         }
+
+    def _join_tables(self) -> None:
+        """Drop the current episode, and join the parquet files of the last chunk."""
+        self.abort()
+        if self.num_episodes:
+            self._join_chunk((self.num_episodes - 1) // keys.CHUNK_SIZE)
 
     def _join_chunk(self, chunk: int) -> None:
         """Replace the parquet files of a chunk, one per episode, by one.
@@ -395,20 +505,17 @@ def _file_indices(episode: int) -> dict[str, int]:
     return {"chunk_index": chunk, "file_index": file}
 
 
-def _data_table(columns: dict[str, np.ndarray]) -> pa.Table:
+def _data_table(columns: dict[str, np.ndarray | pa.ChunkedArray]) -> pa.Table:
     """Return the table of columns (length, size): numbers, or lists of more than one."""
     arrays = {}
     for key, values in columns.items():
+        if isinstance(values, pa.ChunkedArray):
+            arrays[key] = values
+            continue
         flat = pa.array(values.ravel())
         size = values.shape[1]
         arrays[key] = flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
     return pa.table(arrays)
-
-
-def stored_stats(entry: dict[str, Any], key: str) -> stats.Stats:
-    """Return the statistics of a feature in a row of `meta/episodes`."""
-    prefix = keys.stats_column(key, "")
-    return {k.removeprefix(prefix): np.array(v) for k, v in entry.items() if k.startswith(prefix)}
 
 
 def _without_stats(entry: dict[str, Any]) -> dict[str, Any]:
@@ -417,9 +524,10 @@ def _without_stats(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _join(parts: list[Path], target: Path) -> None:
     """Write all rows of the parts, one row group per episode."""
-    with pq.ParquetWriter(table_path(target), pq.read_schema(table_path(parts[0]))) as writer:
+    schema = tables.common_schema([pq.read_schema(table_path(part)) for part in parts], parts)
+    with pq.ParquetWriter(table_path(target), schema) as writer:
         for part in parts:
-            table = pq.ParquetFile(table_path(part)).read()
+            table = tables.conform(tables.read_table(part), schema)
             episodes = table.column(keys.EPISODE_INDEX).to_numpy()
             starts = np.flatnonzero(np.diff(episodes, prepend=-1))
             for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
@@ -432,12 +540,21 @@ def _join_in_one_group(parts: list[Path], target: Path) -> None:
     One row group for each row of hundreds of columns would take 300 MB for a chunk, and 42 MB on
     disk instead of 0.1.
     """
-    tables: list[pa.Table] = []
+    joined: list[pa.Table] = []
     for part in parts:
-        tables.append(_refer_to_first_file(pq.ParquetFile(table_path(part)).read()))
-        if len(tables) == _MAX_TABLES:
-            tables = [pa.concat_tables(tables).combine_chunks()]
-    pq.write_table(pa.concat_tables(tables).combine_chunks(), table_path(target))
+        joined.append(_refer_to_first_file(tables.read_table(part)))
+        if len(joined) == _MAX_TABLES:
+            joined = [tables.join(joined, parts[: len(joined)]).combine_chunks()]
+    pq.write_table(tables.join(joined, parts[: len(joined)]).combine_chunks(), table_path(target))
+
+
+def _episode_table(entry: dict[str, Any]) -> pa.Table:
+    """Return a row of `meta/episodes`; scalars of pyarrow keep their type, also where empty."""
+    typed = {key: value for key, value in entry.items() if isinstance(value, pa.Scalar)}
+    table = pa.Table.from_pylist([{k: v for k, v in entry.items() if k not in typed}])
+    for key, value in typed.items():
+        table = table.append_column(key, pa.array([value.as_py()], value.type))
+    return table
 
 
 def _refer_to_first_file(table: pa.Table) -> pa.Table:

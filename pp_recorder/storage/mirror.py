@@ -112,6 +112,17 @@ class RemoteSync(RemoteTarget):
             if _is_video(name):
                 os.truncate(path, 0)
 
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file of the store to a local path.
+
+        Raises:
+            StoreError: It is not there, or the store fails.
+        """
+        content = self._store.read(name)
+        if content is None:
+            raise StoreError(f"{self.url} has no {name} any more")
+        target.write_bytes(content)
+
     def size(self) -> int:
         """Return the bytes of the dataset in the store."""
         return sum(size for n, size in self._store.sizes().items() if not n.startswith("."))

@@ -13,7 +13,7 @@ HIGH = "observation.images.cam_high"
 WRIST = "observation.images.cam_wrist"
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
-VIDEO = "videos/{}/chunk-000/file-{:03d}.mp4"
+VIDEO = "videos/{}/chunk-000/episode_{:05d}.mp4"
 LENGTH = 180
 
 
@@ -73,9 +73,9 @@ def write_video(path, images, fps=30, options=None):
         container.mux(stream.encode(None))
 
 
-def edit_video(change, fps=30, camera=HIGH, episode=1):
+def edit_video(change, fps=30, name=VIDEO.format(HIGH, 1)):
     def plant(root):
-        path = root / VIDEO.format(camera, episode)
+        path = root / name
         images = change(read_video(path))
         path.unlink()
         write_video(path, images, fps)
@@ -186,30 +186,30 @@ def extra_video(root):
 DEFECTS = {
     "mp4 without its end": (
         cut_file(VIDEO.format(HIGH, 1), 0.6), "video cam_high", "error",
-        r"cam_high/chunk-000/file-001.mp4 \(episode 1\) cannot be decoded"),
+        r"cam_high/chunk-000/episode_00001.mp4 \(episode 1\) cannot be decoded"),
     "mp4 cut after its index": (
         cut_file(VIDEO.format(HIGH, 1), 0.6, faststart=True), "video cam_high", "error",
-        r"file-001.mp4.*(after \d+ of 180 frames|episode 1 has \d+ frames for 180 rows)"),
+        r"episode_00001.mp4.*(after \d+ of 180 frames|episode 1 has \d+ frames for 180 rows)"),
     "mp4 with zeros": (
-        damage(VIDEO.format(HIGH, 1)), "video cam_high", "error", r"file-001.mp4.*episode 1"),
+        damage(VIDEO.format(HIGH, 1)), "video cam_high", "error", r"episode_00001.mp4.*episode 1"),
     "mp4 of nothing": (
         cut_file(VIDEO.format(WRIST, 0), 0.0), "video cam_wrist", "error",
-        r"file-000.mp4 \(episode 0\) cannot be decoded"),
+        r"episode_00000.mp4 \(episode 0\) cannot be decoded"),
     "mp4 short": (
         edit_video(lambda images: images[:-3]), "video cam_high", "error",
-        "file-001.mp4: episode 1 has 177 frames for 180 rows"),
+        "episode_00001.mp4: episode 1 has 177 frames for 180 rows"),
     "mp4 long": (
         edit_video(lambda images: [*images, images[-1]]), "video cam_high", "error",
-        r"file-001.mp4 \(episode 1\): 1 frame\(s\) from 6.0000 s on belong to no episode"),
+        r"episode_00001.mp4 \(episode 1\): 1 frame\(s\) from 6.0000 s on belong to no episode"),
     "mp4 missing": (
         remove(VIDEO.format(WRIST, 0)), "video cam_wrist", "error",
-        r"cam_wrist/chunk-000/file-000.mp4 \(episode 0\) is missing"),
+        r"cam_wrist/chunk-000/episode_00000.mp4 \(episode 0\) is missing"),
     "mp4 of another size": (
         edit_video(lambda images: [i[:, :32] for i in images]), "video cam_high", "error",
-        r"file-001.mp4 \(episode 1\) is 32 x 64, expected 64 x 64"),
+        r"episode_00001.mp4 \(episode 1\) is 32 x 64, expected 64 x 64"),
     "mp4 of 25 fps": (
         edit_video(lambda images: images, fps=25), "video cam_high", "error",
-        r"file-001.mp4 \(episode 1\) has 25 fps, expected 30"),
+        r"episode_00001.mp4 \(episode 1\) has 25 fps, expected 30"),
     "mp4 off the grid": (
         edit_video(lambda images: images, fps=25), "video cam_high", "error",
         "frame 1 of episode 1 is at 0.0400 s, expected 0.0333 s"),
@@ -227,7 +227,7 @@ DEFECTS = {
         r"episode 1, frames 2\d\.\..*the same picture is repeated"),
     "episodes swapped": (
         swap(VIDEO.format(HIGH, 0), VIDEO.format(HIGH, 1)), "video order", "error",
-        r"cam_high/.*file-000.mp4 \(episode 0, cam_high\) seems to be swapped.*episode 1"),
+        r"cam_high/.*episode_00000.mp4 \(episode 0, cam_high\) seems to be swapped.*episode 1"),
     "cameras swapped": (
         swap(f"videos/{HIGH}", f"videos/{WRIST}"), "video order", "error",
         r"\(episode 0, cam_high\) seems to be swapped.*episode 0, cam_wrist"),
@@ -253,7 +253,7 @@ DEFECTS = {
         "episode 1 has the rows 181..360, expected 180..360"),
     "wrong video file": (
         edit_cell(EPISODES, f"videos/{HIGH}/file_index", 1, 4), "video cam_high", "error",
-        r"file-004.mp4 \(episode 1\) is missing"),
+        r"episode_00004.mp4 \(episode 1\) is missing"),
     "wrong data file": (
         edit_cell(EPISODES, "data/file_index", 1, 3), "episodes", "error",
         "episode 1: its data file data/chunk-000/file-003.parquet is missing"),
@@ -347,7 +347,7 @@ DEFECTS = {
         tasks_as_plain_column, "tasks", "error", "no pandas index but a plain column"),
     "tasks.jsonl differs": (
         lambda root: (root / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "x"}\n'),
-        "tasks", "error", r"tasks.jsonl says \[\(0, 'x'\)\]"),
+        "tasks", "warning", r"tasks.jsonl says \[\(0, 'x'\)\]"),
     "success flipped": (
         edit_cell(EPISODES, "episode/success", 1, False), "success", "error",
         "episode 1: next.success of its last frame is True, expected False"),
@@ -371,7 +371,7 @@ DEFECTS = {
         edit_cell(DATA, "observation.state", 190, lambda s: [*s[:19], *(2 * x for x in s[19:])]),
         "quaternions", "error", "episode 1, frame 10: eef_quat is not a unit quaternion"),
     "video left over": (
-        extra_video, "leftovers", "warning", r"cam_high/chunk-000/file-007.mp4 belongs to no"),
+        extra_video, "leftovers", "warning", r"cam_high/chunk-000/episode_00007.mp4 belongs to no"),
     "unfinished": (
         lambda root: (root / ".unfinished").mkdir(), "leftovers", "warning",
         ".unfinished is not part of the dataset: left by a killed run"),

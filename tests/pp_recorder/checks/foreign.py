@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pp_recorder.dataset import stats
-from tests.pp_recorder.checks.defects import DATA, EPISODES, VIDEO, write_video
+from tests.pp_recorder.checks.defects import DATA, EPISODES, write_video
 
 FOREIGN_LENGTHS = (12, 15, 20)
+VIDEO = "videos/observation.image/chunk-000/file-000.mp4"
 FOREIGN_FPS = 12
 
 
@@ -57,9 +58,9 @@ def write_foreign_dataset(root):
     """
     columns = foreign_columns(np.random.default_rng(0))
     images = [foreign_image(k) for k in range(sum(FOREIGN_LENGTHS))]
-    for name in (DATA, EPISODES, VIDEO.format("observation.image", 0)):
+    for name in (DATA, EPISODES, VIDEO):
         (root / name).parent.mkdir(parents=True)
-    write_video(root / VIDEO.format("observation.image", 0), images, FOREIGN_FPS)
+    write_video(root / VIDEO, images, FOREIGN_FPS)
     arrays = {k: pa.array(v.tolist() if v.ndim == 2 else v) for k, v in columns.items()}
     arrays["observation.state"] = arrays["observation.state"].cast(pa.list_(pa.float32()))
     pq.write_table(pa.table(arrays), root / DATA)

@@ -18,7 +18,7 @@ from tests.pp_recorder.checks.defects import (
     edit_video,
     limits,
 )
-from tests.pp_recorder.checks.foreign import FOREIGN_FPS
+from tests.pp_recorder.checks.foreign import FOREIGN_FPS, VIDEO
 
 
 def find_problems(root):
@@ -66,7 +66,7 @@ def test_a_foreign_dataset_is_healthy(foreign):
 
 
 def test_defects_of_a_shared_video_name_the_episode(foreign):
-    plant = edit_video(lambda images: black(images)[:47], FOREIGN_FPS, "observation.image", 0)
+    plant = edit_video(lambda images: black(images)[:47], FOREIGN_FPS, VIDEO)
     plant(foreign)
     messages = [f.message for f in find_problems(foreign)]
     assert "episode 2, frames 13..17 (5 of them): the picture is black" in messages

@@ -12,6 +12,7 @@ import pytest
 
 import collect
 from pp_recorder.dataset import commit as commit_module
+from pp_recorder.dataset import packing
 from pp_recorder.dataset.commit import LOCK, Commit, lock, unlock
 from pp_recorder.dataset.reader import Dataset
 from pp_recorder.dataset.video import VideoEncoder
@@ -40,8 +41,17 @@ def part(whole, tmp_path):
     return tmp_path / "part"
 
 
+@pytest.fixture(scope="module")
+def apart(whole, tmp_path_factory):
+    """Return the whole dataset with one video file per episode."""
+    root = tmp_path_factory.mktemp("sets") / "apart"
+    shutil.copytree(whole, root)
+    packing.convert(root, "per-episode")
+    return root
+
+
 def video(root, episode, camera="cam_high"):
-    return root / f"videos/observation.images.{camera}/chunk-000/file-{episode:03d}.mp4"
+    return root / f"videos/observation.images.{camera}/chunk-000/episode_{episode:05d}.mp4"
 
 
 def test_continuing_equals_never_having_stopped(whole, tmp_path):
@@ -69,7 +79,7 @@ def test_a_complete_dataset_is_left_as_it_is(whole, capsys):
 class TestEveryStepOfACommit:
     """The process dies after the n-th rename of the last commit."""
 
-    @pytest.mark.parametrize("renames", range(8))
+    @pytest.mark.parametrize("renames", range(10))
     def test_finished_episodes_survive(self, whole, tmp_path, monkeypatch, renames):
         root = tmp_path / "part"
         assert run(root, episodes=2) == 0
@@ -129,18 +139,19 @@ def test_a_join_that_was_cut_short_is_finished(whole, part):
     ],
     ids=["missing video", "broken video", "cut video", "no data"],
 )
-def test_damage_is_cut_back_to_the_longest_valid_prefix(whole, part, damage, kept, capsys):
+def test_damage_is_cut_back_to_the_longest_valid_prefix(apart, tmp_path, damage, kept, capsys):
+    part = shutil.copytree(apart, tmp_path / "part")
     damage(part)
     (part / "x.mp4").unlink(missing_ok=True)
-    assert run(part) == 0
+    assert run(part, "--video-files", "per-episode") == 0
     assert f"resume: dropped episodes {kept} to 3, because" in capsys.readouterr().err
-    assert crash.differences(whole, part) == []
+    assert crash.differences(apart, part) == []
 
 
-def test_an_unfinished_episode_is_dropped_and_reported(part, whole, capsys):
+def test_an_unfinished_episode_is_dropped_and_reported(part, whole, apart, capsys):
     (part / ".unfinished").mkdir()
     (part / ".unfinished/observation.images.cam_high.mp4").write_bytes(b"half a video")
-    shutil.copy(video(part, 0), video(part, 4))
+    shutil.copy(video(apart, 0), next(part.glob("videos/*/chunk-000")) / "file-004.mp4")
     assert run(part) == 0
     assert "dropped the unfinished episode" in capsys.readouterr().err
     assert crash.differences(whole, part) == []
@@ -153,6 +164,7 @@ def test_an_unfinished_episode_is_dropped_and_reported(part, whole, capsys):
         (["--noise-rad", "0.01"], "noise_rad was 0.05, is now 0.01"),
         (["--resolution", "128"], "config.render.resolution was 64, is now 128"),
         (["--no-cameras"], "record_cameras was True, is now False"),
+        (["--video-files", "per-episode"], "has packed video files, not per-episode"),
     ],
 )
 def test_another_configuration_is_refused_and_changes_nothing(part, options, message, capsys):

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 import collect
-from pp_recorder.dataset import hub
+from pp_recorder.dataset import hub, packing
 from pp_recorder.dataset.hub import HubError, push
 from pp_recorder.dataset.reader import DatasetError
 from tests import crash
@@ -80,6 +80,21 @@ def test_each_video_is_uploaded_once(dataset):
     kept = [n for n in names if not any(fnmatch.fnmatch(n, pattern) for pattern in ignored)]
     assert sorted(n.rpartition("/")[2] for n in kept if n.endswith("mp4")) == ["file-000.mp4"] * 2
     assert "meta/collection.json" in kept
+
+
+@pytest.mark.parametrize("layout", ["packed", "per-episode"])
+def test_second_names_by_older_versions_are_not_uploaded(dataset, tmp_path, layout):
+    root = shutil.copytree(dataset, tmp_path / "set")
+    packing.convert(root, layout)
+    videos = {str(path.relative_to(root)) for path in root.rglob("*.mp4")}
+    if layout == "packed":
+        for name in videos:
+            (root / name).with_name("episode_00000.mp4").hardlink_to(root / name)
+    api = Api()
+    push(root, "me/cubes", api=api)
+    ignored = api.calls["upload_folder"][1]["ignore_patterns"]
+    names = {str(path.relative_to(root)) for path in root.rglob("*.mp4")}
+    assert {n for n in names if not _matches(n, ignored)} == videos
 
 
 def test_the_card_describes_the_dataset(dataset):

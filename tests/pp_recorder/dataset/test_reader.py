@@ -18,7 +18,7 @@ INFO = {
         ("[]", "must hold a JSON object, got a list"),
         (json.dumps({**INFO, "codebase_version": "v2.1"}), "has format v2.1.*convert it with"),
         (json.dumps({**INFO, "codebase_version": "v4.0"}), "has format v4.0.*a newer release"),
-        (json.dumps({**INFO, "features": []}), r"lacks \['features'\], or they have the wrong"),
+        (json.dumps({**INFO, "features": []}), r"info.json: features is \[\], expected a dict"),
         (json.dumps({**INFO, "total_episodes": 1}), "no parquet file in meta/episodes"),
     ],
 )

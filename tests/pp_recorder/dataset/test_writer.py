@@ -133,14 +133,6 @@ def test_close_joins_several_chunks(make, monkeypatch):
     assert rows(writer)["index"].tolist() == list(range(12))
 
 
-def test_videos_have_both_names_and_one_content(make):
-    writer = make()
-    record(writer, 4)
-    folder = writer.root / "videos/observation.images.eye/chunk-000"
-    assert sorted(f.name for f in folder.iterdir()) == ["episode_00000.mp4", "file-000.mp4"]
-    assert (folder / "file-000.mp4").samefile(folder / "episode_00000.mp4")
-
-
 def test_tasks_are_indexed_by_their_text(make):
     tasks = pd.read_parquet(make().root / "meta/tasks.parquet")
     assert tasks.index.tolist() == ["tidy up"]

@@ -46,8 +46,6 @@ def test_a_node_that_is_lost_changes_nothing(tmp_path, output):
     finally:
         nodes.shutdown()
     assert run(tmp_path / "alone", *MANY, "--workers", 1) == 0
-    for alias in tmp_path.glob("alone/**/episode_*.mp4") if "://" in output else []:
-        alias.unlink()
     assert crash.differences(tmp_path / "alone", tmp_path / "set") == []
 
 

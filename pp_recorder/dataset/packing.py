@@ -1,0 +1,384 @@
+"""Video files with many episodes each, as LeRobot writes them, or with one; nothing is encoded.
+
+At every moment the directory is a valid dataset: new files appear under names to which no episode
+refers yet, or with the same images at the same times; then the rows of `meta/episodes` change, a
+table at a time; then what is not needed any more goes (docs/decisions/019).
+
+Example: pp-pack datasets/pick_place --video-files per-episode
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from typing_extensions import Doc
+
+from pp_recorder.command_line import DatasetFolder, Options, parse
+from pp_recorder.dataset import keys
+from pp_recorder.dataset.commit import (
+    UNFINISHED,
+    Commit,
+    RemoteTarget,
+    lock,
+    staging_path,
+    unlock,
+)
+from pp_recorder.dataset.keys import VideoFiles
+from pp_recorder.dataset.paths import table_path
+from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.dataset.recovery import unreferenced_videos
+from pp_recorder.dataset.remux import Clip, RemuxError, VideoIndex, read_index, remux
+
+_FIELDS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the images of an episode are.
+
+    Attributes:
+        chunk: Number of the folder.
+        file: Number of the file.
+        begin: Number of the first image in the file.
+    """
+
+    chunk: int
+    file: int
+    begin: int = 0
+
+    @classmethod
+    def alone(cls, episode: int) -> "Place":
+        """Return the place of an episode that has a file of its own."""
+        return cls(episode // keys.CHUNK_SIZE, episode)
+
+
+class CameraFiles:
+    """The video files of one camera, and what `meta/episodes` says of them.
+
+    Args:
+        root: The dataset's directory.
+        camera: The feature.
+        remote: The object store that keeps the dataset, with the contents of the files; or None.
+
+    Raises:
+        DatasetError: The table of episodes lacks a column.
+    """
+
+    def __init__(self, root: Path, camera: str, remote: RemoteTarget | None = None) -> None:
+        info = json.loads((root / keys.INFO_PATH).read_text())
+        self._root, self._camera, self._remote = root, camera, remote
+        self._template: str = info["video_path"]
+        self._fps: int = info["fps"]
+        self._limit = info.get("video_files_size_in_mb", keys.VIDEO_FILE_SIZE) * 2**20  # bytes
+        self._tables: dict[Path, set[int]] = {}
+        self._places: list[Place] = []
+        self._lengths: list[int] = []
+        self._read_rows(info["total_episodes"])
+        self._read_index = lru_cache(1)(read_index)
+
+    @property
+    def names(self) -> set[str]:
+        """The files that hold episodes, relative to the dataset's directory."""
+        return {self._name(place) for place in self._places}
+
+    def pack(self) -> None:
+        """Join the files up to the size that `info.json` names.
+
+        The files are those of a dataset that never was packed before: which episodes share a file
+        depends on their images alone, and so do its bytes.
+
+        Raises:
+            DatasetError: The files cannot be joined; those that are joined already stay so.
+        """
+        groups = self._groups()
+        joined = [k for k, group in enumerate(groups) if len(group) > 1]
+        last = joined[-1] if joined else 0  # what is before it was full
+        if last >= len(groups) - 1:
+            return
+        place, number = self._places[groups[last][0]], 0
+        if joined:
+            number = place.chunk * keys.CHUNK_SIZE + place.file
+        pending: list[int] = []
+        size, codec = 0, None
+        for episode in range(groups[last][0], len(self._places)):
+            index = self._index(episode)
+            own = index.size(self._places[episode].begin, self._lengths[episode])
+            if pending and (size + own > self._limit or index.codec != codec):
+                self._join(pending, number)
+                pending, size, number = [], 0, number + 1
+            pending.append(episode)
+            size, codec = size + own, index.codec
+        self._join(pending, number)
+
+    def split(self) -> None:
+        """Give every episode a file of its own, numbered like the episode.
+
+        Raises:
+            DatasetError: An episode cannot be cut out; those before it in the file stay there.
+        """
+        for group in reversed(self._groups()):  # the number of a file is not above its episodes'
+            if len(group) == 1 and self._is_alone(group[0]):
+                continue
+            where = self._file_of(self._places[group[0]])
+            # a file cannot be replaced while other episodes are in it
+            first = [e for e in group if self._file_of(Place.alone(e)) == where]
+            for members in filter(None, ([e for e in group if e not in first], first)):
+                staged = {e: staging_path(self._root, f"{e}.mp4") for e in members}
+                for episode, path in staged.items():
+                    self._remux([episode], path)
+                moved = {e: Place.alone(e) for e in members}
+                self._move(moved, [(path, self._name(moved[e])) for e, path in staged.items()])
+
+    def renamed(self, template: str) -> list[tuple[str, str]]:
+        """Return each file's name, and its name by another template."""
+        places = sorted({self._file_of(place) for place in self._places})
+        return [
+            (self._name(Place(*place)), self._name(Place(*place), template)) for place in places
+        ]
+
+    def _is_alone(self, episode: int) -> bool:
+        """Return whether an episode has its own file; one whose splitting was killed has others."""
+        if self._places[episode] != Place.alone(episode):
+            return False
+        return len(self._index(episode).frames) == self._lengths[episode]
+
+    def _read_rows(self, count: int) -> None:
+        columns = [keys.video_column(self._camera, field) for field in _FIELDS[:3]]
+        needed = [keys.EPISODE_INDEX, keys.LENGTH, *columns]
+        for path in sorted((self._root / keys.EPISODES_FOLDER).glob("*/*.parquet")):
+            rows = pq.ParquetFile(table_path(path)).read(needed).select(needed).to_pylist()
+            self._tables[path] = {row[keys.EPISODE_INDEX] for row in rows}
+            for _, length, chunk, file, begin in (row.values() for row in rows):
+                self._places.append(Place(chunk, file, round(begin * self._fps)))
+                self._lengths.append(length)
+        del self._places[count:], self._lengths[count:]
+
+    def _groups(self) -> list[list[int]]:
+        """Return the episodes that follow each other in one file, for every file."""
+        groups: list[list[int]] = []
+        for episode, place in enumerate(self._places):
+            last = self._places[groups[-1][-1]] if groups else None
+            if last is not None and self._file_of(last) == self._file_of(place):
+                groups[-1].append(episode)
+            else:
+                groups.append([episode])
+        return groups
+
+    def _join(self, episodes: list[int], number: int) -> None:
+        """Join episodes in the file of this number, unless they are there already."""
+        chunk, file = divmod(number, keys.CHUNK_SIZE)
+        moved, begin = {}, 0
+        for episode in episodes:
+            moved[episode] = Place(chunk, file, begin)
+            begin += self._lengths[episode]
+        if any(self._places[e] != place for e, place in moved.items()):
+            staged = staging_path(self._root, "packed.mp4")
+            self._remux(episodes, staged)
+            self._move(moved, [(staged, self._name(moved[episodes[0]]))])
+        for path in self._fetched():
+            path.unlink()
+
+    def _move(self, moved: dict[int, Place], files: list[tuple[Path, str]]) -> None:
+        """Put finished files in their places, and let episodes refer to them."""
+        self._require_free(moved)
+        before = self.names
+        commit = Commit(self._root, self._remote)
+        for staged, name in files:
+            commit.add_file(name, staged)
+        commit.publish()
+        for episode, place in moved.items():
+            self._places[episode] = place
+        commit = Commit(self._root, self._remote)
+        for path, members in self._tables.items():
+            if members & moved.keys():
+                table = pq.ParquetFile(table_path(path)).read()
+                commit.add_table(str(path.relative_to(self._root)), self._moved_rows(table, moved))
+        for name in sorted(before - self.names):
+            commit.remove(self._root / name)
+        commit.publish()
+
+    def _require_free(self, moved: dict[int, Place]) -> None:
+        """Raise an error if a file would replace one that others need."""
+        targets = {self._file_of(place) for place in moved.values()}
+        for episode, place in enumerate(self._places):
+            if self._file_of(place) in targets and moved.get(episode) != place:
+                raise DatasetError(
+                    f"{self._name(place)} has episode {episode}, which is not where the order of "
+                    "the episodes puts it; LeRobot's own tools can write this dataset anew"
+                )
+
+    def _moved_rows(self, table: pa.Table, moved: dict[int, Place]) -> pa.Table:
+        episodes = table.column(keys.EPISODE_INDEX).to_pylist()
+        values = {
+            e: (
+                p.chunk, p.file, p.begin / self._fps, (p.begin + self._lengths[e]) / self._fps
+            )
+            for e, p in moved.items()
+        }  # fmt: skip
+        for k, field in enumerate(_FIELDS):
+            at = table.schema.get_field_index(keys.video_column(self._camera, field))
+            kind = table.schema.field(at)
+            old = table.column(at).to_pylist()
+            new = [values[e][k] if e in values else v for e, v in zip(episodes, old, strict=True)]
+            table = table.set_column(at, kind, pa.array(new, kind.type))
+        return table.combine_chunks()
+
+    def _remux(self, episodes: Iterable[int], target: Path) -> None:
+        try:
+            remux([self._clip(episode) for episode in episodes], target, self._fps)
+        except RemuxError as error:
+            raise DatasetError(str(error)) from error
+
+    def _index(self, episode: int) -> VideoIndex:
+        try:
+            return self._read_index(self._clip(episode).path, self._fps)
+        except RemuxError as error:
+            raise DatasetError(str(error)) from error
+
+    def _clip(self, episode: int) -> Clip:
+        place = self._places[episode]
+        name = self._name(place)
+        path = self._root / name
+        if self._remote is not None:
+            path = staging_path(self._root, f"fetched_{name.replace('/', '_')}")
+            if not path.exists():
+                self._remote.fetch(name, path)
+        return Clip(path, place.begin, self._lengths[episode])
+
+    def _fetched(self) -> list[Path]:
+        return list((self._root / UNFINISHED).glob("fetched_*"))
+
+    def _name(self, place: Place, template: str = "") -> str:
+        return (template or self._template).format(
+            video_key=self._camera, chunk_index=place.chunk, file_index=place.file
+        )
+
+    @staticmethod
+    def _file_of(place: Place) -> tuple[int, int]:
+        return place.chunk, place.file
+
+
+def pack_videos(root: Path, cameras: Iterable[str], remote: RemoteTarget | None = None) -> None:
+    """Join the video files of a dataset whose `video_path` is that of packed files.
+
+    Args:
+        root: The dataset's directory, which the caller has locked.
+        cameras: The features that are videos.
+        remote: The object store that keeps the dataset, if it is not the directory.
+
+    Raises:
+        DatasetError: The files cannot be joined; the dataset is valid.
+    """
+    for camera in cameras:
+        CameraFiles(root, camera, remote).pack()
+
+
+def convert(root: Path, video_files: VideoFiles) -> int:
+    """Change the layout of a dataset's videos; return the number of their files.
+
+    Raises:
+        DatasetError: It is no dataset, or its files cannot be joined or cut; it is still valid.
+        FileExistsError: Another run is writing into it.
+    """
+    dataset = Dataset(root)
+    if not dataset.cameras:
+        raise DatasetError(f"{root} has no videos")
+    handle = lock(root)
+    try:
+        if dataset.info["video_path"] not in keys.VIDEO_PATHS.values():
+            raise DatasetError(
+                f"{root / keys.INFO_PATH}: video_path must be one of "
+                f"{[*keys.VIDEO_PATHS.values()]}, got {dataset.info['video_path']!r}"
+            )
+        if video_files == "packed":
+            _rename(dataset, keys.VIDEO_PATHS["packed"])
+            pack_videos(root, dataset.cameras)
+        elif dataset.info["video_path"] != keys.VIDEO_PATHS[video_files]:
+            for camera in dataset.cameras:
+                CameraFiles(root, camera).split()
+            _rename(dataset, keys.VIDEO_PATHS[video_files])
+        names = set().union(*(CameraFiles(root, camera).names for camera in dataset.cameras))
+        if dataset.collection is not None:  # in others' datasets, what we do not know stays
+            commit = Commit(root)
+            for path in unreferenced_videos(root, names):
+                commit.remove(path)
+            commit.publish()
+    finally:
+        shutil.rmtree(root / UNFINISHED, ignore_errors=True)
+        unlock(root, handle)
+    return len(names)
+
+
+def copy_video(dataset: Dataset, episode: int, camera: str, target: Path) -> None:
+    """Write a video file with the images of one episode, without encoding them again.
+
+    Raises:
+        DatasetError: They cannot be cut out of their file.
+    """
+    path = dataset.video_path(episode, camera)
+    if dataset.is_alone(episode, camera):
+        shutil.copyfile(path, target)
+        return
+    entry = dataset.episodes[episode]
+    begin = round(entry[keys.video_column(camera, "from_timestamp")] * dataset.fps)
+    try:
+        remux([Clip(path, begin, entry[keys.LENGTH])], target, dataset.fps)
+    except RemuxError as error:
+        raise DatasetError(str(error)) from error
+
+
+def layout_of(info: dict[str, Any]) -> VideoFiles:
+    """Return the layout of the videos of a dataset with this `info.json`."""
+    is_per_episode = info.get("video_path") == keys.VIDEO_PATHS["per-episode"]
+    return "per-episode" if is_per_episode else "packed"
+
+
+def _rename(dataset: Dataset, template: str) -> None:
+    """Give the video files other names; `info.json` decides which ones count."""
+    root = dataset.root
+    if dataset.info["video_path"] == template:
+        return
+    commit = Commit(root)
+    for camera in dataset.cameras:
+        for old, new in CameraFiles(root, camera).renamed(template):
+            commit.add_link(new, root / old)
+            commit.remove(root / old)
+    commit.add_json(keys.INFO_PATH, {**dataset.info, "video_path": template})
+    commit.publish()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions(Options):
+    """The options of `pp-pack`."""
+
+    dataset: Annotated[DatasetFolder, Doc("the dataset")]
+    video_files: Annotated[VideoFiles, Doc("many episodes in one file, or one each")] = "packed"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = parse(
+        PackOptions,
+        argv,
+        prog="pp-pack",
+        description="Join a dataset's videos in few files, or give each episode its own.",
+        example="pp-pack datasets/pick_place --video-files per-episode",
+    )
+    try:
+        count = convert(options.dataset, options.video_files)
+    except (DatasetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.dataset} has {count} video file(s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -61,7 +61,7 @@ CHECKS = (
     Check("datasets", "load_dataset of the folder", clients.load_dataset),
     Check("duckdb", "query the parquet files", clients.duckdb),
     Check("rerun-sdk", "rerun DATASET --save", clients.rerun),
-    Check("forge-robotics", "inspect, quality, convert to zarr", clients.forge),
+    Check("forge-robotics", "inspect, quality, convert to MCAP", clients.forge),
     Check("gymnasium", "check_env", clients.gymnasium_checker),
     Check("gymnasium", "AsyncVectorEnv with pictures, default context", clients.async_vector),
     Check("stable_baselines3", "check_env", clients.sb3_checker),
@@ -135,6 +135,18 @@ def version_of(client: str, python: str) -> str:
     return subprocess.check_output([python, "-c", asked], text=True).strip()
 
 
+def save(rows: list[dict[str, Any]], keep_others: bool) -> None:
+    """Write the table's rows; with `keep_others` those of earlier runs of other checks stay."""
+    path = RESULTS / "clients.json"
+    known = json.loads(path.read_text()) if keep_others and path.exists() else []
+    names = {(row["client"], row["what"], row["version"]) for row in rows}
+    rows = rows + [r for r in known if (r["client"], r["what"], r["version"]) not in names]
+    order = [(check.client, check.what) for check in CHECKS]
+    rows.sort(key=lambda row: (order.index((row["client"], row["what"])), row["version"]))
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(rows, indent=2))
+
+
 def main() -> int:
     """Run the checks, or the one that was asked for; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -150,9 +162,7 @@ def main() -> int:
         return 0
     chosen = [check for check in CHECKS if given.only is None or name_of(check) in given.only]
     rows = run_all(chosen, {True: given.lerobot, False: sys.executable})
-    if given.only is None:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "clients.json").write_text(json.dumps(rows, indent=2))
+    save(rows, keep_others=given.only is not None)
     failed = [row for row in rows if row["result"] == "FAILED"]
     print(f"{len(rows) - len(failed)} of {len(rows)} checks ended as expected")
     return 1 if failed else 0

@@ -30,6 +30,7 @@ LINT = (
     "the same index, of which there are 8: velocities and quaternions jump, and two of its checks "
     "end with an IndexError."
 )
+_BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _SCENE = ("--env.type=frankapickplace", "--env.resolution=64", "--env.preset=fast")
 
 
@@ -125,9 +126,7 @@ def lerobot_merge(dataset: Path, folder: Path) -> str:
 
 def _record(like: Any, root: Path) -> Any:
     """Return a dataset of one episode with another's first frames, as lerobot records it."""
-    from lerobot.datasets.utils import DEFAULT_FEATURES
-
-    features = {k: dict(v) for k, v in like.features.items() if k not in DEFAULT_FEATURES}
+    features = {k: dict(v) for k, v in like.features.items() if k not in _BOOKKEEPING}
     for feature in features.values():
         feature.pop("info", None)
     theirs = type(like).create(
@@ -145,9 +144,7 @@ def _record(like: Any, root: Path) -> Any:
 
 
 def _numeric(dataset: Any) -> list[tuple[str, Any]]:
-    from lerobot.datasets.utils import DEFAULT_FEATURES
-
-    own = [key for key in dataset.features if key not in DEFAULT_FEATURES]
+    own = [key for key in dataset.features if key not in _BOOKKEEPING]
     return [(key, dataset.features[key]) for key in own if key not in dataset.meta.video_keys]
 
 
@@ -286,7 +283,7 @@ def forge(dataset: Path, folder: Path) -> str:
     """Inspect, rate and convert the dataset."""
     _run("forge", "inspect", str(dataset))
     _run("forge", "quality", str(dataset))
-    output = _run("forge", "convert", str(dataset), str(folder / "zarr"), "--format", "zarr")
+    output = _run("forge", "convert", str(dataset), str(folder / "mcap"), "--format", "mcap")
     done = next(line for line in output.splitlines() if "Episodes converted" in line)
     assert done.split()[-1] == str(EPISODES), done
     return f"{EPISODES} episodes converted"
@@ -309,8 +306,9 @@ def async_vector(dataset: Path, folder: Path) -> str:
     with contextlib.closing(envs):
         envs.reset(seed=0)
         _, _, _, _, infos = envs.step(envs.action_space.sample())
-    texts = {key for key, value in infos.items() if value.dtype == object}
-    return f"all of `info` are arrays, texts in {', '.join(sorted(texts))}"
+    objects = {key: value[0] for key, value in infos.items() if value.dtype == object}
+    assert all(isinstance(value, str) for value in objects.values()), objects
+    return "`info` is batched: numbers as arrays of numbers, texts as arrays of texts"
 
 
 def sb3_checker(dataset: Path, folder: Path) -> str:

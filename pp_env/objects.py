@@ -122,8 +122,9 @@ class ObjectConfig:
     def grasp_yaws(self) -> np.ndarray:
         """Headings (n,) at which the hand fits, relative to the object's own x axis, rad.
 
-        A hand closes along its y axis. It may hold a cylinder from any side (`MAX_GRASPS` are enough), a
-        square box from four, any other box from the two that close across its narrow side.
+        A hand closes along its y axis. It may hold a cylinder from any side (`MAX_GRASPS` are
+        enough), a square box from four, any other box from the two that close across its narrow
+        side.
         """
         if self.shape == "cylinder":
             return np.arange(MAX_GRASPS) * 2 * np.pi / MAX_GRASPS

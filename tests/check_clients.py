@@ -46,7 +46,7 @@ class Check(NamedTuple):
 
 CHECKS = (
     Check("lerobot", "load", clients.lerobot_load, old=True),
-    Check("lerobot", "stream", clients.lerobot_stream, old=True),
+    Check("lerobot", "stream", clients.lerobot_stream),
     Check("lerobot", "delete an episode", clients.lerobot_delete, old=True),
     Check("lerobot", "split", clients.lerobot_split, old=True),
     Check("lerobot", "merge with a set it recorded", clients.lerobot_merge, old=True),

@@ -1,4 +1,4 @@
-"""`FrankaPickPlace-v0` for LeRobot's EnvHub.
+r"""`FrankaPickPlace-v0` for LeRobot's EnvHub.
 
 Upload this file to a repository of your own on the Hugging Face Hub, and whoever has installed
 franka-pick-place evaluates there:

@@ -16,6 +16,9 @@ LEROBOT_TRAIN_VENV ?= .venv-lerobot-train
 PYTHON312 ?= $(firstword $(wildcard /usr/bin/python3.1[23] /usr/local/bin/python3.1[23] \
 	$(HOME)/.pyenv/versions/3.1[23].*/bin/python) $(PYTHON))
 
+# Other people's tools, with the newest lerobot and its Python (as large); TORCH_INDEX as above.
+CLIENTS_VENV ?= .venv-clients
+
 # Newton, which pins a MuJoCo of its own, to read the Isaac Sim scene (1.2 GB).
 NEWTON_VENV ?= .venv-newton
 # What Isaac Sim 4.5 has: Python 3.10, numpy 1.26.0, gymnasium 0.29.1 and no MuJoCo.
@@ -23,7 +26,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot check-clients train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -62,6 +65,11 @@ train-lerobot: $(LEROBOT_TRAIN_VENV)/.ready
 	@rm -rf $(LEROBOT_TRAIN_VENV)/run
 	PATH="$(abspath $(LEROBOT_TRAIN_VENV)/bin):$$PATH" sh examples/train_lerobot.sh $(LEROBOT_TRAIN_VENV)/run
 	$(LEROBOT_TRAIN_VENV)/bin/python -m tests.check_training
+
+# Takes a quarter of an hour. Streaming needs FFmpeg's libraries (apt-get install ffmpeg).
+check-clients: $(CLIENTS_VENV)/.ready $(LEROBOT_VENV)/.ready
+	$(CLIENTS_VENV)/bin/python -m tests.check_clients --lerobot $(LEROBOT_VENV)/bin/python; \
+		status=$$?; $(CLIENTS_VENV)/bin/python -m benchmarks.report && exit $$status
 
 # Each benchmark prints its tables and rewrites them and the plot in docs/.
 bench: $(VENV)/.ready-dev
@@ -102,7 +110,7 @@ bench-bridge: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.bridge load
 
 clean:
-	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-newton .venv-isaac .venv-baselines .venv-peers build *.egg-info
+	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-clients .venv-newton .venv-isaac .venv-baselines .venv-peers build *.egg-info
 
 $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) .
@@ -131,6 +139,18 @@ $(LEROBOT_TRAIN_VENV)/.ready: setup.cfg deploy/bootstrap.py \
 	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet torch==2.11.0 torchvision==0.26.0 \
 		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(LEROBOT_TRAIN_VENV)/bin/pip install --quiet pytest "lerobot[training,diffusion]==0.6.1" \
+		-e examples/lerobot_env -e examples/lerobot_policy
+	@touch $@
+
+$(CLIENTS_VENV)/.ready: tests/clients-requirements.txt setup.cfg deploy/bootstrap.py \
+		examples/lerobot_env/pyproject.toml examples/lerobot_policy/pyproject.toml
+	@$(PYTHON312) -c "import sys; v = sys.version_info[:2]; v in ((3, 12), (3, 13)) or sys.exit( \
+		'error: the newest lerobot needs Python 3.12 or 3.13, but $(PYTHON312) is %d.%d; ' % v + \
+		'name another: make check-clients PYTHON312=/path/to/python3.12')"
+	$(PYTHON312) deploy/bootstrap.py $(CLIENTS_VENV) .
+	$(if $(TORCH_INDEX),$(CLIENTS_VENV)/bin/pip install --quiet "torch>=2.11,<2.12" \
+		"torchvision>=0.26,<0.27" --index-url $(TORCH_INDEX))
+	$(CLIENTS_VENV)/bin/pip install --quiet -r tests/clients-requirements.txt matplotlib \
 		-e examples/lerobot_env -e examples/lerobot_policy
 	@touch $@
 

@@ -207,6 +207,12 @@ def trials(rows: list[Results]) -> str:
     return f"From images:\n\n{table(images)}\n\nFrom state:\n\n{table(state)}"
 
 
+def clients(rows: list[Results]) -> str:
+    """Return what each client did, a line for each."""
+    columns = ("client", "version", "what", "result", "sentence")
+    return _table([*columns], [[row[column] for column in columns] for row in rows])
+
+
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -235,6 +241,7 @@ SECTIONS = {
     "recorder": Section(recorder, "recorder", "performance.md"),
     "objects": Section(objects, "success", "objects.md"),
     "randomization": Section(randomization, "success", "randomization.md"),
+    "clients": Section(clients, "clients", "clients.md"),
     "trials": Section(trials, "trials", "training.md"),
 }
 

@@ -54,7 +54,10 @@ class GraspRequirements:
     @classmethod
     def from_info(cls, info: dict[str, Any]) -> "GraspRequirements":
         """Read the fields from an environment's `info`; missing ones keep their defaults."""
-        return cls(**{name: info[name] for name in cls.__dataclass_fields__ if name in info})
+        given = {name: info[name] for name in cls.__dataclass_fields__ if name in info}
+        if "grasp_yaws" in given:
+            given["grasp_yaws"] = tuple(dict.fromkeys(given["grasp_yaws"]))  # without repetitions
+        return cls(**given)
 
     @property
     def is_tall(self) -> bool:

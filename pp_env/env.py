@@ -456,8 +456,9 @@ class PickPlaceEnv(gym.Env):
         return {
             **self._episode_info,
             "object_size": self._episode_info["object_size"].copy(),
+            "grasp_yaws": self._episode_info["grasp_yaws"].copy(),
             "is_success": not unmet,
-            "is_grasped": state.is_grasped,
+            "is_grasped": bool(state.is_grasped),  # NumPy's bool would be batched as an object
             "object_pos": true_values["object_pos"],
             "object_quat": true_values["object_quat"],
             "object_rgb": self._object_rgb.copy(),

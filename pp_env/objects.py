@@ -15,6 +15,7 @@ Shape = Literal["box", "cylinder"]
 GRASP_DEPTH = 0.02  # m below the top: the pads are whole on the object, the palm stays clear
 _BAND = 2e-4  # m by which a band stands out
 GRASP_ROOM = 0.01  # m that the open gripper must have beside an object, both sides together
+MAX_GRASPS = 16  # headings at which the hand fits around an object, at most
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,12 @@ class ObjectConfig:
     def grasp_yaws(self) -> np.ndarray:
         """Headings (n,) at which the hand fits, relative to the object's own x axis, rad.
 
-        A hand closes along its y axis. It may hold a cylinder from any side (16 are enough), a
-        square box from four, any other box from the two that close across its narrow side.
+        A hand closes along its y axis. It may hold a cylinder from any side (`MAX_GRASPS` are
+        enough), a square box from four, any other box from the two that close across its narrow
+        side.
         """
         if self.shape == "cylinder":
-            return np.arange(16) * np.pi / 8
+            return np.arange(MAX_GRASPS) * 2 * np.pi / MAX_GRASPS
         width, depth, _ = self.size
         if width == depth:
             return np.arange(4) * np.pi / 2

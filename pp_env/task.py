@@ -9,7 +9,7 @@ import numpy as np
 from pp_env import panda, placement, rotation
 from pp_env.colors import first_apart, variants
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
-from pp_env.objects import ObjectConfig
+from pp_env.objects import MAX_GRASPS, ObjectConfig
 from pp_env.randomization import Variation, sample
 from pp_env.sim.api import InitialState, PlacedObject, Pose, SimState
 
@@ -121,16 +121,16 @@ def grasp_requirements(initial: InitialState, config: PickPlaceConfig) -> dict[s
 
     Returns:
         `object_size` (3,), m; `grasp_height` of the TCP above the object's centre, m; `grasp_yaws`
-        of the hand relative to the object's x axis, rad; `travel_height` above the grasp at which
-        the hand passes over everything, m; and `scene_height`, that of the highest top above the
-        table, m. The yaws are a tuple, because Gymnasium batches arrays of one shape only and
-        objects differ in their number.
+        (`MAX_GRASPS`,) of the hand relative to the object's x axis, rad; `travel_height` above the
+        grasp at which the hand passes over everything, m; and `scene_height`, that of the highest
+        top above the table, m. Objects differ in their number of yaws; fewer are repeated, because
+        only arrays of one shape can be batched.
     """
     target, *others = (config.object_pool[placed.pool_index] for placed in initial.placed)
     return {
         "object_size": np.array(target.size),
         "grasp_height": target.grasp_height,
-        "grasp_yaws": tuple(target.grasp_yaws.tolist()),
+        "grasp_yaws": np.resize(target.grasp_yaws, MAX_GRASPS),
         "travel_height": placement.travel_height(target, others, config),
         "scene_height": max(obj.height for obj in (target, *others)),
     }

@@ -2,7 +2,7 @@
 
 Usage: python -m tests.check_policy       (make check-lerobot)
 
-Needs this project and lerobot 0.4.x or 0.6.x. `lerobot-train` makes two steps of an ACT,
+Needs this project and lerobot 0.4.x or 0.6.x. `lerobot-train` makes five steps of an ACT,
 `pp-evaluate` runs two short episodes with videos, and the actions of the first must equal those of
 `lerobot-eval`'s own loop, bit for bit. Then the expert takes over where the checkpoint has driven
 to. With pictures, the ACT and a Diffusion Policy, which looks back, are probed, and their plans
@@ -36,14 +36,14 @@ _DIFFUSION = (
 
 
 def train(dataset: Path, output: Path, policy: Sequence[str] = _ACT) -> None:
-    """Train for two steps."""
+    """Train for five steps."""
     from lerobot.scripts import lerobot_train
 
     sys.argv = [
         "lerobot-train", "--dataset.repo_id=local/tiny", f"--dataset.root={dataset}",
         "--dataset.video_backend=pyav", f"--output_dir={output}", "--wandb.enable=false",
         "--policy.device=cpu", "--policy.push_to_hub=false",
-        "--policy.pretrained_backbone_weights=null", "--steps=2", "--batch_size=2",
+        "--policy.pretrained_backbone_weights=null", "--steps=5", "--batch_size=2",
         "--num_workers=0", *policy,
     ]  # fmt: skip
     with redirect_stderr(io.StringIO()):  # progress bars

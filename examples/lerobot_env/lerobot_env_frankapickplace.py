@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs import EnvConfig
+from lerobot.envs.configs import HubEnvConfig
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
 
 import pp_env
@@ -34,10 +35,11 @@ gym.register(id=f"{__name__}/{pp_env.ENV_ID}", entry_point=f"{__name__}:make_env
 
 @EnvConfig.register_subclass("frankapickplace")
 @dataclass
-class FrankaPickPlaceConfig(EnvConfig):
+class FrankaPickPlaceConfig(HubEnvConfig):
     """Options `--env.*` of lerobot's commands, named as collect.py's; match them to the dataset.
 
     Attributes:
+        hub_path: Repository on the Hugging Face Hub whose `env.py` makes the environment instead.
         task: Part of the Gymnasium id.
         fps: Control and camera rate, Hz.
         episode_length: Steps after which an episode is truncated.

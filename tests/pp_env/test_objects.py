@@ -9,7 +9,7 @@ from experts.pick_place import PickPlaceExpert, plan
 from experts.reach import GraspRequirements
 from pp_env import PickPlaceConfig, PickPlaceEnv, kinematics, panda, placement, rotation, task
 from pp_env.config import HOME_JOINT_POS, HOME_TCP, GraspConfig, TaskConfig
-from pp_env.objects import YCB_OBJECTS, Band, ObjectConfig
+from pp_env.objects import MAX_GRASPS, YCB_OBJECTS, Band, ObjectConfig
 from pp_recorder.rollout import run_episode
 from tests import ROOT
 from tests.fakes import SIMULATOR, FakeSimulator
@@ -53,7 +53,7 @@ def test_all_of_the_pool_but_the_tuna_can_be_grasped():
     assert not TUNA.fits_gripper
 
 
-@pytest.mark.parametrize("obj", [CUBE, *YCB_OBJECTS], ids=lambda obj: obj.label)
+@pytest.mark.parametrize("obj", [CUBE, *GRASPABLE], ids=lambda obj: obj.label)
 def test_the_hand_grasps_between_palm_and_table(obj):
     top = obj.height / 2 - obj.grasp_height
     assert 0 < top <= panda.TCP_OFFSET - panda.PALM_OFFSET, "the palm stays above the top"
@@ -269,3 +269,12 @@ def test_the_page_about_objects_has_the_pools_table():
             f"| `{obj.name}` | {obj.shape} | {size} | {1e3 * obj.mass:.0f} | {width} | {tcp} |"
         )
     assert "\n".join(rows) in page, "put this into it:\n" + "\n".join(rows)
+
+
+@pytest.mark.parametrize("obj", [ObjectConfig(), *GRASPABLE], ids=lambda obj: obj.name)
+def test_info_has_the_same_number_of_grasps_for_every_object(obj):
+    config = PickPlaceConfig(objects=(obj,))
+    start = task.sample_start(np.random.default_rng(0), config)
+    info = task.grasp_requirements(task.initial_state(start, config), config)
+    assert info["grasp_yaws"].shape == (MAX_GRASPS,)
+    assert GraspRequirements.from_info(info).grasp_yaws == tuple(obj.grasp_yaws)

@@ -5,6 +5,7 @@ OpenGL's drivers have threads and locks that a fork does not copy. A forked proc
 them for ever, even if every context was freed before the fork.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -14,14 +15,18 @@ from typing import Any
 
 _used = False  # OpenGL was used by this process or by one that it was forked from
 _inherited = False  # ... by one that it was forked from
+_ended = False  # the process ends, and MuJoCo is about to close OpenGL
 _abandoned: list[Any] = []
 _creation = threading.Lock()
 _bound = threading.local()  # `context` is the one that is current in a thread
 
 
 def is_inherited() -> bool:
-    """Return True if OpenGL was used before this process was forked, so that it cannot be here."""
-    return _inherited
+    """Return True if OpenGL was used before this process was forked, so that it cannot be here.
+
+    Also when the process ends: what is freed then may come after OpenGL has gone.
+    """
+    return _inherited or _ended
 
 
 def abandon(inherited: Any) -> None:
@@ -48,6 +53,7 @@ class Context:
         _used = True
         with _creation:
             self._gl = _context_class()(*size)
+            atexit.register(_note_end)  # MuJoCo has registered its own end before
         self._module = sys.modules[type(self._gl).__module__]
         self._freed = False
         before = getattr(_bound, "context", None)
@@ -127,6 +133,11 @@ def _context_class() -> Any:
     else:
         from mujoco.gl_context import GLContext
     return GLContext
+
+
+def _note_end() -> None:
+    global _ended
+    _ended = True
 
 
 def _note_fork() -> None:

@@ -199,3 +199,17 @@ def test_environments_in_spawned_processes_draw():
     pictures = {name: images[0] for name, images in observation["pixels"].items()}
     np.testing.assert_equal(pictures, expected["pixels"])
     envs.close(terminate=True)
+
+
+def test_a_process_that_ends_with_open_environments_says_nothing():
+    code = (
+        "import gymnasium, pp_env\n"
+        "from pp_env import PickPlaceConfig\n"
+        "from pp_env.config import RenderConfig\n"
+        "config = PickPlaceConfig(render=RenderConfig(resolution=32, preset='fast'))\n"
+        "envs = gymnasium.make_vec(pp_env.ENV_ID, 1, obs_type='pixels', config=config)\n"
+        "envs.reset(seed=0)\n"
+        "gymnasium.kept = envs\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=TIMEOUT_S)
+    assert (done.returncode, done.stderr.decode()) == (0, "")

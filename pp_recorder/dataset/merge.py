@@ -269,7 +269,7 @@ def _merge_infos(parts: list[Part]) -> dict[str, Any]:
             feature = {**feature, "info": common}
         features[key] = feature
     info = parts[0].dataset.info
-    paths = {"data_path": keys.DATA_PATH}
+    paths: dict[str, str | None] = {"data_path": keys.DATA_PATH}
     if "video_path" in info:
         has_cameras = bool(parts[0].dataset.cameras)
         paths["video_path"] = keys.VIDEO_PATHS[layout_of(info)] if has_cameras else None

@@ -35,7 +35,8 @@ _MIX = "home=0.4,random=0.3,anywhere=0.3"
 _ALL_CAMERAS = ("cam_front", "cam_wrist", "cam_high")
 _STEPS = 6_000  # of 128 frames: 0.77 million samples
 _MORE = 7_500  # 0.96 million
-_LEAST_MINUTES = 0.7  # for which starting a training or an evaluation is worth it
+_LEAST_MINUTES = 1.5  # for which starting a training or an evaluation is worth it
+_SPARE_MINUTES = 1.0  # of a training, for imports and its last checkpoint
 
 
 class NotYetError(Exception):
@@ -199,7 +200,7 @@ class Run:
         if self.is_trained(name):
             return
         checkpoint = self.checkpoint(name)
-        command = ["examples/train_in_memory.py", f"--minutes={self.minutes_left() - 0.4:.2f}"]
+        command = ["examples/train_in_memory.py", f"--minutes={self.minutes_left() - _SPARE_MINUTES:.2f}"]
         if checkpoint.exists():
             command += [f"--config_path={checkpoint}/pretrained_model/train_config.json"]
             command += ["--resume=true"]

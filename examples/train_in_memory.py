@@ -313,12 +313,13 @@ def train(cfg: TrainPipelineConfig, own: argparse.Namespace) -> dict[str, Any]:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     training = prepare(cfg, metadata)
-    seconds = run(training, frames.to(cfg.policy.device), cfg, own)
+    earlier = previous_seconds(cfg)  # before `last` is another checkpoint
+    seconds = earlier + run(training, frames.to(cfg.policy.device), cfg, own)
     checkpoint = training.save(cfg)
     result = {
         "step": training.step,
         "samples": training.step * cfg.batch_size,
-        "seconds": seconds + previous_seconds(cfg),
+        "seconds": seconds,
         "episodes": len(cfg.dataset.episodes or dataset.episodes),
         "frames": count,
         "card": torch.cuda.get_device_name() if cfg.policy.device == "cuda" else "CPU",

@@ -184,11 +184,13 @@ def check_program(folder: Path, dataset: Path) -> None:
         done = train(*given, f"--output_dir={output}", "--policy.device=cpu", *tiny)
         assert done.returncode == 0, done.stderr[-2000:]
         last = output / "checkpoints" / "last"
+        first = json.loads((last / "train_in_memory.json").read_text())
         resumed = [f"--config_path={last}/pretrained_model/train_config.json", "--resume=true"]
         done = train(*resumed, "--steps=3")
         assert done.returncode == 0, done.stderr[-2000:]
         result = json.loads((last / "train_in_memory.json").read_text())
         assert (result["step"], result["samples"], result["episodes"]) == (3, 6, 2), result
+        assert result["seconds"] > first["seconds"] > 0, (first, result)
         words = ["--num-episodes", "1", "--max-steps", "30", "--preset", "fast"]
         report = folder / "report.json"
         assert pp_evaluate.main(["--policy", str(output), *words, "--json", str(report)]) == 0

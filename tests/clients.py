@@ -115,23 +115,33 @@ def lerobot_split(dataset: Path, folder: Path) -> str:
 
 
 def lerobot_merge(dataset: Path, folder: Path) -> str:
-    """Merge with a set of the same features that lerobot itself has recorded."""
-    ours = _open(dataset)
-    theirs = _record(ours, folder / "theirs")
+    """Merge the dataset with itself."""
+    source = _open(dataset)
     from lerobot.datasets.dataset_tools import merge_datasets
 
-    merge_datasets([ours, theirs], output_repo_id="local/both", output_dir=folder / "both")
+    merge_datasets([source, source], output_repo_id="local/both", output_dir=folder / "both")
+    return _check(folder / "both", 2 * EPISODES)
+
+
+def pp_merge(dataset: Path, folder: Path) -> str:
+    """Join the dataset with one of the same features that lerobot has recorded; ours does it.
+
+    LeRobot's own merge refuses them: it compares how their videos are described.
+    """
+    _record(_open(dataset), folder / "theirs")
+    parts = (str(dataset), str(folder / "theirs"))
+    _run(sys.executable, "-m", "pp_recorder.dataset.merge", *parts, "--output", f"{folder}/both")
     return _check(folder / "both", EPISODES + 1)
 
 
-def _record(like: Any, root: Path) -> Any:
-    """Return a dataset of one episode with another's first frames, as lerobot records it."""
+def _record(like: Any, root: Path) -> None:
+    """Record one episode with another dataset's first frames, as lerobot does."""
     features = {k: dict(v) for k, v in like.features.items() if k not in _BOOKKEEPING}
     for feature in features.values():
         feature.pop("info", None)
     theirs = type(like).create(
         "local/theirs", fps=like.fps, features=features, root=root,
-        robot_type=like.meta.robot_type, image_writer_threads=2,
+        robot_type=like.meta.robot_type, image_writer_threads=2, **_h264(),
     )  # fmt: skip
     for i in range(20):
         frame = {key: np.asarray(like[i][key]).reshape(ft["shape"]) for key, ft in _numeric(like)}
@@ -140,7 +150,15 @@ def _record(like: Any, root: Path) -> Any:
         theirs.add_frame({**frame, "task": like[i]["task"]})
     theirs.save_episode()
     theirs.finalize()
-    return _open(root)
+
+
+def _h264() -> dict[str, Any]:
+    """Return the argument by which lerobot encodes with our codec."""
+    try:
+        from lerobot.configs.video import RGBEncoderConfig
+    except ImportError:  # 0.4.4
+        return {"vcodec": "h264"}
+    return {"rgb_encoder": RGBEncoderConfig(vcodec="h264")}
 
 
 def _numeric(dataset: Any) -> list[tuple[str, Any]]:
@@ -230,10 +248,15 @@ def lerobot_viz(dataset: Path, folder: Path) -> str:
 
 
 def lance(dataset: Path, folder: Path) -> str:
-    """Convert to Lance, and examine the result."""
+    """Examine the dataset, and convert it to Lance."""
+    output = _run("lerobot-lance-doctor", "--root", str(dataset))
     _run("lerobot-lance-convert", "--root", str(dataset), "--out", str(folder / "lance"))
-    output = _run("lerobot-lance-doctor", "--root", str(folder / "lance"))
-    return output.splitlines()[-1]
+    rows = json.loads((dataset / "meta" / "info.json").read_text())["total_frames"]
+    import lancedb
+
+    found = lancedb.connect(folder / "lance").open_table("frames").count_rows()
+    assert found == rows, (found, rows)
+    return f"{output.splitlines()[-1]}, {rows} rows converted"
 
 
 def lerobot_doctor(dataset: Path, folder: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pp_recorder.dataset import tables
 from pp_recorder.dataset.paths import table_path
 
 UNFINISHED = ".unfinished"
@@ -90,9 +91,9 @@ class Commit:
         self.add_file(name, staged)
 
     def add_table(self, name: str, table: pa.Table) -> None:
-        """Add a parquet file."""
+        """Add a parquet file; its bytes depend on the values, not on who has written them before."""
         staged = self._staging_path(name)
-        pq.write_table(table, table_path(staged))
+        pq.write_table(tables.with_plain_types(table, staged), table_path(staged))
         self.add_file(name, staged)
 
     def remove(self, path: Path) -> None:

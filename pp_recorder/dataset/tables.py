@@ -99,6 +99,13 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def with_plain_types(table: pa.Table, file: Path) -> pa.Table:
+    """Return a table with plain types, in which also the items of lists have pyarrow's own name."""
+    plain = conform(table, common_schema([table.schema], [file]))
+    metadata = table.schema.metadata
+    return plain.replace_schema_metadata(metadata) if metadata else plain
+
+
 def to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column without large lists, list views, dictionaries and extension types."""
     kind = plain_type(column.type)

@@ -200,7 +200,8 @@ class Run:
         if self.is_trained(name):
             return
         checkpoint = self.checkpoint(name)
-        command = ["examples/train_in_memory.py", f"--minutes={self.minutes_left() - _SPARE_MINUTES:.2f}"]
+        minutes = self.minutes_left() - _SPARE_MINUTES
+        command = ["examples/train_in_memory.py", f"--minutes={minutes:.2f}"]
         if checkpoint.exists():
             command += [f"--config_path={checkpoint}/pretrained_model/train_config.json"]
             command += ["--resume=true"]

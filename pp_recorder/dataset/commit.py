@@ -91,7 +91,7 @@ class Commit:
         self.add_file(name, staged)
 
     def add_table(self, name: str, table: pa.Table) -> None:
-        """Add a parquet file; its bytes depend on the values, not on who has written them before."""
+        """Add a parquet file; its bytes depend on the values, not on who wrote them."""
         staged = self._staging_path(name)
         pq.write_table(tables.with_plain_types(table, staged), table_path(staged))
         self.add_file(name, staged)

@@ -73,6 +73,12 @@ def require_own_episodes(
             names = (*stats.BASIC, *stats.QUANTILES)
             found = stored_stats(entry, key)
             missing += [keys.stats_column(key, name) for name in names if name not in found]
+        attempt = entry.get(keys.EPISODE_ATTEMPT)
+        if keys.EPISODE_ATTEMPT in needed and attempt is not None and not isinstance(attempt, int):
+            raise DatasetError(
+                f"{location}/{keys.EPISODES_FOLDER}: episode {entry[keys.EPISODE_INDEX]} has the "
+                f"{keys.EPISODE_ATTEMPT} {attempt!r}, expected a whole number; {_WAY_OUT}"
+            )
         if missing:
             raise DatasetError(
                 f"{location}/{keys.EPISODES_FOLDER}: episode {entry[keys.EPISODE_INDEX]} has no "

@@ -266,7 +266,8 @@ def entry_fault(entry: dict[str, Any], cameras: list[str], num_frames: float = m
                 return f"{name} is {entry.get(name)!r}, expected a whole number"
         for side in ("from", "to"):
             name = keys.video_column(camera, f"{side}_timestamp")
-            if not isinstance(entry.get(name), int | float):
+            time = entry.get(name)
+            if not isinstance(time, int | float) or not 0 <= time < math.inf:
                 return f"{name} is {entry.get(name)!r}, expected a time in s"
     return ""
 

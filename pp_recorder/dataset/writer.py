@@ -486,8 +486,8 @@ def require_same(root: Path, collection: dict[str, Any], location: str) -> None:
     changed = [line for line in differing if not line.startswith(keys.MAY_DIFFER_ON_RESUME)]
     if changed:
         raise DatasetError(
-            f"{location} was collected otherwise, so it cannot be continued: {'; '.join(changed)}; "
-            "give the same options or another output"
+            f"{location} was collected otherwise ({keys.COLLECTION_PATH}), so it cannot be "
+            f"continued: {'; '.join(changed)}; give the same options or another output"
         )
     if differing:
         warnings.warn(f"{location} goes on with {'; '.join(differing)}", stacklevel=2)

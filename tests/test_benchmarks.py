@@ -267,6 +267,7 @@ def test_an_outlier_at_each_end_does_not_count():
     }  # fmt: skip
 
 
+@pytest.mark.long  # 54 clients; the bridge itself is tested in pp_bridge
 def test_what_watching_costs_is_measured_without_a_browser(results):
     pytest.importorskip("aiortc")
     command = "import sys; sys.modules['playwright'] = None; import benchmarks as b, pathlib as p; "

@@ -268,7 +268,7 @@ def entry_fault(entry: dict[str, Any], cameras: list[str], num_frames: float = m
             name = keys.video_column(camera, f"{side}_timestamp")
             time = entry.get(name)
             if not isinstance(time, int | float) or not 0 <= time < math.inf:
-                return f"{name} is {entry.get(name)!r}, expected a time in s"
+                return f"{name} is {time!r}, expected a time in s"
     return ""
 
 

@@ -231,7 +231,7 @@ class LeRobotWriter(EpisodeSink):
             self._create()
             return
         require_same(self.root, self._schema.collection or {}, self.location)
-        features = [key for key in self._features]
+        features = list(self._features)
         self._require_layout()
         self._stored_info = self._read_stored_info()
         prefix = recovery.find_prefix(self.root, self._videos)

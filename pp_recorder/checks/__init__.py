@@ -10,9 +10,17 @@ from functools import partial
 
 import numpy as np
 
+from pp_recorder.checks.agreement import (
+    check_hand_pose,
+    check_lag,
+    check_outcome,
+    check_repetition,
+    check_velocities,
+)
 from pp_recorder.checks.findings import CheckResult, Finding, UnavailableError, first_line
 from pp_recorder.checks.metadata import check_episodes, check_info, check_leftovers, check_tasks
 from pp_recorder.checks.robot import (
+    check_bounds,
     check_joint_limits,
     check_joint_speed,
     check_quaternions,
@@ -60,12 +68,18 @@ def all_checks(view: DatasetView) -> list[tuple[str, Check]]:
         ]
     return checks + [
         ("video order", check_video_order),
+        ("bounds", check_bounds),
         ("joint limits", check_joint_limits),
         ("joint speed", check_joint_speed),
         ("tracking", check_tracking),
         ("saturation", check_saturation),
         ("quaternions", check_quaternions),
         ("success", check_success),
+        ("velocities", check_velocities),
+        ("hand pose", check_hand_pose),
+        ("lag", check_lag),
+        ("outcome", check_outcome),
+        ("repetition", check_repetition),
     ]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ class InspectOptions(Options):
     html: Annotated[
         str | None, Doc("write the report as one page"), tyro.conf.arg(metavar="FILE")
     ] = None
+    strict: Annotated[bool, Doc("warnings are errors")] = False
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     except DatasetError as error:
         return _report_no_dataset(options, str(error))
     results = run_checks(view)
+    if options.strict:
+        results = [as_errors(result) for result in results]
     out = sys.stderr if options.json == "-" else sys.stdout
     print(to_text(view, results), file=out)
     try:
@@ -59,6 +62,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: the report cannot be written: {error}", file=sys.stderr)
         return 2
     return exit_status(results)
+
+
+def as_errors(result: CheckResult) -> CheckResult:
+    """Return the result with its warnings as errors."""
+    return replace(result, findings=[replace(f, severity="error") for f in result.findings])
 
 
 def exit_status(results: list[CheckResult]) -> int:

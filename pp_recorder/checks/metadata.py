@@ -88,11 +88,20 @@ def _check_splits(info: dict[str, Any], result: CheckResult) -> None:
             f"info.json: splits is {splits!r}, expected names and ranges of episodes"
         )
         return
+    ranges: list[tuple[int, int, str]] = []
     for name, text in splits.items():
         found = re.fullmatch(r"(\d+):(\d+)", str(text))
         if not found or not int(found[1]) <= int(found[2]) <= count(total):
             result.add_error(
                 f"info.json: split {name} is {text!r}, expected a range within 0:{total}"
+            )
+        elif int(found[1]) < int(found[2]):
+            ranges.append((int(found[1]), int(found[2]), name))
+    ranges.sort()
+    for (_, end, first), (begin, _, second) in zip(ranges, ranges[1:], strict=False):
+        if begin < end:
+            result.add_error(
+                f"info.json: the splits {first} and {second} overlap: both have episode {begin}"
             )
 
 
@@ -120,6 +129,7 @@ def check_tasks(view: DatasetView, result: CheckResult) -> str:
         result.add_warning(f"meta/tasks.parquet has {len(numbers)} tasks, info.json counts {total}")
     elif len(numbers) != total:
         result.add_error(f"meta/tasks.parquet has {len(numbers)} tasks, info.json says {total}")
+    _check_task_texts(view, result)
     _check_legacy_tasks(view, result)
     return f"{len(numbers)} task(s)"
 
@@ -136,6 +146,19 @@ def _check_task_index(table: pa.Table, result: CheckResult) -> None:
             "meta/tasks.parquet: the task texts are no pandas index but a plain column; LeRobot "
             "looks tasks up by the index"
         )
+
+
+def _check_task_texts(view: DatasetView, result: CheckResult) -> None:
+    try:
+        texts = view.tasks
+    except UnavailableError:
+        return
+    for number, text in enumerate(texts):
+        if not isinstance(text, str) or not any(letter.isalnum() for letter in text):
+            result.add_error(f"meta/tasks.parquet: task {number} is {text!r}, expected a text")
+    normal = [" ".join(str(text).lower().split()) for text in texts]
+    for text in sorted({text for text in normal if normal.count(text) > 1}):
+        result.add_warning(f"meta/tasks.parquet has the task {text!r} more than once")
 
 
 def _check_legacy_tasks(view: DatasetView, result: CheckResult) -> None:

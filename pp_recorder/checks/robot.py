@@ -5,12 +5,15 @@ from collections.abc import Callable
 import numpy as np
 
 from pp_recorder.checks.findings import CheckResult, UnavailableError, text_of
+from pp_recorder.checks.robot_model import robot_model
+from pp_recorder.checks.signals import all_signals, quaternions
 from pp_recorder.checks.view import DatasetView, array, by_episode, feature_names
 from pp_recorder.dataset import keys
 
 LIMIT_TOLERANCE = 0.005  # rad; limits in simulators are slightly soft
 TRACKING_LIMIT = 0.1  # rad
 UNIT_TOLERANCE = 1e-3
+NEAR_ROTATION = 0.9  # least |cosine| of half the angle to the mean rotation
 SATURATED = 0.5  # share of the frames
 
 
@@ -34,6 +37,35 @@ def check_joint_limits(view: DatasetView, result: CheckResult) -> str:
         raise UnavailableError("no numbers are called joint_pos_* or action_joint_*")
     text = ", ".join(checked)
     return text if result.findings else f"{text} within the limits"
+
+
+def check_bounds(view: DatasetView, result: CheckResult) -> str:
+    """Check every named number against the bounds that its robot's layout states."""
+    bounds, checked = robot_model(view).bounds, 0
+    for signal in all_signals(view):
+        if signal.name not in bounds:
+            continue
+        checked += 1
+        low, high = bounds[signal.name]
+        room = LIMIT_TOLERANCE * (high - low)
+        beyond = np.maximum(low - signal.values, signal.values - high)
+        for episode, frames in by_episode(view, np.flatnonzero(beyond > room)):
+            rows = view.spans[episode][0] + frames
+            worst = int(beyond[rows].argmax())
+            result.add_error(
+                f"episode {episode}, {text_of(frames)}: {signal.name} is "
+                f"{signal.values[rows[worst]]:.4g} at frame {frames[worst]}, expected {low:.4g} "
+                f"to {high:.4g}{_unit_hint(signal.name)}",
+                episode,
+                int(frames[0]),
+            )
+    return f"{checked} numbers within their bounds" if not result.findings else ""
+
+
+def _unit_hint(name: str) -> str:
+    if "joint" in name:
+        return " (radians)"
+    return " (metres)" if "_pos_" in name or "gripper" in name else ""
 
 
 def _report_beyond(
@@ -146,16 +178,16 @@ def _action_bounds(
 
 
 def check_quaternions(view: DatasetView, result: CheckResult) -> str:
-    """Check that quaternions have length 1 and do not change their sign from frame to frame."""
-    groups = _quaternions(view)
+    """Check that quaternions have length 1 and do not change their sign."""
+    groups = quaternions(view)
     if not groups:
         raise UnavailableError("no four numbers are called *_w, *_x, *_y and *_z")
     ends = np.zeros(view.spans[-1][1], dtype=bool)
     ends[[end - 1 for _, end in view.spans]] = True
-    for name, values in groups.items():
+    for (_, name), values in groups.items():
         length = np.linalg.norm(values, axis=1)
         for episode, frames in by_episode(
-            view, np.flatnonzero(np.abs(length - 1) > UNIT_TOLERANCE)
+            view, np.flatnonzero(~(np.abs(length - 1) <= UNIT_TOLERANCE))
         ):
             result.add_error(
                 f"episode {episode}, {text_of(frames)}: {name} is not a unit quaternion",
@@ -171,21 +203,28 @@ def check_quaternions(view: DatasetView, result: CheckResult) -> str:
                 episode,
                 int(frames[0]),
             )
-    return ", ".join(groups) + ("" if result.findings else ": unit length, no sign flips")
+        _check_first_signs(view, result, name, values)
+    names = ", ".join(name for _, name in groups)
+    return names + ("" if result.findings else ": unit length, no sign flips")
 
 
-def _quaternions(view: DatasetView) -> dict[str, np.ndarray]:
-    """Return the quaternions (frames, 4), w first, by their names without the suffix."""
-    found = {}
-    for key, feature in view.features.items():
-        names = feature_names(feature)
-        for name in names:
-            stem = name.removesuffix("_w")
-            parts = [f"{stem}_{axis}" for axis in "wxyz"]
-            if stem.endswith("quat") and name != stem and set(parts) <= set(names):
-                columns = [names.index(part) for part in parts]
-                found[stem] = view.column(key)[: view.spans[-1][1], columns].astype(np.float64)
-    return found
+def _check_first_signs(
+    view: DatasetView, result: CheckResult, name: str, values: np.ndarray
+) -> None:
+    """Warn of episodes that begin with the other sign, though near the others' rotation."""
+    first = values[[begin for begin, _ in view.spans]]
+    axis = np.linalg.eigh(first.T @ first)[1][:, -1]  # the mean rotation, of either sign
+    along = first @ axis
+    if len(first) < 2 or np.abs(along).min() < NEAR_ROTATION:
+        return
+    rare = np.sign(along) != np.sign(np.median(along) or 1.0)
+    if rare.any():
+        episodes = np.flatnonzero(rare)
+        result.add_warning(
+            f"{name} begins with the other sign in {len(episodes)} of {len(first)} episodes, "
+            f"such as episode {episodes[0]}, though with nearly the same rotation",
+            int(episodes[0]),
+        )
 
 
 def check_success(view: DatasetView, result: CheckResult) -> str:

@@ -418,10 +418,10 @@ def _(copy):
     copy.of(2, "next.reward")[90:] = 1
 
 
-@_planted(_COLUMNS, "success one frame early, one episode", "outcome", "success")
+@_planted(_COLUMNS, "success ten frames early, one episode", "outcome", "success")
 def _(copy):
     for key in ("next.success", "next.reward"):
-        copy.of(0, key)[-2] = 1
+        copy.of(0, key)[-10:] = 1
 
 
 @_planted(_COLUMNS, "success from the middle on", "outcome")

@@ -29,6 +29,7 @@ from pp_recorder.checks.robot import (
     check_tracking,
     tracking_error,
 )
+from pp_recorder.checks.motion import check_motion
 from pp_recorder.checks.rows import check_data, check_rows, check_timestamps
 from pp_recorder.checks.stats import check_image_statistics, check_statistics
 from pp_recorder.checks.videos import check_images, check_video, check_video_order
@@ -64,6 +65,7 @@ def all_checks(view: DatasetView) -> list[tuple[str, Check]]:
         checks += [
             (f"video {short}", partial(check_video, camera=camera)),
             (f"pictures {short}", partial(check_images, camera=camera)),
+            (f"motion {short}", partial(check_motion, camera=camera)),
             (f"image statistics {short}", partial(check_image_statistics, camera=camera)),
         ]
     return checks + [

@@ -20,6 +20,7 @@ BLACK, FLAT = 4.0, 2.0
 # than STILL_MEAN on average: codecs make small differences even then.
 STILL, STILL_MEAN = 3.0, 0.1
 REPEAT_FRAMES = 10
+ODD = 12.0  # 8-bit levels by which a block may differ from its neighbours in time
 TIME_TOLERANCE = 1e-4  # s; lerobot refuses more
 SAMPLE_SIDE = 128  # pixels; larger images are sampled at a grid of about so many points each way
 BLOCKS = 16
@@ -40,6 +41,14 @@ class EpisodeScan:
         repeated: Share of the images that repeat the one before.
         change: The largest change of a block over the episode, in 8-bit levels, without the
             extreme moments.
+        steps: (frames,) mean change of the blocks since the image before, in 8-bit levels; 0 for
+            the first image.
+        where: (frames, 2) the middle of that change: its row and column, from -1 to 1.
+        still: (frames,) whether an image repeats the one before.
+        odd: (frames,) share of the blocks that differ from both neighbours in time, which are
+            alike.
+        thumbs: (frames, rows, columns) brightness of a coarse grid.
+        mean: (rows, columns, 3) mean of all images, in blocks.
         image_stats: Statistics of all images.
         key_images: The images (h, w, 3) uint8 of the requested frames, made smaller.
     """
@@ -52,6 +61,12 @@ class EpisodeScan:
     runs: list[tuple[int, int]] = field(default_factory=list)
     repeated: float = 0.0
     change: float = 0.0
+    steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    where: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    still: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    odd: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    thumbs: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float16))
+    mean: np.ndarray = field(default_factory=lambda: np.zeros((1, 1, 3), np.float32))
     image_stats: stats.Stats | None = None
     key_images: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -133,11 +148,17 @@ class EpisodeVideoScan:
         """Return the result."""
         scan = self.scan
         if scan.frames:
-            blocks = np.stack(self._blocks).reshape(scan.frames, -1).astype(np.float32)
+            pictures = np.stack(self._blocks).astype(np.float32)
+            scan.thumbs, scan.mean = _thumbs(pictures), pictures.mean(axis=0)
+            scan.odd = _odd(pictures)
+            blocks = pictures.reshape(scan.frames, -1)
             low, high = np.percentile(blocks, (2.5, 97.5), axis=0)
             scan.change = float((high - low).max())
             steps = np.abs(np.diff(blocks, axis=0))
             equal = (steps.max(axis=1) <= STILL) & (steps.mean(axis=1) <= STILL_MEAN)
+            scan.steps = np.append(np.float32(0), steps.mean(axis=1))
+            scan.still = np.append(False, equal)
+            scan.where = _where(pictures)
             scan.repeated = float(equal.mean()) if equal.size else 0.0
             scan.runs = [(k, n + 1) for k, n in _runs(equal) if n + 1 >= REPEAT_FRAMES]
             scan.image_stats = self._stats.result()
@@ -166,6 +187,36 @@ def _blocks(sample: np.ndarray) -> np.ndarray:
     rows, columns = sample.shape[0] // size, sample.shape[1] // size
     cut = sample[: rows * size, : columns * size]
     return cut.reshape(rows, size, columns, size, 3).mean((1, 3), dtype=np.float32)
+
+
+def _thumbs(pictures: np.ndarray) -> np.ndarray:
+    """Return the brightness of every second block each way, (frames, rows, columns) float16."""
+    light = pictures @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    rows, columns = (max(1, size // 2) for size in light.shape[1:])
+    if min(light.shape[1:]) < 2:
+        return light.astype(np.float16)
+    cut = light[:, : rows * 2, : columns * 2].reshape(len(light), rows, 2, columns, 2)
+    return cut.mean(axis=(2, 4)).astype(np.float16)
+
+
+def _where(pictures: np.ndarray) -> np.ndarray:
+    """Return row and column of the middle of the change, (frames, 2), each from -1 to 1."""
+    change = np.abs(np.diff(pictures, axis=0)).sum(axis=-1) ** 2  # large changes, not noise
+    total = np.maximum(change.sum(axis=(1, 2)), 1e-6)
+    rows, columns = (np.linspace(-1, 1, size) for size in change.shape[1:])
+    middle = [change.sum(axis=2) @ rows / total, change.sum(axis=1) @ columns / total]
+    return np.concatenate([np.zeros((1, 2)), np.stack(middle, axis=1)]).astype(np.float32)
+
+
+def _odd(pictures: np.ndarray) -> np.ndarray:
+    """Return which share of an image's blocks is unlike both neighbours in time, (frames,)."""
+    odd = np.zeros(len(pictures), dtype=np.float32)
+    if len(pictures) > 2:
+        before, after = pictures[:-2], pictures[2:]
+        apart = np.abs(after - before).max(axis=-1)
+        off = np.abs(pictures[1:-1] - (before + after) / 2).max(axis=-1)
+        odd[1:-1] = (off > ODD + 2 * apart).mean(axis=(1, 2))
+    return odd
 
 
 def scan_file(

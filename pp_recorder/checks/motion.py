@@ -1,0 +1,609 @@
+"""Checks of pictures against motion: what a camera shows must go with what the state says.
+
+Two models are fitted to the episodes of a camera: how much the picture changes, from how much the
+state does; and where it changes, from the state. Each episode is judged by models of the others.
+Pictures that fit better when they are shifted in time, played backwards or turned over give
+themselves away.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pp_recorder.checks.findings import CheckResult, UnavailableError
+from pp_recorder.checks.signals import moving, triples
+from pp_recorder.checks.video_scan import STILL_MEAN, EpisodeScan
+from pp_recorder.checks.view import DatasetView, feature_names, is_depth
+from pp_recorder.dataset import keys
+
+_COMPONENTS, _SQUARED = 6, 3  # of the state's principal components; of which products are used
+_MOST_EPISODES = 100  # to which a model is fitted
+_RIDGE = 3e-3
+_ROUNDS = 4
+_LONGEST_S = 0.7  # s, the longest shift in time that is tried
+_SHORTEST = 40  # frames of an episode that is judged
+_FITS = 0.5  # least correlation from which anything is concluded
+_LATE, _BACKWARDS, _TURNED = 0.06, 0.12, 0.6  # by which another reading must fit better
+_ODD = 0.12  # share of blocks in which a picture differs from its neighbours
+_VISIBLE = 4 * STILL_MEAN  # 8-bit levels: a change that no codec leaves out
+_SPREAD = 0.25  # of the logarithm of contrast or brightness between kinds of episodes
+
+_AXES = ("upside down", "mirrored")  # what changes the row, and the column
+
+
+@dataclass
+class Track:
+    """What is compared of one episode.
+
+    Attributes:
+        effort: (frames - 1, size) how much the state changes, with a column of ones.
+        change: (frames - 1,) how much the picture changes.
+        place: (frames - 1, size) features of the state.
+        where: (frames - 1, 2) where the picture changes.
+        weight: (frames - 1,) how much that is to be trusted.
+    """
+
+    effort: np.ndarray
+    change: np.ndarray
+    place: np.ndarray
+    where: np.ndarray
+    weight: np.ndarray
+
+    def backwards(self) -> "Track":
+        """Return the track if the pictures are played backwards."""
+        return Track(
+            self.effort, self.change[::-1], self.place, self.where[::-1], self.weight[::-1]
+        )
+
+    def shifted(self, lag: int) -> "Track":
+        """Return the track if the pictures are so many frames late."""
+        if not lag:
+            return self
+        state = slice(None, -lag) if lag > 0 else slice(-lag, None)
+        shown = slice(lag, None) if lag > 0 else slice(None, lag)
+        return Track(
+            self.effort[state], self.change[shown], self.place[state], self.where[shown],
+            self.weight[shown],
+        )  # fmt: skip
+
+
+@dataclass
+class Fit:
+    """How well the pictures of an episode fit its states.
+
+    Attributes:
+        lags: Correlation of foretold and found change if the pictures are so many frames late.
+        backwards: The same if they are played backwards.
+        where: (2,) correlation of foretold and found place of the change: rows and columns.
+        where_backwards: (2,) the same if they are played backwards.
+    """
+
+    lags: dict[int, float] = field(default_factory=dict)
+    backwards: float = 0.0
+    where: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    where_backwards: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+    @property
+    def best_lag(self) -> int:
+        """The lag with which they fit best."""
+        return max(self.lags, key=lambda k: self.lags[k])
+
+
+class Camera:
+    """The tracks of a camera's episodes, and models of how pictures follow from states."""
+
+    def __init__(self, tracks: dict[int, Track], fps: float) -> None:
+        self.tracks = tracks
+        self._longest = max(3, round(_LONGEST_S * fps))
+        chosen = np.linspace(0, len(tracks) - 1, min(len(tracks), _MOST_EPISODES)).astype(int)
+        self._fitted = [list(tracks)[k] for k in np.unique(chosen)]
+
+    def fits(self, lags: dict[int, int], backwards: set[int]) -> dict[int, Fit]:
+        """Return the fit of every episode to models of the others.
+
+        Args:
+            lags: By which pictures are late, for the models.
+            backwards: Episodes that are played backwards, for the models.
+        """
+        sums = {}
+        for episode in self._fitted:
+            track = self.tracks[episode].shifted(lags.get(episode, 0))
+            track = track.backwards() if episode in backwards else track
+            sums[episode] = _products(track)
+        total = [sum(parts) for parts in zip(*sums.values(), strict=True)]
+        found = {}
+        for episode, track in self.tracks.items():
+            own = sums.get(episode) if len(sums) > 1 else None
+            a, b, c, d = (
+                [t - o for t, o in zip(total, own, strict=True)] if own is not None else total
+            )
+            found[episode] = self._fit(track, _solve(a, b), _solve(c, d))
+        return found
+
+    def _fit(self, track: Track, effort: np.ndarray, place: np.ndarray) -> Fit:
+        change, where = track.effort @ effort, track.place @ place
+        longest = min(self._longest, len(change) // 4)
+        rows = np.arange(longest, len(change) - longest)
+        lags = {
+            k: _correlation(change[rows], track.change[rows + k])
+            for k in range(-longest, longest + 1)
+        }
+        back = track.backwards()
+        return Fit(
+            lags,
+            _correlation(change, back.change),
+            _where_correlation(where, track),
+            _where_correlation(where, back),
+        )
+
+
+def _products(track: Track) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    x, place = track.effort, track.place * track.weight[:, None]
+    scale = max(float(track.weight.sum()), 1e-9)
+    return (
+        x.T @ x / len(x), x.T @ track.change / len(x),
+        place.T @ track.place / scale, place.T @ track.where / scale,
+    )  # fmt: skip
+
+
+def _solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.linalg.solve(a + _RIDGE * np.trace(a) / len(a) * np.eye(len(a)), b)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    size = np.sqrt((first @ first) * (second @ second))
+    return float(first @ second / size) if size > 1e-9 else 0.0
+
+
+def _where_correlation(foretold: np.ndarray, track: Track) -> np.ndarray:
+    weight = track.weight / max(track.weight.sum(), 1e-9)
+    first, second = foretold - weight @ foretold, track.where - weight @ track.where
+    size = np.sqrt((weight @ first**2) * (weight @ second**2))
+    return (weight @ (first * second)) / np.where(size > 1e-9, size, np.inf)
+
+
+def _tracks(view: DatasetView, scans: dict[int, EpisodeScan]) -> dict[int, Track]:
+    """Return the tracks of the episodes that have a picture for every row, and move."""
+    state = _positions(view)
+    spread = np.maximum(state.std(axis=0), 1e-9)
+    state = (state - state.mean(axis=0)) / spread
+    values, vectors = np.linalg.eigh(state.T @ state / len(state))
+    order = np.argsort(values)[::-1][:_COMPONENTS]
+    order = order[values[order] > 1e-3 * values.max()]
+    parts = state @ vectors[:, order] / np.sqrt(values[order])
+    squared = parts[:, :_SQUARED]
+    i, j = np.triu_indices(squared.shape[1])
+    place = np.concatenate([parts, squared[:, i] * squared[:, j], np.ones((len(state), 1))], axis=1)
+    tracks = {}
+    for episode, (begin, end) in enumerate(view.spans):
+        scan = scans.get(episode)
+        if scan is None or scan.frames != end - begin or scan.frames < _SHORTEST:
+            continue
+        steps = scan.steps[1:].astype(np.float64)
+        if not (steps > 0).any():
+            continue
+        effort = np.sqrt(np.abs(np.diff(state[begin:end], axis=0)))
+        change = np.sqrt(steps)
+        typical = np.median(steps[steps > 0])
+        tracks[episode] = Track(
+            np.concatenate([effort, np.ones((len(effort), 1))], axis=1),
+            change / np.sqrt((change**2).mean()),
+            (place[begin : end - 1] + place[begin + 1 : end]) / 2,
+            scan.where[1:].astype(np.float64),
+            np.minimum(steps / typical, 2.0),
+        )
+    return tracks
+
+
+def _positions(view: DatasetView) -> np.ndarray:
+    """Return the numbers of the state that are no velocities and move, (frames, size)."""
+    state = view.column(keys.STATE)[: view.spans[-1][1]].astype(np.float64)
+    names = feature_names(view.features[keys.STATE])
+    if len(names) == state.shape[1]:
+        state = state[:, ["vel" not in name and "quat" not in name for name in names]]
+    state = state[:, moving(state)]
+    if not state.size or not np.isfinite(state).all():
+        raise UnavailableError("the state does not move")
+    return state
+
+
+def check_motion(view: DatasetView, result: CheckResult, camera: str) -> str:
+    """Check the pictures of a camera against the motion of the robot, and against each other."""
+    if is_depth(view.features[camera]):
+        raise UnavailableError("it shows depth, not colours")
+    scans = view.scan(camera).episodes
+    if not any(scan.frames for scan in scans.values()):
+        raise UnavailableError("no picture could be decoded")
+    _check_odd(scans, result)
+    _check_looks(view, camera, scans, result)
+    try:
+        tracks = _tracks(view, scans)
+    except UnavailableError:
+        tracks = {}
+    if not tracks:
+        return "no motion to compare with"
+    _check_repeats(view, scans, result)
+    fits = _check_time(view, Camera(tracks, view.fps), result)
+    _check_orientation(view, camera, tracks, fits, result)
+    known = [fit.lags[0] for fit in fits.values()]
+    return f"the picture moves with the state: correlation {np.median(known):.2f}"
+
+
+# -------------------------------------------------------------------------------------------- time
+
+
+def _check_time(view: DatasetView, camera: Camera, result: CheckResult) -> dict[int, Fit]:
+    """Report pictures that are late, early or backwards; return how the others fit."""
+    lags: dict[int, int] = {}
+    backwards: set[int] = set()
+    fits = camera.fits(lags, backwards)
+    if _total(camera.fits({}, set(camera.tracks))) > _total(fits) + _BACKWARDS:
+        backwards = set(camera.tracks)
+    for _ in range(_ROUNDS):
+        fits = camera.fits(lags, backwards)
+        sure = np.median([np.abs(fit.where).mean() for fit in fits.values()]) > _FITS
+        found = {e for e, fit in fits.items() if _is_backwards(fit, bool(sure))}
+        late = {e: _lag(view, fit) for e, fit in fits.items() if e not in found}
+        late = {e: lag for e, lag in late.items() if lag}
+        if (late, found) == (lags, backwards):
+            break
+        lags, backwards = late, found
+    names = set(backwards)
+    _report(
+        result, names, len(fits), "the pictures fit the motion better when played backwards"
+    )
+    for lag in sorted(set(lags.values())):
+        episodes = {e for e, own in lags.items() if own == lag}
+        what = "late" if lag > 0 else "early"
+        _report(
+            result, episodes, len(fits),
+            f"the pictures are {abs(lag)} frame(s) {what}, compared with the motion of the state",
+        )  # fmt: skip
+    return {e: fit for e, fit in fits.items() if e not in names}
+
+
+def _total(fits: dict[int, Fit]) -> float:
+    """Return how well the pictures fit as they are."""
+    return float(np.mean([fit.lags[0] + np.abs(fit.where).mean() for fit in fits.values()]))
+
+
+def _is_backwards(fit: Fit, with_place: bool) -> bool:
+    gain = fit.backwards - max(fit.lags.values())
+    if with_place:
+        gain += float(fit.where_backwards.mean() - fit.where.mean())
+    best = max(fit.backwards, float(fit.where_backwards.mean()) if with_place else 0.0)
+    return gain > (2 * _BACKWARDS if with_place else _BACKWARDS) and best > _FITS
+
+
+def _lag(view: DatasetView, fit: Fit) -> int:
+    """Return by how many frames the pictures are late, or 0 if that is not certain."""
+    best = fit.best_lag
+    least = max(2, round(0.05 * view.fps))
+    gain = fit.lags[best] - fit.lags[0]
+    if abs(best) < least or fit.lags[best] < _FITS:
+        return 0
+    return best if gain > _LATE else 0
+
+
+def _report(result: CheckResult, episodes: set[int], total: int, text: str) -> None:
+    if not episodes:
+        return
+    first = min(episodes)
+    if len(episodes) == total > 1:
+        result.add_error(f"all episodes: {text}", first)
+        return
+    more = f" (and {len(episodes) - 1} more)" if len(episodes) > 1 else ""
+    result.add_error(f"episode {first}{more}: {text}", first)
+
+
+# ------------------------------------------------------------------------------------- orientation
+
+
+def _check_orientation(
+    view: DatasetView,
+    camera: str,
+    tracks: dict[int, Track],
+    fits: dict[int, Fit],
+    result: CheckResult,
+) -> None:
+    """Report pictures whose changes are on the wrong side."""
+    usual = np.median([fit.where for fit in fits.values()], axis=0) if fits else np.zeros(2)
+    for axis, what in enumerate(_AXES):
+        if usual[axis] < _FITS:
+            continue
+        wrong = {e for e, fit in fits.items() if fit.where[axis] < usual[axis] - 2 * _TURNED}
+        for episode in sorted(wrong):
+            result.add_error(
+                f"episode {episode}: the pictures are {what}: they change on the side where the "
+                "others do not",
+                episode,
+            )
+    projected = _projection(view, camera)
+    if projected is None:
+        return
+    found = []
+    for episode, track in tracks.items():
+        begin, end = view.spans[episode]
+        middle = (projected[begin : end - 1] + projected[begin + 1 : end]) / 2
+        if np.isfinite(middle).all():
+            found.append(_where_correlation(middle, track))
+    if not found:
+        return
+    for axis, what in enumerate(_AXES):
+        if np.median([own[axis] for own in found]) < -_FITS:
+            result.add_error(
+                f"the pictures are {what}: they change on the side opposite to where "
+                "collection.json says that the camera sees the hand"
+            )
+
+
+def _projection(view: DatasetView, camera: str) -> np.ndarray | None:
+    """Return row and column of the hand, (frames, 2), from -1 to 1; None if that is not known."""
+    name = camera.rsplit(".", 1)[-1]
+    own = (view.collection.get("cameras") or {}).get(name) or {}
+    hands = {stem: v for (key, stem), v in triples(view, "xyz").items() if key == keys.STATE}
+    if own.get("parent") != "world" or "eef_pos" not in hands:
+        return None
+    try:
+        w, x, y, z = own["quat_wxyz_in_parent"]
+        rotation = np.array([
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ])  # fmt: skip
+        matrix = np.array(own["intrinsics_px"], dtype=np.float64)
+        local = (hands["eef_pos"] - np.array(own["position_in_parent_m"])) @ rotation
+    except (LookupError, TypeError, ValueError):
+        return None
+    depth = np.where(-local[:, 2] > 1e-3, -local[:, 2], np.nan)
+    column = (matrix[0, 0] * local[:, 0] / depth) / max(matrix[0, 2], 1)
+    row = (-matrix[1, 1] * local[:, 1] / depth) / max(matrix[1, 2], 1)
+    return np.stack([row, column], axis=1)
+
+
+# ------------------------------------------------------------------------------------ single frames
+
+
+def _check_odd(scans: dict[int, EpisodeScan], result: CheckResult) -> None:
+    """Report pictures that are unlike those before and after, which are alike."""
+    for episode, scan in sorted(scans.items()):
+        for frame in np.flatnonzero(scan.odd > _ODD).tolist():
+            result.add_error(
+                f"episode {episode}, frame {frame}: {scan.odd[frame]:.0%} of the picture is unlike "
+                "the pictures before and after it: a foreign or damaged frame",
+                episode,
+                frame,
+            )
+        for begin, length in _jumps(scan):
+            result.add_error(
+                f"episode {episode}, frame {begin}: the picture jumps and, {length} frame(s) "
+                "later, jumps back: foreign or damaged frames",
+                episode,
+                begin,
+            )
+
+
+def _jumps(scan: EpisodeScan) -> list[tuple[int, int]]:
+    """Return begin and length of pieces that are cut in: the picture jumps there and back."""
+    steps = scan.steps
+    if len(steps) < 20:
+        return []
+    usual = max(float(np.percentile(steps[1:], 95)), _VISIBLE)
+    jumps = np.flatnonzero(steps > 4 * usual)
+    found = []
+    for first, second in zip(jumps, jumps[1:], strict=False):
+        before, after = scan.thumbs[first - 1], scan.thumbs[second]
+        inside = scan.thumbs[first]
+        back = np.abs(after.astype(np.float32) - before).mean()
+        away = np.abs(inside.astype(np.float32) - before).mean()
+        if 1 < second - first <= 30 and back < away / 2:
+            found.append((int(first), int(second - first)))
+    if not found and len(jumps) == 1 and jumps[0] in (1, len(steps) - 1):
+        found.append((0, 1) if jumps[0] == 1 else (len(steps) - 1, 1))
+    return found
+
+
+def _check_repeats(
+    view: DatasetView, scans: dict[int, EpisodeScan], result: CheckResult
+) -> None:
+    """Report pictures that stand still while those before and after, and the state, move."""
+    state = _positions(view)
+    state = state / np.maximum(state.std(axis=0), 1e-9)
+    for episode, scan in sorted(scans.items()):
+        begin, end = view.spans[episode]
+        if scan.frames != end - begin or scan.frames < _SHORTEST:
+            continue
+        speed = np.append(0, np.linalg.norm(np.diff(state[begin:end], axis=0), axis=1))
+        runs = _stops(scan, speed)
+        single = [run for run in runs if run[1] == 1]
+        share = 2 * len(single) / scan.frames
+        if len(single) > 10 and share > 0.1:
+            result.add_error(
+                f"episode {episode}: {len(single)} pictures repeat the one before while the robot "
+                "moves, such as every second one",
+                episode,
+                single[0][0],
+            )
+        elif most := sum(length for _, length in runs if length > 1):
+            if most > 0.3 * scan.frames:
+                text = f"{most} pictures repeat the one before while the robot moves"
+                result.add_error(f"episode {episode}: {text}", episode)
+                continue
+            for at, length in runs:
+                if length > 1:
+                    result.add_error(
+                        f"episode {episode}, frames {at}..{at + length - 1}: the picture stands "
+                        "still while the robot moves, and then jumps",
+                        episode,
+                        at,
+                    )
+
+
+def _stops(scan: EpisodeScan, speed: np.ndarray) -> list[tuple[int, int]]:
+    """Return begin and length of runs of repeated pictures in the midst of motion."""
+    steps, found = scan.steps, []
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], scan.still, [False]]).astype(np.int8)))
+    for begin, end in edges.reshape(-1, 2):
+        around = np.r_[max(1, begin - 4) : begin, end + 1 : min(len(steps), end + 5)]
+        around = around[~scan.still[around]]
+        if len(around) < 2 or end >= len(steps) or begin < 2:
+            continue
+        length = end - begin
+        usual = float(np.median(steps[around]))
+        goes_on = speed[begin:end].mean() > 0.5 * np.median(speed[around])
+        jumps = steps[end] > (1.3 if length == 1 else 1.6) * usual
+        if usual > _VISIBLE and goes_on and jumps:
+            found.append((int(begin), int(length)))
+    return found
+
+
+# ------------------------------------------------------------------------------------------- looks
+
+
+def _check_looks(
+    view: DatasetView, camera: str, scans: dict[int, EpisodeScan], result: CheckResult
+) -> None:
+    """Compare the mean pictures of the episodes."""
+    shown = {e: scan for e, scan in sorted(scans.items()) if scan.frames and scan.image_stats}
+    if len(shown) < 2:
+        return
+    episodes, means = list(shown), [scan.mean for scan in shown.values()]
+    if len({mean.shape for mean in means}) > 1:
+        return
+    _check_turned(view, camera, episodes, means, result)
+    if len(shown) < 3:
+        return
+    numbers = {name: [] for name in ("contrast", "brightness", "range")}
+    for scan in shown.values():
+        own = scan.image_stats or {}
+        numbers["contrast"].append(float(np.mean(own["std"])))
+        numbers["brightness"].append(float(np.mean(own["mean"])))
+        numbers["range"].append(float(np.mean(own["q99"] - own["q01"])))
+    for name, values in numbers.items():
+        rare = _rare(np.log(np.maximum(values, 1e-3)))
+        if rare.size:
+            odd, usual = np.array(values)[rare].mean(), np.median(np.delete(values, rare))
+            more = f" (and {len(rare) - 1} more)" if len(rare) > 1 else ""
+            result.add_warning(
+                f"episode {episodes[rare[0]]}{more}: the {name} of the pictures is {odd:.2f}, "
+                f"elsewhere {usual:.2f}: washed out, or of another light?",
+                episodes[rare[0]],
+            )
+            return
+
+
+def _rare(values: np.ndarray) -> np.ndarray:
+    """Return the smaller of two clearly separate groups of values; empty if they are one."""
+    order = np.argsort(values)
+    gaps = np.diff(values[order])
+    at = int(gaps.argmax())
+    low, high = order[: at + 1], order[at + 1 :]
+    within = max(np.ptp(values[low]), np.ptp(values[high]))
+    if gaps[at] < _SPREAD or gaps[at] < 2 * within:
+        return np.zeros(0, dtype=int)
+    return np.sort(low if len(low) <= len(high) else high)
+
+
+_VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "upside down": lambda m: m[::-1],
+    "mirrored": lambda m: m[:, ::-1],
+    "turned by 180 degrees": lambda m: m[::-1, ::-1],
+    "turned by 90 degrees": lambda m: np.rot90(m),
+    "turned by 270 degrees": lambda m: np.rot90(m, 3),
+    "negatives": lambda m: -m,
+}
+
+
+def _check_turned(
+    view: DatasetView, camera: str, episodes: list[int], means: list[np.ndarray],
+    result: CheckResult,
+) -> None:  # fmt: skip
+    """Report episodes whose mean picture fits the others' only after it was turned."""
+    flat = np.stack([_unit(mean) for mean in means])
+    alike = flat @ flat.T
+    reference = int(np.median(alike, axis=1).argmax())
+    square = means[0].shape[0] == means[0].shape[1]
+    found: dict[str, list[int]] = {}
+    for k, mean in enumerate(means):
+        plain = alike[k, reference]
+        scores = {
+            name: float(_unit(turn(mean)) @ flat[reference])
+            for name, turn in _VIEWS.items()
+            if square or "90" not in name and "270" not in name
+        }
+        best = max(scores, key=lambda name: scores[name])
+        if scores[best] > 0.7 and scores[best] > plain + 0.15:
+            found.setdefault(best, []).append(k)
+    for name, members in found.items():
+        if len(members) > len(means) / 2:
+            continue
+        more = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
+        result.add_error(
+            f"episode {episodes[members[0]]}{more}: the pictures are {name}, compared with the "
+            "other episodes",
+            episodes[members[0]],
+        )
+    turned = {k for members in found.values() for k in members}
+    _check_channels(episodes, means, turned, result)
+    _check_camera(view, camera, episodes, means, turned, result)
+
+
+def _check_channels(
+    episodes: list[int], means: list[np.ndarray], turned: set[int], result: CheckResult
+) -> None:
+    """Report episodes whose red and blue are swapped, where the others have one colour."""
+    chroma = np.stack([(mean - mean.mean(axis=-1, keepdims=True)).ravel() for mean in means])
+    swapped = np.stack([
+        (mean[..., ::-1] - mean.mean(axis=-1, keepdims=True)).ravel() for mean in means
+    ])  # fmt: skip
+    sizes = np.maximum(np.linalg.norm(chroma, axis=1), 1e-9)
+    if np.median(sizes) < 30:
+        return  # hardly any colour
+    plain = chroma @ chroma.T / np.outer(sizes, sizes)
+    other = swapped @ chroma.T / np.outer(sizes, sizes)
+    first = int(np.median(plain, axis=1).argmax())
+    rare = [
+        k for k in range(len(means))
+        if other[k, first] > 0.9 and plain[k, first] < 0.5 and k not in turned
+    ]  # fmt: skip
+    rest = [k for k in range(len(means)) if k not in rare and k != first]
+    if rare and (not rest or np.min(plain[rest, first]) > 0.9):
+        more = f" (and {len(rare) - 1} more)" if len(rare) > 1 else ""
+        result.add_error(
+            f"episode {episodes[rare[0]]}{more}: red and blue are swapped, compared with the other "
+            "episodes",
+            episodes[rare[0]],
+        )
+
+
+def _check_camera(
+    view: DatasetView, camera: str, episodes: list[int], means: list[np.ndarray],
+    turned: set[int], result: CheckResult,
+) -> None:  # fmt: skip
+    """Report episodes whose pictures look like those of another camera."""
+    own = np.stack([_unit(mean) for mean in means])
+    for other in view.cameras:
+        if other == camera or is_depth(view.features[other]):
+            continue
+        theirs = [s.mean for s in view.scan(other).episodes.values() if s.frames]
+        theirs = [mean for mean in theirs if mean.shape == means[0].shape]
+        if len(theirs) < 2:
+            continue
+        far = np.stack([_unit(mean) for mean in theirs])
+        here = np.array([np.median(np.delete(row, k)) for k, row in enumerate(own @ own.T)])
+        there = np.median(own @ far.T, axis=1)
+        for k in np.flatnonzero((there > 0.7) & (there > here + 0.3)).tolist():
+            if k not in turned:
+                result.add_error(
+                    f"episode {episodes[k]}: the pictures look like those of "
+                    f"{view.short(other)}",
+                    episodes[k],
+                )
+
+
+def _unit(mean: np.ndarray) -> np.ndarray:
+    """Return a picture as a vector of length 1, without its mean level."""
+    flat = (mean - mean.mean()).ravel()
+    return flat / max(float(np.linalg.norm(flat)), 1e-9)

@@ -522,3 +522,220 @@ def _(copy):
 @_planted(_COLUMNS, "a split within another one", "info")
 def _(copy):
     copy.change_info(lambda info: info.update(splits={"train": "0:4", "val": "1:2"}))
+
+
+# ------------------------------------------------------------------------------- declared but false
+
+_DECLARED = "declared but false"
+
+
+def _declare(name: str, checks: tuple[str, ...], key: str, value: object, camera: str = HIGH) -> None:
+    @_planted(_DECLARED, name, *checks)
+    def plant(copy: Copy) -> None:
+        copy.change_info(lambda info: info["features"][camera]["info"].update({key: value}))
+
+
+_declare("another codec is declared", ("video",), "video.codec", "av1")
+_declare("another pixel format is declared", ("video",), "video.pix_fmt", "yuv444p")
+_declare("another frame rate of a camera is declared", ("video",), "video.fps", 60, WRIST)
+_declare("another width is declared", ("video",), "video.width", 128)
+_declare("another height is declared", ("video",), "video.height", 480, WRIST)
+
+
+@_planted(_DECLARED, "one video is AV1, not H.264", "video")
+def _(copy):
+    copy.show(WRIST, 2, copy.images(WRIST, 2), "av1")
+
+
+@_planted(_DECLARED, "shape of the pictures is another", "video")
+def _(copy):
+    copy.change_info(lambda info: info["features"][HIGH].update(shape=[128, 128, 3]))
+
+
+@_planted(_DECLARED, "fps of the dataset is another", "timestamps", "video")
+def _(copy):
+    copy.change_info(lambda info: info.update(fps=25))
+
+
+def _camera_entry(name: str, change: Callable[[dict], None]) -> None:
+    @_planted(_DECLARED, name, "intrinsics")
+    def plant(copy: Copy) -> None:
+        copy.change_json("meta/collection.json", lambda c: change(c["cameras"]["cam_high"]))
+
+
+def _scale_matrix(entry: dict, factor: float) -> None:
+    matrix = np.array(entry["intrinsics_px"]) * factor
+    matrix[2, 2] = 1
+    entry["intrinsics_px"] = matrix.tolist()
+
+
+def _focal(entry: dict) -> None:
+    entry["intrinsics_px"][0][0] *= 1.2
+    entry["intrinsics_px"][1][1] *= 1.2
+
+
+_camera_entry("intrinsics of another resolution", lambda e: _scale_matrix(e, 8))
+_camera_entry("focal length 20 % too long", _focal)
+_camera_entry("the middle of the picture at 0, 0", lambda e: [r.__setitem__(2, 0) for r in e["intrinsics_px"][:2]])
+_camera_entry("field of view of another camera", lambda e: e.update(fov_deg=92.67))
+_camera_entry("intrinsics transposed", lambda e: e.update(intrinsics_px=np.transpose(e["intrinsics_px"]).tolist()))
+
+
+# -------------------------------------------------------------------------- pictures against motion
+
+_PICTURES = "pictures against motion"
+_EVERY = (0, 1, 2, 3)
+_LOOKS = ("motion", "pictures", "video order")
+
+
+def _film(
+    name: str, change: Callable[[list], list], camera: str = HIGH,
+    episodes: tuple[int, ...] = _EVERY, checks: tuple[str, ...] = _LOOKS,
+) -> None:  # fmt: skip
+    @_planted(_PICTURES, name, *checks)
+    def plant(copy: Copy) -> None:
+        for episode in episodes:
+            copy.show(camera, episode, change(copy.images(camera, episode)))
+
+
+def _late(steps: int) -> Callable[[list], list]:
+    return lambda images: [images[min(max(k - steps, 0), len(images) - 1)] for k in range(len(images))]
+
+
+def _freeze(begin: int, length: int) -> Callable[[list], list]:
+    return lambda images: [images[begin] if begin <= k < begin + length + 1 else image for k, image in enumerate(images)]
+
+
+def _every(number: int) -> Callable[[list], list]:
+    return lambda images: [images[k // number * number] for k in range(len(images))]
+
+
+def _each(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[list], list]:
+    return lambda images: [change(image) for image in images]
+
+
+def _at(frames: tuple[int, ...], change: Callable[[list, int], np.ndarray]) -> Callable[[list], list]:
+    def plant(images: list) -> list:
+        return [change(images, k) if k in frames else image for k, image in enumerate(images)]
+
+    return plant
+
+
+def _grey_below(images: list, k: int) -> np.ndarray:
+    image = images[k].copy()
+    image[len(image) // 2 :] = 128
+    return image
+
+
+def _stale_below(images: list, k: int) -> np.ndarray:
+    image = images[k].copy()
+    image[len(image) // 2 :] = np.roll(images[max(k - 40, 0)], 17, axis=1)[len(image) // 2 :]
+    return image
+
+
+def _noise(images: list, k: int) -> np.ndarray:
+    return np.random.default_rng(k).integers(0, 256, images[k].shape, dtype=np.uint8)
+
+
+def _washed(image: np.ndarray) -> np.ndarray:
+    return (image * 0.5 + 80).astype(np.uint8)
+
+
+_film("reversed, all", lambda images: images[::-1])
+_film("reversed, one episode", lambda images: images[::-1], HIGH, (1,))
+_film("reversed, half the episodes", lambda images: images[::-1], HIGH, (2, 3))
+_film("reversed, wrist camera, one episode", lambda images: images[::-1], WRIST, (0,))
+_film("reversed, wrist camera, all", lambda images: images[::-1], WRIST)
+_film("upside down, all", _each(lambda i: i[::-1]))
+_film("upside down, one episode", _each(lambda i: i[::-1]), HIGH, (2,))
+_film("upside down, wrist camera, one episode", _each(lambda i: i[::-1]), WRIST, (1,))
+_film("upside down, half the episodes", _each(lambda i: i[::-1]), HIGH, (0, 1))
+_film("mirrored, all", _each(lambda i: i[:, ::-1]))
+_film("mirrored, one episode", _each(lambda i: i[:, ::-1]), HIGH, (3,))
+_film("turned by 180 degrees, one episode", _each(lambda i: i[::-1, ::-1]), HIGH, (1,))
+_film("turned by 90 degrees, one episode", _each(lambda i: np.rot90(i)), WRIST, (1,))
+_film("15 frames late, all", _late(15))
+_film("15 frames late, one episode", _late(15), HIGH, (1,))
+_film("15 frames late, half the episodes", _late(15), WRIST, (0, 1))
+_film("5 frames late, all", _late(5))
+_film("5 frames late, wrist camera, one episode", _late(5), WRIST, (2,))
+_film("3 frames late, wrist camera, all", _late(3), WRIST)
+_film("3 frames early, all", _late(-3))
+_film("8 frames early, one episode", _late(-8), HIGH, (0,))
+_film("frozen for 4 moving frames, one episode", _freeze(10, 4), WRIST, (1,))
+_film("frozen for 8 moving frames, one episode", _freeze(86, 8), HIGH, (1,))
+_film("frozen for 6 moving frames, all", _freeze(86, 6), WRIST)
+_film("every second frame repeated, all", _every(2))
+_film("every second frame repeated, one episode", _every(2), WRIST, (3,))
+_film("every frame shown three times, one episode", _every(3), WRIST, (0,))
+_film("every second frame repeated, high camera, one episode", _every(2), HIGH, (1,))
+_film("a frame of noise", _at((77,), _noise), HIGH, (1,))
+_film("a frame from the start", _at((90,), lambda images, k: images[0]), HIGH, (2,))
+_film("a frame from the end, wrist camera", _at((60,), lambda images, k: images[-1]), WRIST, (0,))
+_film("three frames from elsewhere", _at((50, 51, 52), lambda images, k: images[k + 60]), WRIST, (1,))
+_film("the last frame is foreign", _at((179,), _noise), HIGH, (2,))
+_film("the first frame is foreign", _at((0,), _noise), HIGH, (0,))
+_film("a half-decoded frame: grey below", _at((100,), _grey_below), HIGH, (1,))
+_film("a half-decoded frame: stale below", _at((64,), _stale_below), WRIST, (2,))
+_film("five half-decoded frames", _at((20, 40, 60, 80, 100), _grey_below), WRIST, (3,))
+_film("half-decoded from the middle on", _at(tuple(range(90, 180)), _grey_below), HIGH, (1,))
+_film("washed out, one episode", _each(_washed), HIGH, (1,))
+_film("washed out, half the episodes", _each(_washed), WRIST, (2, 3))
+_film("washed out, all", _each(_washed))
+_film("darkened to a third, one episode", _each(lambda i: (i / 3).astype(np.uint8)), HIGH, (0,))
+_film("red and blue swapped, one episode", _each(lambda i: i[..., ::-1]), HIGH, (2,))
+_film("negatives, one episode", _each(lambda i: 255 - i), WRIST, (2,))
+_film("only grey, one episode", _each(lambda i: np.repeat(i.mean(axis=2, keepdims=True), 3, 2).astype(np.uint8)), HIGH, (3,))
+
+
+@_planted(_PICTURES, "a frame of another camera", *_LOOKS)
+def _(copy):
+    images = copy.images(HIGH, 1)
+    images[70] = copy.images(WRIST, 1)[70]
+    copy.show(HIGH, 1, images)
+
+
+@_planted(_PICTURES, "cameras swapped in one episode", *_LOOKS)
+def _(copy):
+    high, wrist = copy.images(HIGH, 2), copy.images(WRIST, 2)
+    copy.show(HIGH, 2, wrist)
+    copy.show(WRIST, 2, high)
+
+
+@_planted(_PICTURES, "pictures of another episode, statistics fit", *_LOOKS)
+def _(copy):
+    first, second = copy.images(HIGH, 0), copy.images(HIGH, 1)
+    copy.show(HIGH, 0, second)
+    copy.show(HIGH, 1, first)
+
+
+@_planted(_PICTURES, "the same pictures in two episodes", *_LOOKS)
+def _(copy):
+    copy.show(WRIST, 1, copy.images(WRIST, 0))
+
+
+@_planted(_PICTURES, "a frame dropped in the middle", *_LOOKS)
+def _(copy):
+    images = copy.images(HIGH, 1)
+    copy.show(HIGH, 1, [*images[:60], *images[68:], *[images[-1]] * 8])
+
+
+@_planted(_PICTURES, "played at double speed, then still", *_LOOKS)
+def _(copy):
+    images = copy.images(WRIST, 2)
+    copy.show(WRIST, 2, [*images[::2], *[images[-1]] * 90])
+
+
+@_planted(_PICTURES, "frames in random order", *_LOOKS)
+def _(copy):
+    images = copy.images(WRIST, 3)
+    np.random.default_rng(0).shuffle(images)
+    copy.show(WRIST, 3, images)
+
+
+@_planted(_PICTURES, "one picture all the time, with noise", *_LOOKS)
+def _(copy):
+    rng = np.random.default_rng(0)
+    image = copy.images(HIGH, 1)[0].astype(np.int16)
+    noisy = [(image + rng.integers(-6, 7, image.shape)).clip(0, 255).astype(np.uint8) for _ in range(180)]
+    copy.show(HIGH, 1, noisy)

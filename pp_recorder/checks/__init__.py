@@ -32,7 +32,7 @@ from pp_recorder.checks.robot import (
 from pp_recorder.checks.motion import check_motion
 from pp_recorder.checks.rows import check_data, check_rows, check_timestamps
 from pp_recorder.checks.stats import check_image_statistics, check_statistics
-from pp_recorder.checks.videos import check_images, check_video, check_video_order
+from pp_recorder.checks.videos import check_images, check_intrinsics, check_video, check_video_order
 from pp_recorder.checks.view import DatasetView, feature_names
 
 __all__ = [
@@ -70,6 +70,7 @@ def all_checks(view: DatasetView) -> list[tuple[str, Check]]:
         ]
     return checks + [
         ("video order", check_video_order),
+        ("intrinsics", check_intrinsics),
         ("bounds", check_bounds),
         ("joint limits", check_joint_limits),
         ("joint speed", check_joint_speed),

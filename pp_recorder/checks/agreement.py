@@ -36,6 +36,7 @@ UNITS = {
 }
 POSITION_TOLERANCE = 0.002  # m, between stored and computed pose of the hand
 ANGLE_TOLERANCE = 0.01  # rad
+USUAL_NOISE = 0.002  # rad, of the joints in the strongest randomization
 NOISE_REACH = 6.0  # so many standard deviations of the joints' noise move the hand at most
 SLIP = 0.03  # m, that an object moves in a gripper that holds it
 SLIP_ANGLE = 0.5  # rad
@@ -238,6 +239,8 @@ def check_hand_pose(view: DatasetView, result: CheckResult) -> str:
 
 def _joint_noise(view: DatasetView) -> float:
     """Return how far noise on the joints may move the hand, m."""
+    if not view.collection:
+        return NOISE_REACH * USUAL_NOISE  # others' tools drop what would say so
     config = view.collection.get("config") or {}
     limits = (config.get("randomization") or {}).get("joint_pos_noise") or [0.0]
     return NOISE_REACH * float(max(limits))

@@ -82,6 +82,8 @@ class FileScan:
         width: In pixels.
         height: In pixels.
         fps: Frames per second, or 0.
+        codec: Name of the codec, such as "h264".
+        pix_fmt: Name of the pixel format, such as "yuv420p".
         frames: Number of decoded images.
         unassigned_times: Times in s of the frames that belong to no episode.
     """
@@ -92,6 +94,8 @@ class FileScan:
     width: int = 0
     height: int = 0
     fps: float = 0.0
+    codec: str = ""
+    pix_fmt: str = ""
     frames: int = 0
     unassigned_times: list[float] = field(default_factory=list)
 
@@ -269,5 +273,7 @@ def _read_header(path: Path, file: FileScan) -> None:
             stream = container.streams.video[0]
             file.width, file.height = stream.width, stream.height
             file.fps = float(stream.average_rate or 0)
+            file.codec = stream.codec_context.codec.canonical_name
+            file.pix_fmt = str(stream.pix_fmt)
     except (FFmpegError, IndexError) as error:
         raise DatasetError(f"cannot be decoded: {error}") from error

@@ -1,11 +1,15 @@
 """Checks of the videos: files, images, swapped files."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from pp_recorder.checks.findings import CheckResult, UnavailableError, text_of
 from pp_recorder.checks.video_scan import REPEAT_FRAMES, EpisodeScan, FileScan
-from pp_recorder.checks.view import DatasetView, count, is_depth, video_name
+from pp_recorder.checks.view import DatasetView, array, count, is_depth, is_number, video_name
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.schema import canonical_feature
 
 # An episode is frozen if so large a share of its images repeats the one before and no block
 # changes by more than FROZEN_CHANGE, in 8-bit levels, except for short moments.
@@ -43,11 +47,84 @@ def _check_video_file(view: DatasetView, camera: str, file: FileScan, result: Ch
         result.add_error(f"{file.name} ({where}) is {found}, expected {width} x {height} (w x h)")
     if abs(file.fps - view.fps) > 0.005 * view.fps and file.frames > 1:
         result.add_error(f"{file.name} ({where}) has {file.fps:g} fps, expected {view.fps:g}")
+    _check_declared(view, camera, file, result)
     if file.unassigned_times:
         result.add_error(
             f"{file.name} ({where}): {len(file.unassigned_times)} frame(s) from "
             f"{file.unassigned_times[0]:.4f} s on belong to no episode, expected none"
         )
+
+
+def _check_declared(view: DatasetView, camera: str, file: FileScan, result: CheckResult) -> None:
+    """Check what `info.json` says of a camera's videos."""
+    details = canonical_feature(view.features[camera]).get("info")
+    if not isinstance(details, dict):
+        return
+    found = {
+        "video.codec": file.codec, "video.pix_fmt": file.pix_fmt, "video.fps": file.fps,
+        "video.height": file.height, "video.width": file.width,
+    }  # fmt: skip
+    for key, value in found.items():
+        declared = details.get(key)
+        if declared is None or not value:
+            continue
+        if isinstance(value, str):
+            same = declared == value
+        else:
+            same = is_number(declared) and abs(declared - value) <= 0.005 * value
+        text = f"info.json says that {key} of {view.short(camera)} is {declared}, expected {value}"
+        if not same and key == "video.codec" and value == "av1" and not view.collection:
+            result.add_warning(f"{text}; lerobot 0.4's own tools encode again and leave this stale")
+        elif not same:
+            result.add_error(f"{text} as in {file.name}")
+
+
+def check_intrinsics(view: DatasetView, result: CheckResult) -> str:
+    """Check the intrinsics in `collection.json` against fields of view and sizes of pictures."""
+    cameras = view.collection.get("cameras")
+    if not isinstance(cameras, dict) or not cameras:
+        raise UnavailableError("collection.json describes no cameras")
+    config = view.collection.get("config") or {}
+    lenses = {c.get("name"): c for c in config.get("cameras") or ()}
+    checked = 0
+    for feature in view.cameras:
+        name = feature.rsplit(".", 1)[-1]
+        own = cameras.get(name)
+        if not isinstance(own, dict):
+            result.add_warning(f"collection.json does not describe {name}")
+            continue
+        checked += 1
+        for fault in _camera_faults(own, lenses.get(name) or {}, view.features[feature]["shape"]):
+            result.add_error(f"collection.json, {name}: {fault}")
+    return f"{checked} cameras" + ("" if result.findings else " fit their pictures")
+
+
+def _camera_faults(
+    own: dict[str, Any], lens: dict[str, Any], shape: list[int]
+) -> Iterator[str]:
+    matrix, height, width = array(own.get("intrinsics_px")), shape[0], shape[1]
+    if matrix is None or matrix.shape != (3, 3):
+        yield f"intrinsics_px is {own.get('intrinsics_px')}, expected a matrix of 3 x 3"
+        return
+    (fx, _, cx), (_, fy, cy), last = matrix.tolist()
+    if abs(cx - width / 2) > 0.02 * width or abs(cy - height / 2) > 0.02 * height:
+        yield f"the middle is at {cx:.1f}, {cy:.1f}, expected that of {width} x {height} pixels"
+    if min(fx, fy) <= 0 or abs(fx / fy - 1) > 0.01 or last != [0, 0, 1]:
+        yield f"focal lengths are {fx:.1f} and {fy:.1f}, expected square pixels"
+        return
+    fov = np.degrees(2 * np.arctan(width / 2 / fx))
+    declared = own.get("fov_deg")
+    if is_number(declared) and abs(fov - declared) > 0.5:
+        yield f"fx is {fx:.1f}, a view of {fov:.1f} degrees, but fov_deg is {declared:.1f}"
+    if is_number(lens.get("focal_length_mm")) and is_number(lens.get("aperture_mm")):
+        expected = lens["focal_length_mm"] / lens["aperture_mm"] * width
+        if abs(fx / expected - 1) > 0.01:
+            yield f"fx is {fx:.1f}, expected {expected:.1f} from focal length and aperture"
+    if lens and lens.get("position") != own.get("position_in_parent_m"):
+        yield f"it is at {own.get('position_in_parent_m')}, in the config at {lens.get('position')}"
+    quat = array(own.get("quat_wxyz_in_parent"))
+    if quat is None or quat.shape != (4,) or abs(np.linalg.norm(quat) - 1) > 1e-3:
+        yield f"quat_wxyz_in_parent is {own.get('quat_wxyz_in_parent')}, expected a unit quaternion"
 
 
 def _check_video_episode(

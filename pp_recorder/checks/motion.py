@@ -24,10 +24,13 @@ _ROUNDS = 4
 _LONGEST_S = 0.7  # s, the longest shift in time that is tried
 _SHORTEST = 40  # frames of an episode that is judged
 _FITS = 0.5  # least correlation from which anything is concluded
-_LATE, _BACKWARDS, _TURNED = 0.06, 0.15, 0.6  # by which another reading must fit better
-_ODD = 0.12  # share of blocks in which a picture differs from its neighbours
+_LATE, _BACKWARDS, _TURNED = 0.06, 0.12, 0.6  # by which another reading must fit better
+_ODD = 0.05  # share of blocks in which a picture differs from its neighbours
+_JUMP = 3.0  # times the usual change
 _VISIBLE = 4 * STILL_MEAN  # 8-bit levels: a change that no codec leaves out
-_ALL = 0.05  # by which all of them must fit better backwards
+_ALL = 0.06  # by which all of them must fit better backwards
+_USUAL, _ALIEN = 0.6, 0.3  # correlation in most episodes; and where something is wrong
+_DARK, _BRIGHT = 0.25, 0.85  # of [0, 1]
 _OFTEN = 0.4  # share of repeated pictures that no codec makes
 _SPREAD = 0.25  # of the logarithm of contrast or brightness between kinds of episodes
 
@@ -218,7 +221,7 @@ def check_motion(view: DatasetView, result: CheckResult, camera: str) -> str:
     scans = view.scan(camera).episodes
     if not any(scan.frames for scan in scans.values()):
         raise UnavailableError("no picture could be decoded")
-    _check_odd(scans, result)
+    _check_odd(view, scans, result)
     _check_looks(view, camera, scans, result)
     try:
         tracks = _tracks(view, scans)
@@ -242,17 +245,28 @@ def _check_time(view: DatasetView, camera: Camera, result: CheckResult) -> dict[
     backwards: set[int] = set()
     fits = camera.fits(lags, backwards)
     turned = camera.fits({}, set(camera.tracks))  # as if all of them were played backwards
-    if _total([_turned(fit) for fit in turned.values()]) > _total(list(fits.values())) + _ALL:
+    if len(fits) > 2 and _are_backwards(list(fits.values()), list(turned.values())):
         backwards = set(camera.tracks)
     for _ in range(_ROUNDS):
         fits = camera.fits(lags, backwards)
         axes = np.median([_as_is(fit, e in backwards).where for e, fit in fits.items()], axis=0)
-        found = {e for e, fit in fits.items() if _is_backwards(fit, axes > _FITS, e in backwards)}
+        known = len(fits) > 2 and bool((axes > _FITS).all())
+        found = {e for e, fit in fits.items() if _is_backwards(fit, known, e in backwards)}
+        found = found if len(fits) > 2 else set()
         late = {e: _lag(view, fit) for e, fit in fits.items() if e not in found}
         late = {e: lag for e, lag in late.items() if lag}
         if (late, found) == (lags, backwards):
             break
         lags, backwards = late, found
+    usual = np.median([max(fit.lags.values()) for fit in fits.values()])
+    if len(fits) > 2 and usual > _USUAL:
+        for episode, fit in fits.items():
+            if max(fit.lags.values()) < _ALIEN and episode not in backwards:
+                result.add_error(
+                    f"episode {episode}: the pictures do not change as the state does: correlation "
+                    f"{fit.lags[0]:.2f}, elsewhere {usual:.2f}",
+                    episode,
+                )
     names = set(backwards)
     _report(
         result, names, len(fits), "the pictures fit the motion better when played backwards"
@@ -277,24 +291,29 @@ def _as_is(fit: Fit, backwards: bool) -> Fit:
     return _turned(fit) if backwards else fit
 
 
-def _total(fits: list[Fit]) -> float:
-    """Return how well the pictures fit as they are."""
-    where = np.median([fit.where for fit in fits], axis=0)
-    return float(np.mean([fit.lags[0] for fit in fits]) + np.maximum(where, 0).sum() / 2)
+def _are_backwards(fits: list[Fit], turned: list[Fit]) -> bool:
+    """Return True if all episodes fit better to models of their pictures played backwards."""
+    effort = np.mean([fit.backwards for fit in turned]) - np.mean([fit.lags[0] for fit in fits])
+    where = [np.median([fit.where for fit in fits], axis=0)]
+    where.append(np.median([fit.where_backwards for fit in turned], axis=0))
+    place = where[1].mean() - where[0].mean() if where[1].min() > _FITS else 0.0
+    return bool(effort > _ALL or (place > 3 * _ALL and effort > -_ALL))
 
 
-def _is_backwards(fit: Fit, axes: np.ndarray, is_usual: bool) -> bool:
+def _is_backwards(fit: Fit, with_place: bool, is_usual: bool) -> bool:
     """Return True if the pictures fit better when played backwards.
 
     Args:
         fit: Of the episode.
-        axes: (2,) whether rows and columns of the change follow from the state.
+        with_place: Whether the place of the change follows from the state.
         is_usual: Whether they have been played backwards so far; it takes less to stay so.
     """
     gain = fit.backwards - max(fit.lags.values())
-    gain += float((fit.where_backwards - fit.where)[axes].sum())
-    fits = max(fit.backwards, *fit.where_backwards[axes], 0.0) > _FITS
-    return fits and gain > (0.0 if is_usual else _BACKWARDS)
+    if fit.backwards < _FITS or gain < (-_ALL if with_place else 0.0):
+        return False
+    if with_place:
+        gain += float((fit.where_backwards - fit.where).mean())
+    return gain > (0.0 if is_usual else _BACKWARDS)
 
 
 def _lag(view: DatasetView, fit: Fit) -> int:
@@ -386,43 +405,54 @@ def _projection(view: DatasetView, camera: str) -> np.ndarray | None:
 # ------------------------------------------------------------------------------------ single frames
 
 
-def _check_odd(scans: dict[int, EpisodeScan], result: CheckResult) -> None:
-    """Report pictures that are unlike those before and after, which are alike."""
+def _check_odd(view: DatasetView, scans: dict[int, EpisodeScan], result: CheckResult) -> None:
+    """Report pictures that are unlike those before and after, though the robot moves smoothly."""
     for episode, scan in sorted(scans.items()):
-        for frame in np.flatnonzero(scan.odd > _ODD).tolist():
+        if scan.frames < 3:
+            continue
+        calm = _calm(view, episode, scan.frames)
+        odd = np.flatnonzero(scan.odd > np.where(calm, _ODD, 4 * _ODD))
+        for frame in odd.tolist():
             result.add_error(
                 f"episode {episode}, frame {frame}: {scan.odd[frame]:.0%} of the picture is unlike "
                 "the pictures before and after it: a foreign or damaged frame",
                 episode,
                 frame,
             )
-        for begin, length in _jumps(scan):
+        pieces = [p for p in scan.pieces if calm[p[0] : p[0] + p[1]].all()]
+        if pieces and not odd.size:
+            begin, length, share = max(pieces, key=lambda piece: piece[2])
             result.add_error(
-                f"episode {episode}, frame {begin}: the picture jumps and, {length} frame(s) "
-                "later, jumps back: foreign or damaged frames",
+                f"episode {episode}, frames {begin}..{begin + length - 1}: {share:.0%} of the "
+                "picture is unlike the pictures before and after: foreign or damaged frames",
                 episode,
                 begin,
             )
+        if not odd.size and not pieces:
+            usual = max(float(np.percentile(scan.steps[1:], 95)), _VISIBLE)
+            for frame in np.flatnonzero(calm & (scan.steps > _JUMP * usual)).tolist():
+                result.add_error(
+                    f"episode {episode}, frame {frame}: the picture jumps, though the robot moves "
+                    "smoothly: a cut, or a foreign or damaged frame",
+                    episode,
+                    frame,
+                )
 
 
-def _jumps(scan: EpisodeScan) -> list[tuple[int, int]]:
-    """Return begin and length of pieces that are cut in: the picture jumps there and back."""
-    steps = scan.steps
-    if len(steps) < 20:
-        return []
-    usual = max(float(np.percentile(steps[1:], 95)), _VISIBLE)
-    jumps = np.flatnonzero(steps > 4 * usual)
-    found = []
-    for first, second in zip(jumps, jumps[1:], strict=False):
-        before, after = scan.thumbs[first - 1], scan.thumbs[second]
-        inside = scan.thumbs[first]
-        back = np.abs(after.astype(np.float32) - before).mean()
-        away = np.abs(inside.astype(np.float32) - before).mean()
-        if 1 < second - first <= 30 and back < away / 2:
-            found.append((int(first), int(second - first)))
-    if not found and len(jumps) == 1 and jumps[0] in (1, len(steps) - 1):
-        found.append((0, 1) if jumps[0] == 1 else (len(steps) - 1, 1))
-    return found
+def _calm(view: DatasetView, episode: int, frames: int) -> np.ndarray:
+    """Return in which frames the robot does not jerk, (frames,); everywhere if that is unknown."""
+    try:
+        begin, end = view.spans[episode]
+        state = _positions(view)
+    except UnavailableError:
+        return np.ones(frames, dtype=bool)
+    if end - begin != frames or frames < 4:
+        return np.ones(frames, dtype=bool)
+    state = state[begin:end] / np.maximum(state.std(axis=0), 1e-9)
+    speed = np.linalg.norm(np.diff(state, axis=0), axis=1)
+    jerk = np.append(0, np.abs(np.diff(speed, append=speed[-1])))
+    rough = jerk > max(float(np.percentile(speed, 90)), 1e-9)
+    return ~np.convolve(rough, np.ones(3), "same").astype(bool)
 
 
 def _check_repeats(view: DatasetView, scan: CameraScan, result: CheckResult) -> None:
@@ -491,15 +521,19 @@ def _check_looks(
     episodes, means = list(shown), [scan.mean for scan in shown.values()]
     if len({mean.shape for mean in means}) > 1:
         return
+    _check_same(episodes, list(shown.values()), result)
     _check_turned(view, camera, episodes, means, result)
     if len(shown) < 3:
         return
-    numbers = {name: [] for name in ("contrast", "brightness", "range")}
+    _check_range(shown, result)
+    numbers = {name: [] for name in ("contrast", "brightness", "range", "colour")}
     for scan in shown.values():
         own = scan.image_stats or {}
         numbers["contrast"].append(float(np.mean(own["std"])))
         numbers["brightness"].append(float(np.mean(own["mean"])))
         numbers["range"].append(float(np.mean(own["q99"] - own["q01"])))
+        chroma = scan.mean - scan.mean.mean(axis=-1, keepdims=True)
+        numbers["colour"].append(float(np.abs(chroma).mean() / 255 + 0.01))
     units = np.stack([_unit(mean) for mean in means])
     for name, values in numbers.items():
         rare = _rare(np.log(np.maximum(values, 1e-3)))
@@ -513,6 +547,31 @@ def _check_looks(
                 episodes[rare[0]],
             )
             return
+
+
+def _check_same(episodes: list[int], scans: list[EpisodeScan], result: CheckResult) -> None:
+    """Report episodes with the same pictures."""
+    order = np.argsort([scan.mean.mean() for scan in scans])
+    for first, second in zip(order, order[1:], strict=False):
+        a, b = scans[first].thumbs, scans[second].thumbs
+        frames = min(len(a), len(b))
+        moves = np.abs(np.diff(a[:frames].astype(np.float32), axis=0)).mean() if frames > 1 else 0
+        apart = np.abs(a[:frames].astype(np.float32) - b[:frames]).mean()
+        if frames >= _SHORTEST and moves > 0 and apart < 0.2:
+            low, high = sorted((episodes[first], episodes[second]))
+            result.add_error(f"episode {high}: it has the pictures of episode {low}", high)
+
+
+def _check_range(shown: dict[int, EpisodeScan], result: CheckResult) -> None:
+    """Warn of a camera that shows nothing dark and nothing bright."""
+    own = [scan.image_stats or {} for scan in shown.values()]
+    low = min(float(np.min(stats["min"])) for stats in own)
+    high = max(float(np.max(stats["max"])) for stats in own)
+    if low > _DARK and high < _BRIGHT:
+        result.add_warning(
+            f"all pictures are within {low:.2f} and {high:.2f}, expected some that are darker than "
+            f"{_DARK} or brighter than {_BRIGHT}: washed out?"
+        )
 
 
 def _rare(values: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ BLACK, FLAT = 4.0, 2.0
 STILL, STILL_MEAN = 3.0, 0.1
 REPEAT_FRAMES = 10
 ODD = 12.0  # 8-bit levels by which a block may differ from its neighbours in time
+# A piece of at most so many frames is cut in if so large a share of its blocks differs.
+MOST_CUT_IN, CUT_IN = 6, 0.15
 TIME_TOLERANCE = 1e-4  # s; lerobot refuses more
 SAMPLE_SIDE = 128  # pixels; larger images are sampled at a grid of about so many points each way
 BLOCKS = 16
@@ -47,6 +49,7 @@ class EpisodeScan:
         still: (frames,) whether an image repeats the one before.
         odd: (frames,) share of the blocks that differ from both neighbours in time, which are
             alike.
+        pieces: Begin, length and such a share of some frames that differ from both neighbours.
         thumbs: (frames, rows, columns) brightness of a coarse grid.
         mean: (rows, columns, 3) mean of all images, in blocks.
         image_stats: Statistics of all images.
@@ -65,6 +68,7 @@ class EpisodeScan:
     where: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     still: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     odd: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    pieces: list[tuple[int, int, float]] = field(default_factory=list)
     thumbs: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float16))
     mean: np.ndarray = field(default_factory=lambda: np.zeros((1, 1, 3), np.float32))
     image_stats: stats.Stats | None = None
@@ -154,7 +158,7 @@ class EpisodeVideoScan:
         if scan.frames:
             pictures = np.stack(self._blocks).astype(np.float32)
             scan.thumbs, scan.mean = _thumbs(pictures), pictures.mean(axis=0)
-            scan.odd = _odd(pictures)
+            scan.odd, scan.pieces = _odd(pictures)
             blocks = pictures.reshape(scan.frames, -1)
             low, high = np.percentile(blocks, (2.5, 97.5), axis=0)
             scan.change = float((high - low).max())
@@ -212,15 +216,28 @@ def _where(pictures: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros((1, 2)), np.stack(middle, axis=1)]).astype(np.float32)
 
 
-def _odd(pictures: np.ndarray) -> np.ndarray:
-    """Return which share of an image's blocks is unlike both neighbours in time, (frames,)."""
-    odd = np.zeros(len(pictures), dtype=np.float32)
-    if len(pictures) > 2:
-        before, after = pictures[:-2], pictures[2:]
-        apart = np.abs(after - before).max(axis=-1)
-        off = np.abs(pictures[1:-1] - (before + after) / 2).max(axis=-1)
-        odd[1:-1] = (off > ODD + 2 * apart).mean(axis=(1, 2))
-    return odd
+def _odd(pictures: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, float]]]:
+    """Return how unlike images are to both neighbours in time, and pieces that are cut in.
+
+    Returns:
+        (frames,) share of the blocks; and begin, length and share of the longer pieces.
+    """
+    odd, pieces = np.zeros(len(pictures), dtype=np.float32), []
+    for length in range(1, min(MOST_CUT_IN, len(pictures) - 2) + 1):
+        before, after = pictures[: -length - 1], pictures[length + 1 :]
+        middle = (before + after) / 2
+        limit = ODD + 2 * np.abs(after - before).max(axis=-1)
+        shares = [
+            (np.abs(inside - middle).max(axis=-1) > limit).mean(axis=(1, 2))
+            for inside in (pictures[1:-length], pictures[length:-1])
+        ]
+        if length == 1:
+            odd[1:-1] = shares[0]
+            continue
+        both = np.minimum(*shares)
+        for begin in np.flatnonzero(both > CUT_IN).tolist():
+            pieces.append((begin + 1, length, float(both[begin])))
+    return odd, pieces
 
 
 def scan_file(

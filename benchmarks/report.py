@@ -213,6 +213,24 @@ def clients(rows: list[Results]) -> str:
     return _table([*columns], [[row[column] for column in columns] for row in rows])
 
 
+def corruptions(results: Results) -> str:
+    """Return how many planted corruptions of each kind are found, and which are not."""
+    rows = results["planted"]
+    outcomes = ("found", "warned", "missed")
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    table = [
+        [kind, *(str(sum(r["kind"] == kind and r["outcome"] == o for r in rows)) for o in outcomes)]
+        for kind in kinds
+    ]
+    table.append(["all", *(str(sum(r["outcome"] == o for r in rows)) for o in outcomes)])
+    lists = [
+        f"- {outcome}: {'; '.join(row['name'] for row in rows if row['outcome'] == outcome)}"
+        for outcome in ("warned", "missed")
+        if any(row["outcome"] == outcome for row in rows)
+    ]
+    return "\n\n".join([_table(["planted", *outcomes], table), "\n".join(lists)])
+
+
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -242,6 +260,7 @@ SECTIONS = {
     "objects": Section(objects, "success", "objects.md"),
     "randomization": Section(randomization, "success", "randomization.md"),
     "clients": Section(clients, "clients", "clients.md"),
+    "corruptions": Section(corruptions, "corruptions", "inspect.md"),
     "trials": Section(trials, "trials", "training.md"),
 }
 

@@ -4,6 +4,8 @@ Each function takes a `Copy` of a small healthy dataset of ours and spoils it; `
 name, with the checks that may find them.
 """
 
+# ruff: noqa: E501  a corruption a line
+
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pp_recorder.dataset import stats
-from pp_recorder.dataset.tables import to_plain
 from pp_recorder.dataset.video import VideoEncoder
 
 OPTIONS = [
@@ -202,10 +203,19 @@ _BOUNDS, _DEGREES = "stated bounds and units", 180 / np.pi
 _JOINT_CHECKS = ("joint limits", "hand pose", "lag", "bounds")
 
 _scale(_BOUNDS, "joint positions in degrees", _JOINT_CHECKS, JOINTS, _DEGREES)
-_scale(_BOUNDS, "joint positions in degrees, half the episodes", _JOINT_CHECKS, JOINTS, _DEGREES, (2, 3))
+_scale(
+    _BOUNDS,
+    "joint positions in degrees, half the episodes",
+    _JOINT_CHECKS,
+    JOINTS,
+    _DEGREES,
+    (2, 3),
+)
 _scale(_BOUNDS, "one joint in degrees, one episode", _JOINT_CHECKS, 2, _DEGREES, (1,))
 _scale(_BOUNDS, "joint targets in degrees", _JOINT_CHECKS, JOINTS, _DEGREES, key="action")
-_scale(_BOUNDS, "one joint target in degrees, one episode", _JOINT_CHECKS, 0, _DEGREES, (2,), "action")
+_scale(
+    _BOUNDS, "one joint target in degrees, one episode", _JOINT_CHECKS, 0, _DEGREES, (2,), "action"
+)
 _scale(_BOUNDS, "hand position in cm", ("bounds", "hand pose"), PLACE, 100)
 _scale(_BOUNDS, "hand position in mm, one episode", ("bounds", "hand pose"), PLACE, 1000, (3,))
 _scale(_BOUNDS, "hand height in cm", ("bounds", "hand pose"), 18, 100)
@@ -214,15 +224,45 @@ _scale(_BOUNDS, "gripper in cm, one episode", ("bounds",), FINGERS, 100, (1,))
 _scale(_BOUNDS, "gripper target in mm", ("bounds",), 7, 1000, key="action")
 _scale(_BOUNDS, "gripper target 0..1, half the episodes", ("bounds",), 7, 25, (0, 1), "action")
 _scale(_BOUNDS, "object position in mm", ("bounds", "hand pose"), slice(0, 3), 1000, key=TRUTH)
-_scale(_BOUNDS, "object position in cm, one episode", ("bounds", "hand pose"), slice(0, 3), 100, (2,), TRUTH)
+_scale(
+    _BOUNDS,
+    "object position in cm, one episode",
+    ("bounds", "hand pose"),
+    slice(0, 3),
+    100,
+    (2,),
+    TRUTH,
+)
 _scale(_BOUNDS, "goal in cm", ("bounds",), slice(7, 10), 100, key=TRUTH)
 _scale(_BOUNDS, "joint velocities in degrees/s", ("velocities", "bounds"), SPEEDS, _DEGREES)
-_scale(_BOUNDS, "joint velocities in degrees/s, one episode", ("velocities", "bounds"), SPEEDS, _DEGREES, (1,))
+_scale(
+    _BOUNDS,
+    "joint velocities in degrees/s, one episode",
+    ("velocities", "bounds"),
+    SPEEDS,
+    _DEGREES,
+    (1,),
+)
 _scale(_BOUNDS, "quaternion of length 0.5", ("quaternions",), TURN, 0.5)
 _scale(_BOUNDS, "quaternion of length 1.01, one episode", ("quaternions",), TURN, 1.01, (2,))
 _scale(_BOUNDS, "object quaternion of length 2", ("quaternions",), slice(3, 7), 2, key=TRUTH)
-_scale(_BOUNDS, "quaternion with the other sign, one episode", ("quaternions", "bounds"), TURN, -1, (2,))
-_scale(_BOUNDS, "object quaternion with the other sign, half the episodes", ("quaternions",), slice(3, 7), -1, (2, 3), TRUTH)
+_scale(
+    _BOUNDS,
+    "quaternion with the other sign, one episode",
+    ("quaternions", "bounds"),
+    TURN,
+    -1,
+    (2,),
+)
+_scale(
+    _BOUNDS,
+    "object quaternion with the other sign, half the episodes",
+    ("quaternions",),
+    slice(3, 7),
+    -1,
+    (2, 3),
+    TRUTH,
+)
 
 
 @_planted(_BOUNDS, "quaternion flips its sign at random", "quaternions")
@@ -529,7 +569,9 @@ def _(copy):
 _DECLARED = "declared but false"
 
 
-def _declare(name: str, checks: tuple[str, ...], key: str, value: object, camera: str = HIGH) -> None:
+def _declare(
+    name: str, checks: tuple[str, ...], key: str, value: object, camera: str = HIGH
+) -> None:
     @_planted(_DECLARED, name, *checks)
     def plant(copy: Copy) -> None:
         copy.change_info(lambda info: info["features"][camera]["info"].update({key: value}))
@@ -576,9 +618,15 @@ def _focal(entry: dict) -> None:
 
 _camera_entry("intrinsics of another resolution", lambda e: _scale_matrix(e, 8))
 _camera_entry("focal length 20 % too long", _focal)
-_camera_entry("the middle of the picture at 0, 0", lambda e: [r.__setitem__(2, 0) for r in e["intrinsics_px"][:2]])
+_camera_entry(
+    "the middle of the picture at 0, 0",
+    lambda e: [r.__setitem__(2, 0) for r in e["intrinsics_px"][:2]],
+)
 _camera_entry("field of view of another camera", lambda e: e.update(fov_deg=92.67))
-_camera_entry("intrinsics transposed", lambda e: e.update(intrinsics_px=np.transpose(e["intrinsics_px"]).tolist()))
+_camera_entry(
+    "intrinsics transposed",
+    lambda e: e.update(intrinsics_px=np.transpose(e["intrinsics_px"]).tolist()),
+)
 
 
 # -------------------------------------------------------------------------- pictures against motion
@@ -599,11 +647,16 @@ def _film(
 
 
 def _late(steps: int) -> Callable[[list], list]:
-    return lambda images: [images[min(max(k - steps, 0), len(images) - 1)] for k in range(len(images))]
+    return lambda images: [
+        images[min(max(k - steps, 0), len(images) - 1)] for k in range(len(images))
+    ]
 
 
 def _freeze(begin: int, length: int) -> Callable[[list], list]:
-    return lambda images: [images[begin] if begin <= k < begin + length + 1 else image for k, image in enumerate(images)]
+    return lambda images: [
+        images[begin] if begin <= k < begin + length + 1 else image
+        for k, image in enumerate(images)
+    ]
 
 
 def _every(number: int) -> Callable[[list], list]:
@@ -614,7 +667,9 @@ def _each(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[list], list]:
     return lambda images: [change(image) for image in images]
 
 
-def _at(frames: tuple[int, ...], change: Callable[[list, int], np.ndarray]) -> Callable[[list], list]:
+def _at(
+    frames: tuple[int, ...], change: Callable[[list, int], np.ndarray]
+) -> Callable[[list], list]:
     def plant(images: list) -> list:
         return [change(images, k) if k in frames else image for k, image in enumerate(images)]
 
@@ -672,7 +727,9 @@ _film("every second frame repeated, high camera, one episode", _every(2), HIGH, 
 _film("a frame of noise", _at((77,), _noise), HIGH, (1,))
 _film("a frame from the start", _at((90,), lambda images, k: images[0]), HIGH, (2,))
 _film("a frame from the end, wrist camera", _at((60,), lambda images, k: images[-1]), WRIST, (0,))
-_film("three frames from elsewhere", _at((50, 51, 52), lambda images, k: images[k + 60]), WRIST, (1,))
+_film(
+    "three frames from elsewhere", _at((50, 51, 52), lambda images, k: images[k + 60]), WRIST, (1,)
+)
 _film("the last frame is foreign", _at((179,), _noise), HIGH, (2,))
 _film("the first frame is foreign", _at((0,), _noise), HIGH, (0,))
 _film("a half-decoded frame: grey below", _at((100,), _grey_below), HIGH, (1,))
@@ -685,7 +742,12 @@ _film("washed out, all", _each(_washed))
 _film("darkened to a third, one episode", _each(lambda i: (i / 3).astype(np.uint8)), HIGH, (0,))
 _film("red and blue swapped, one episode", _each(lambda i: i[..., ::-1]), HIGH, (2,))
 _film("negatives, one episode", _each(lambda i: 255 - i), WRIST, (2,))
-_film("only grey, one episode", _each(lambda i: np.repeat(i.mean(axis=2, keepdims=True), 3, 2).astype(np.uint8)), HIGH, (3,))
+_film(
+    "only grey, one episode",
+    _each(lambda i: np.repeat(i.mean(axis=2, keepdims=True), 3, 2).astype(np.uint8)),
+    HIGH,
+    (3,),
+)
 
 
 @_planted(_PICTURES, "a frame of another camera", *_LOOKS)
@@ -737,5 +799,7 @@ def _(copy):
 def _(copy):
     rng = np.random.default_rng(0)
     image = copy.images(HIGH, 1)[0].astype(np.int16)
-    noisy = [(image + rng.integers(-6, 7, image.shape)).clip(0, 255).astype(np.uint8) for _ in range(180)]
+    noisy = [
+        (image + rng.integers(-6, 7, image.shape)).clip(0, 255).astype(np.uint8) for _ in range(180)
+    ]
     copy.show(HIGH, 1, noisy)

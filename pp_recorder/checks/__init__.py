@@ -19,6 +19,7 @@ from pp_recorder.checks.agreement import (
 )
 from pp_recorder.checks.findings import CheckResult, Finding, UnavailableError, first_line
 from pp_recorder.checks.metadata import check_episodes, check_info, check_leftovers, check_tasks
+from pp_recorder.checks.motion import check_motion
 from pp_recorder.checks.robot import (
     check_bounds,
     check_joint_limits,
@@ -29,7 +30,6 @@ from pp_recorder.checks.robot import (
     check_tracking,
     tracking_error,
 )
-from pp_recorder.checks.motion import check_motion
 from pp_recorder.checks.rows import check_data, check_rows, check_timestamps
 from pp_recorder.checks.stats import check_image_statistics, check_statistics
 from pp_recorder.checks.videos import check_images, check_intrinsics, check_video, check_video_order

@@ -193,9 +193,9 @@ def _judge_episodes(
                 what = "never changes though the position does"
             elif correlation < -0.6:
                 what = "has the sign opposite to the motion"
-            elif abs(gain) > 8 * usual[k, 0] > 0:
-                what = f"is {gain / usual[k, 0]:.3g} times as large as usual: another unit?"
-            elif abs(gain) < usual[k, 0] / 8 and correlation > 0.6:
+            elif (
+                abs(gain) > 8 * usual[k, 0] > 0 or abs(gain) < usual[k, 0] / 8 and correlation > 0.6
+            ):
                 what = f"is {gain / usual[k, 0]:.3g} times as large as usual: another unit?"
             elif correlation < 0.2 and view.fps >= FEWEST_FPS and len(d) > 40:
                 what = "does not fit the differences of positions"
@@ -341,9 +341,7 @@ def _angle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.arccos(np.clip(cosine, -1, 1))
 
 
-def _check_held(
-    view: DatasetView, result: CheckResult, hand: np.ndarray, turn: np.ndarray
-) -> None:
+def _check_held(view: DatasetView, result: CheckResult, hand: np.ndarray, turn: np.ndarray) -> None:
     """Check that an object that the gripper holds moves with the hand."""
     by_name = {signal.name: signal.values for signal in all_signals(view)}
     positions, turns = triples(view, "xyz"), quaternions(view)
@@ -580,14 +578,10 @@ def _report_mismatches(
         elif scale > 3 or scale < 1 / 3 or text == "" and matrix[k] > 0.5:
             continue  # it moves while the state stands still, or hits something
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        report(
-            f"episode {episode}{more}: {own.name} does not follow {signal.name}{text}", episode
-        )
+        report(f"episode {episode}{more}: {own.name} does not follow {signal.name}{text}", episode)
 
 
-def _shifted(
-    action: np.ndarray, state: np.ndarray, lag: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _shifted(action: np.ndarray, state: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
     if lag > 0:
         return action[:-lag], state[lag:]
     return (action[-lag:], state[:lag]) if lag else (action, state)
@@ -606,9 +600,7 @@ def _check_gripper(
             if end - begin < 30 or not np.ptp(a) or np.ptp(s) < 1e-6:
                 continue
             delays = range(min(15, (end - begin) // 3))
-            scores = [
-                _correlations(a[: len(a) - d, None], s[d:, None])[0, 0] for d in delays
-            ]
+            scores = [_correlations(a[: len(a) - d, None], s[d:, None])[0, 0] for d in delays]
             if min(scores) < -0.6 and max(scores) < 0.3:
                 bad.append(episode)
             good += max(scores) > 0.6
@@ -698,7 +690,7 @@ def _check_reasons(view: DatasetView, result: CheckResult) -> None:
         label, reason = row.get(keys.EPISODE_SUCCESS), row.get(keys.EPISODE_FAILURE_REASON)
         if label is not None and reason is not None and bool(label) == bool(reason):
             result.add_error(
-                f"episode {i}: episode/success is {label}, but episode/failure_reason is {reason!r}",
+                f"episode {i}: episode/success is {label}, episode/failure_reason {reason!r}",
                 i,
             )
 

@@ -99,9 +99,7 @@ def check_intrinsics(view: DatasetView, result: CheckResult) -> str:
     return f"{checked} cameras" + ("" if result.findings else " fit their pictures")
 
 
-def _camera_faults(
-    own: dict[str, Any], lens: dict[str, Any], shape: list[int]
-) -> Iterator[str]:
+def _camera_faults(own: dict[str, Any], lens: dict[str, Any], shape: list[int]) -> Iterator[str]:
     matrix, height, width = array(own.get("intrinsics_px")), shape[0], shape[1]
     if matrix is None or matrix.shape != (3, 3):
         yield f"intrinsics_px is {own.get('intrinsics_px')}, expected a matrix of 3 x 3"

@@ -116,7 +116,7 @@ class Camera:
             track = self.tracks[episode].shifted(lags.get(episode, 0))
             track = track.backwards() if episode in backwards else track
             sums[episode] = _products(track)
-        total = [sum(parts) for parts in zip(*sums.values(), strict=True)]
+        total = [np.sum(parts, axis=0) for parts in zip(*sums.values(), strict=True)]
         found = {}
         for episode, track in self.tracks.items():
             own = sums.get(episode) if len(sums) > 1 else None

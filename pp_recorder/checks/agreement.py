@@ -219,6 +219,8 @@ def check_hand_pose(view: DatasetView, result: CheckResult) -> str:
     """Check the hand's pose against the joints, and the object that the hand holds."""
     model = robot_model(view)
     state = {signal.name: signal.values for signal in signals(view, keys.STATE)}
+    if not state:
+        raise UnavailableError("the state cannot be read")
     joints = np.stack([v for n, v in state.items() if n.startswith("joint_pos_")], axis=1)
     stored = {key: values for key, values in triples(view, "xyz").items() if key[0] == keys.STATE}
     position = stored[keys.STATE, "eef_pos"]

@@ -85,11 +85,11 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     Raises:
         DatasetError: A value does not fit.
     """
-    columns = []
+    columns, positions = [], {name: i for i, name in enumerate(table.column_names)}
     for field in schema:
-        if field.name in table.column_names:
+        if field.name in positions:
             try:
-                columns.append(table.column(field.name).cast(field.type))
+                columns.append(table.column(positions[field.name]).cast(field.type))
             except pa.ArrowException as error:
                 raise DatasetError(
                     f"the column {field.name} does not fit {field.type}: {_first_line(error)}"

@@ -19,7 +19,9 @@ from pp_recorder.checks.view import (
     video_span,
 )
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.files import locate
 from pp_recorder.dataset.paths import table_path
+from pp_recorder.dataset.reader import DatasetError
 from pp_recorder.dataset.schema import BOOKKEEPING
 
 _COURTESY = "it is for older readers, LeRobot v3.0 does not read it"
@@ -98,7 +100,7 @@ def _check_splits(info: dict[str, Any], result: CheckResult) -> None:
 
 def check_tasks(view: DatasetView, result: CheckResult) -> str:
     """Check the table of tasks."""
-    path = view.root / keys.TASKS_PATH
+    path = locate(view.root, keys.TASKS_PATH)
     if not path.is_file():
         result.add_error("meta/tasks.parquet is missing")
         return ""
@@ -139,7 +141,7 @@ def _check_task_index(table: pa.Table, result: CheckResult) -> None:
 
 
 def _check_legacy_tasks(view: DatasetView, result: CheckResult) -> None:
-    path = view.root / keys.TASKS_JSONL_PATH
+    path = locate(view.root, keys.TASKS_JSONL_PATH)
     if not path.is_file():
         return
     try:
@@ -219,10 +221,11 @@ def _check_data_files(view: DatasetView, result: CheckResult) -> None:
         }
         try:
             name = file_name(view.info.get("data_path"), **where)
-        except UnavailableError as error:
-            result.add_error(f"episode {i}: {error} with {where}", i)
+            path = locate(view.root, name)
+        except (UnavailableError, DatasetError) as error:
+            result.add_error(f"episode {i}: data_path: {error}", i)
             continue
-        if not (view.root / name).is_file():
+        if not path.is_file():
             result.add_error(f"episode {i}: its data file {name} is missing", i)
         elif name in places and not view.data.errors:
             low, high = places[name]

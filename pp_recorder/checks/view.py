@@ -1,7 +1,6 @@
 """A view of a dataset that reads it piece by piece, so that broken pieces hide nothing else."""
 
 import json
-import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import pyarrow as pa
 from pp_recorder.checks.findings import UnavailableError
 from pp_recorder.checks.video_scan import CameraScan, scan_file
 from pp_recorder.dataset import keys, tables
+from pp_recorder.dataset.files import fill_in, locate, table_files
 from pp_recorder.dataset.reader import Dataset, DatasetError, to_array
 from pp_recorder.dataset.schema import feature_fault
 
@@ -58,12 +58,13 @@ class DatasetView:
     @cached_property
     def data(self) -> Tables:
         """The rows of all frames, including those beyond the counted ones."""
-        return _read_tables(self.root, keys.DATA_FOLDER)
+        pattern = self.info.get("data_path")
+        return _read_tables(self.root, keys.DATA_FOLDER, keys.DATA_PATH, pattern)
 
     @cached_property
     def episode_tables(self) -> Tables:
         """The rows of all episodes, including those beyond the counted ones."""
-        return _read_tables(self.root, keys.EPISODES_FOLDER)
+        return _read_tables(self.root, keys.EPISODES_FOLDER, keys.EPISODES_PATH)
 
     @cached_property
     def table(self) -> pa.Table:
@@ -97,21 +98,20 @@ class DatasetView:
     @cached_property
     def collection(self) -> dict[str, Any]:
         """The provenance stored by our recorder; empty if there is none."""
-        content = _read_json(self.root / keys.COLLECTION_PATH)
+        content = _read_json(self.root, keys.COLLECTION_PATH)
         return content if isinstance(content, dict) else {}
 
     @cached_property
     def stats(self) -> dict[str, dict[str, Any]]:
         """The contents of `stats.json`; empty if there is none."""
-        content = _read_json(self.root / keys.STATS_PATH)
+        content = _read_json(self.root, keys.STATS_PATH)
         return content if isinstance(content, dict) else {}
 
     @cached_property
     def tasks(self) -> list[str]:
         """The task strings by index."""
-        path = self.root / keys.TASKS_PATH
         try:
-            table = tables.read_table(path)
+            table = tables.read_table(locate(self.root, keys.TASKS_PATH))
         except DatasetError as error:
             raise UnavailableError("meta/tasks.parquet cannot be read") from error
         name = next((n for n in table.column_names if n != keys.TASK_INDEX), None)
@@ -176,7 +176,7 @@ def _read_info(root: Path) -> dict[str, Any]:
         reason = str(error)
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         reason = f"{root / keys.INFO_PATH} cannot be read: {error}"
-    content = _read_json(root / keys.INFO_PATH)
+    content = _read_json(root, keys.INFO_PATH)
     if not isinstance(content, dict) or content.get("codebase_version") != keys.FORMAT_VERSION:
         raise DatasetError(reason)
     if not isinstance(content.get("features"), dict):
@@ -184,16 +184,20 @@ def _read_info(root: Path) -> dict[str, Any]:
     return content
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(root: Path, name: str) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return json.loads(locate(root, name).read_text())
+    except (OSError, ValueError, RecursionError):
         return None
 
 
-def _read_tables(root: Path, folder: str) -> Tables:
+def _read_tables(root: Path, folder: str, *patterns: Any) -> Tables:
     parts, files, errors = [], [], []
-    for path in sorted((root / folder).glob("*/*.parquet")):
+    try:
+        found = table_files(root, folder, *patterns)
+    except DatasetError as error:
+        return Tables(None, [], [str(error)])
+    for path in found:
         name = path.relative_to(root).as_posix()
         try:
             table = tables.read_table(path)
@@ -257,9 +261,9 @@ def file_name(pattern: Any, **values: Any) -> str:
         UnavailableError: The pattern cannot be filled in with the values.
     """
     try:
-        return string.Formatter().vformat(pattern, (), values)
-    except (LookupError, ValueError, TypeError) as error:
-        raise UnavailableError(f"the pattern {pattern!r} cannot be filled in") from error
+        return fill_in(pattern, **values)
+    except DatasetError as error:
+        raise UnavailableError(f"the pattern is {error}") from error
 
 
 def is_number(value: Any) -> bool:

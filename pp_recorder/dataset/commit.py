@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pp_recorder.dataset import tables
+from pp_recorder.dataset.files import locate
 from pp_recorder.dataset.paths import table_path
 
 UNFINISHED = ".unfinished"
@@ -104,7 +105,7 @@ class Commit:
         """Rename every file to its final path, and delete those to be removed."""
         if self._remote is not None:
             self._remote.publish(self._files, self._removed)
-        targets = [(staged, self._root / name) for staged, name in self._files]
+        targets = [(staged, locate(self._root, name)) for staged, name in self._files]
         folders = {target.parent for _, target in targets}
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ class Commit:
 
 def staging_path(root: Path, name: str) -> Path:
     """Return the path of an unfinished file of the dataset; create its folder."""
-    folder = root / UNFINISHED
+    folder = locate(root, UNFINISHED)
     folder.mkdir(exist_ok=True)
     return folder / name
 

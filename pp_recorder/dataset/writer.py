@@ -20,6 +20,7 @@ from pp_recorder.dataset import edits, keys, recovery, stats, tables
 from pp_recorder.dataset.card import make_local_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
+from pp_recorder.dataset.files import require_inside, table_files, video_files
 from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError, read_json, read_texts, stored_stats
@@ -226,6 +227,7 @@ class LeRobotWriter(EpisodeSink):
             commit.add_bytes(keys.CARD_PATH, make_local_card(info).encode())
 
     def _resume(self) -> None:
+        require_inside(self.root)
         if not (self.root / keys.INFO_PATH).is_file():  # killed before its first commit
             self._require_ours()
             self._create()
@@ -295,7 +297,8 @@ class LeRobotWriter(EpisodeSink):
         if isinstance(info, dict):
             stored = layout_of(info)
         else:  # it is repaired, but not with videos taken for missing
-            packed = any((self.root / keys.VIDEOS_FOLDER).glob("*/*/file-*.mp4"))
+            files = video_files(self.root, self._cameras)
+            packed = any(path.name.startswith("file-") for path in files)
             stored = "packed" if packed else "per-episode"
         if stored != self._video_files:
             raise DatasetError(
@@ -401,20 +404,27 @@ class LeRobotWriter(EpisodeSink):
     def _join_chunk(self, chunk: int) -> None:
         """Replace the parquet files of a chunk, one per episode, by one.
 
-        The joined file replaces the first one before the others are removed, so that the rows
-        counted from the beginning are the right ones at every moment.
+        The joined files replace the first ones before anything refers to them, and before the
+        others are removed: at every moment each episode's rows are where its entry says.
         """
-        for pattern, join in ((keys.EPISODES_PATH, _join_in_one_group), (keys.DATA_PATH, _join)):
-            target = pattern.format(chunk_index=chunk, file_index=0)
-            parts = sorted((self.root / target).parent.glob("*.parquet"))
+        commit, is_joined = self._begin_commit(), False
+        for folder, pattern, join in (
+            (keys.DATA_FOLDER, keys.DATA_PATH, _join),
+            (keys.EPISODES_FOLDER, keys.EPISODES_PATH, _join_in_one_group),
+        ):
+            target = self.root / pattern.format(chunk_index=chunk, file_index=0)
+            parts = [
+                p for p in table_files(self.root, folder, pattern) if p.parent == target.parent
+            ]
             if len(parts) < 2:
                 continue
-            joined = staging_path(self.root, "joined.parquet")
-            join(parts, joined)
-            commit = self._begin_commit()
-            commit.add_file(target, joined)
+            staged = staging_path(self.root, f"joined_{folder.replace('/', '_')}.parquet")
+            join(parts, staged)
+            commit.add_file(target.relative_to(self.root).as_posix(), staged)
             for part in parts[1:]:
                 commit.remove(part)
+            is_joined = True
+        if is_joined:
             commit.publish()
 
 

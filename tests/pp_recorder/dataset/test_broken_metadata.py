@@ -96,7 +96,7 @@ BAD_INFO = {
     "total_episodes": [None, -1, "1", 10**9],
     "total_frames": [None, -1, 1.5, 10**12],
     "total_tasks": ["many", -1],
-    "video_path": [None, 3, "{nothing}", "{video_key", "/etc/passwd", "{0}", "{video_key.x}"],
+    "video_path": [None, 3, "{nothing}", "{video_key", "/etc/passwd", "{0}", "{video_key.x}", "../../x"],
     "data_path": [None, "elsewhere"],
     "codebase_version": [None, "v2.1", 3],
     "splits": [None, "all"],

@@ -21,11 +21,11 @@ from pp_recorder.checks.view import (
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.files import locate
 from pp_recorder.dataset.paths import table_path
-from pp_recorder.dataset.reader import DatasetError
+from pp_recorder.dataset.reader import DatasetError, to_array
 from pp_recorder.dataset.schema import BOOKKEEPING
 
 _COURTESY = "it is for older readers, LeRobot v3.0 does not read it"
-LEFTOVER_HINT = "left by a killed run; resume or recording again cleans it"
+LEFTOVER_HINT = "left by a killed run, or of one that is under way; resuming cleans it"
 
 
 def check_info(view: DatasetView, result: CheckResult) -> str:
@@ -225,15 +225,29 @@ def _check_data_files(view: DatasetView, result: CheckResult) -> None:
         except (UnavailableError, DatasetError) as error:
             result.add_error(f"episode {i}: data_path: {error}", i)
             continue
-        if not path.is_file():
+        if name not in places and not path.is_file():
             result.add_error(f"episode {i}: its data file {name} is missing", i)
         elif name in places and not view.data.errors:
             low, high = places[name]
+            if low >= view.num_frames:  # until a join is complete, rows are in two files
+                low, high = _indices_of(view, low, high)
             first, end = row[keys.FROM_INDEX], row[keys.TO_INDEX]
             if None not in (first, end) and not low <= first <= end <= high:
                 result.add_error(
                     f"episode {i}: {name} has the rows {low}..{high}, not {first}..{end}", i
                 )
+
+
+def _indices_of(view: DatasetView, begin: int, end: int) -> tuple[int, int]:
+    """Return the range of `index` in some rows, which may be beyond the counted ones."""
+    table = view.data.table
+    if table is None or begin == end or keys.INDEX not in table.column_names:
+        return begin, end
+    try:
+        indices = to_array(table.column(keys.INDEX).slice(begin, end - begin))
+    except DatasetError:
+        return begin, end
+    return int(indices.min()), int(indices.max()) + 1
 
 
 def _check_video_spans(view: DatasetView, camera: str, result: CheckResult) -> None:
@@ -272,6 +286,11 @@ def check_leftovers(view: DatasetView, result: CheckResult) -> str:
             result.add_warning(
                 f"{kind} has {extra} rows beyond the counted {counted}: {LEFTOVER_HINT}"
             )
+    if view.uncounted:
+        result.add_warning(
+            f"meta/stats.json covers {len(view.uncounted)} episode(s) more than info.json counts: "
+            f"{LEFTOVER_HINT}"
+        )
     known = _known_videos(view)
     for path in sorted((view.root / keys.VIDEOS_FOLDER).rglob("*.mp4")):
         name = path.relative_to(view.root).as_posix()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,13 +40,21 @@ class DatasetView:
     Args:
         root: The directory of the dataset.
 
+    Attributes:
+        stats: The contents of `stats.json`; empty if there is none.
+
     Raises:
         DatasetError: There is no usable `info.json`.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._fingerprint = _fingerprint(root, keys.EPISODES_FOLDER, keys.DATA_FOLDER)
+        # A run that is under way writes in the opposite order: what is read later covers at least
+        # as many episodes.
         self.info = _read_info(root)
+        stats = _read_json(root, keys.STATS_PATH)
+        self.stats: dict[str, dict[str, Any]] = stats if isinstance(stats, dict) else {}
         declared = self.info["features"]
         self.features = {k: f for k, f in declared.items() if not feature_fault(k, f)}
         self.fps = self.info.get("fps", 0) if is_number(self.info.get("fps")) else 0
@@ -55,20 +64,67 @@ class DatasetView:
         self._scans: dict[str, CameraScan] = {}
         self._columns: dict[str, np.ndarray] = {}
 
-    @cached_property
+    def has_changed(self) -> bool:
+        """Return True if a run has joined or packed files since this view was made.
+
+        Episodes that are added change nothing in what was there before.
+        """
+        now = _fingerprint(self.root, keys.EPISODES_FOLDER, keys.DATA_FOLDER)
+        return not self._fingerprint.items() <= now.items()
+
+    @property
     def data(self) -> Tables:
         """The rows of all frames, including those beyond the counted ones."""
-        pattern = self.info.get("data_path")
-        return _read_tables(self.root, keys.DATA_FOLDER, keys.DATA_PATH, pattern)
+        return self._tables[1]
 
-    @cached_property
+    @property
     def episode_tables(self) -> Tables:
         """The rows of all episodes, including those beyond the counted ones."""
-        return _read_tables(self.root, keys.EPISODES_FOLDER, keys.EPISODES_PATH)
+        return self._tables[0]
+
+    @cached_property
+    def _tables(self) -> tuple[Tables, Tables]:
+        own = (keys.DATA_PATH, self.info.get("data_path"))
+        while True:
+            before = _fingerprint(self.root, keys.EPISODES_FOLDER)
+            episodes = _read_tables(self.root, keys.EPISODES_FOLDER, keys.EPISODES_PATH)
+            data = _read_tables(self.root, keys.DATA_FOLDER, *own)
+            after = _fingerprint(self.root, keys.EPISODES_FOLDER)
+            if before.items() <= after.items():  # else a run has just joined files
+                return episodes, data
+
+    @cached_property
+    def uncounted(self) -> list[dict[str, Any]]:
+        """The rows of the episodes that `stats.json` covers and `info.json` does not count.
+
+        A run that adds an episode, or was killed then, has written the first and not the second.
+        """
+        table, claimed = self.episode_tables.table, _count_in(self.stats)
+        if table is None or keys.LENGTH not in table.column_names:
+            return []
+        frames, rows = self.num_frames, table.slice(self.num_episodes).to_pylist()
+        for k, row in enumerate(rows):
+            frames += count(row[keys.LENGTH])
+            if frames == claimed:
+                return rows[: k + 1]
+        return []
+
+    def column_of_stats(self, key: str) -> np.ndarray:
+        """Return a column of the rows that `stats.json` covers, (frames, size).
+
+        Raises:
+            UnavailableError: There is none, or it does not hold numbers of one width.
+        """
+        if not self.uncounted or self.data.table is None:
+            return self.column(key)
+        frames = self.num_frames + sum(count(row[keys.LENGTH]) for row in self.uncounted)
+        return _numbers(self.data.table.slice(0, frames), key)
 
     @cached_property
     def table(self) -> pa.Table:
         """The rows of the counted frames."""
+        if not self.num_episodes:
+            raise UnavailableError("the dataset has no episode")
         if self.data.table is None:
             raise UnavailableError("the data cannot be read")
         return self.data.table.slice(0, self.num_frames)
@@ -99,12 +155,6 @@ class DatasetView:
     def collection(self) -> dict[str, Any]:
         """The provenance stored by our recorder; empty if there is none."""
         content = _read_json(self.root, keys.COLLECTION_PATH)
-        return content if isinstance(content, dict) else {}
-
-    @cached_property
-    def stats(self) -> dict[str, dict[str, Any]]:
-        """The contents of `stats.json`; empty if there is none."""
-        content = _read_json(self.root, keys.STATS_PATH)
         return content if isinstance(content, dict) else {}
 
     @cached_property
@@ -168,6 +218,16 @@ class DatasetView:
         return {int(e): _key_frames(self, int(e)) for e in chosen}
 
 
+def _fingerprint(root: Path, *folders: str) -> dict[str, tuple[int, int, int]]:
+    """Return what changes when the files of a dataset's tables do, by file."""
+    found = {}
+    for path in (path for folder in folders for path in (root / folder).glob("*/*")):
+        with suppress(OSError):
+            stat = path.stat()
+            found[str(path)] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    return found
+
+
 def _read_info(root: Path) -> dict[str, Any]:
     """Return `info.json`, even an incomplete one if it declares features."""
     try:
@@ -182,6 +242,13 @@ def _read_info(root: Path) -> dict[str, Any]:
     if not isinstance(content.get("features"), dict):
         raise DatasetError(f"{root / keys.INFO_PATH} declares no features")
     return content
+
+
+def _count_in(stats: dict[str, Any]) -> int:
+    """Return the number of rows that statistics cover, or 0."""
+    own = stats.get(keys.INDEX)
+    numbers = own.get("count") if isinstance(own, dict) else None
+    return count(numbers[0]) if isinstance(numbers, list) and numbers else 0
 
 
 def _read_json(root: Path, name: str) -> Any:

@@ -226,8 +226,13 @@ class Dataset:
         return files
 
     def _read_table(self, folder: str, wanted: Callable[[str], bool]) -> pa.Table:
-        files = self._files(folder)
-        return tables.join([tables.read_table(path, wanted) for path in files], files)
+        while True:
+            files = self._files(folder)
+            try:
+                return tables.join([tables.read_table(path, wanted) for path in files], files)
+            except DatasetError:
+                if files == self._files(folder):
+                    raise  # else a run has just joined them
 
     def _to_array(self, key: str, column: pa.ChunkedArray) -> np.ndarray:
         try:

@@ -122,12 +122,12 @@ def cut_back(
     commit.add_json(keys.STATS_PATH, stats)
     commit.add_json(keys.INFO_PATH, info)
     commit.publish()
-    count = len(prefix.episodes)
     commit = Commit(root, remote)
     for folder, pattern in _TABLES:
-        seen: set[int] = set()
-        for path in table_files(root, folder, pattern):
-            seen |= _keep_rows(commit, root, path, set(range(count)) - seen)
+        files = table_files(root, folder, pattern)
+        wanted = _episodes_to_keep(root, files, prefix.episodes, folder == keys.DATA_FOLDER)
+        for path in files:
+            _keep_rows(commit, root, path, wanted[path])
     for path in unreferenced_videos(root, videos.cameras, videos.names(prefix.episodes)):
         commit.remove(path)
     commit.publish()
@@ -215,23 +215,47 @@ def _find_leftovers(
     return ["the unfinished episode"] if beyond or unfinished else []
 
 
-def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> set[int]:
-    """Keep only the rows of the wanted episodes in a parquet file; return the episodes found.
+def _episodes_to_keep(
+    root: Path, files: list[Path], entries: list[dict[str, Any]], is_data: bool
+) -> dict[Path, set[int]]:
+    """Return the episodes whose rows each file is to keep.
 
-    An interrupted join leaves episodes in two files; the caller keeps those of the first one.
+    An interrupted join leaves episodes in two files: rows of data stay where their entry says.
     """
+    holders: dict[int, list[Path]] = {}
+    for path in files:
+        try:
+            table = tables.read_table(path, keys.EPISODE_INDEX.__eq__)
+        except DatasetError:
+            continue
+        for episode in {row.get(keys.EPISODE_INDEX) for row in table.to_pylist()}:
+            holders.setdefault(episode, []).append(path)
+    wanted: dict[Path, set[int]] = {path: set() for path in files}
+    for episode, entry in enumerate(entries):
+        found = holders[episode]
+        named = root / _data_name(entry) if is_data else None
+        wanted[named if named in found else found[0]].add(episode)
+    return wanted
+
+
+def _data_name(entry: dict[str, Any]) -> str:
+    """Return the file with the rows of an episode, as its entry names it, or ""."""
+    where = (entry.get(keys.DATA_CHUNK_INDEX), entry.get(keys.DATA_FILE_INDEX))
     try:
-        table = pq.ParquetFile(table_path(path)).read()
-        mask = np.isin(table.column(keys.EPISODE_INDEX).to_numpy(), sorted(wanted))
-        kept = table.filter(pa.array(mask))
-    except (pa.ArrowInvalid, OSError):
+        return fill_in(keys.DATA_PATH, chunk_index=where[0], file_index=where[1])
+    except DatasetError:
+        return ""
+
+
+def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> None:
+    """Keep only the rows of the wanted episodes in a parquet file."""
+    if not wanted:
         commit.remove(path)
-        return set()
-    if kept.num_rows == 0:
-        commit.remove(path)
-    elif kept.num_rows < table.num_rows:
-        commit.add_table(str(path.relative_to(root)), kept)
-    return set(kept.column(keys.EPISODE_INDEX).to_pylist())
+        return
+    table = pq.ParquetFile(table_path(path)).read()
+    mask = np.isin(table.column(keys.EPISODE_INDEX).to_numpy(), sorted(wanted))
+    if not mask.all():
+        commit.add_table(str(path.relative_to(root)), table.filter(pa.array(mask)))
 
 
 def _episode_of(path: Path) -> int:

@@ -21,7 +21,7 @@ import pp_env
 from experts.diagnosis import failure_stage
 from pp_collect.factory import make_config, reset_options
 from pp_collect.options import PROBED_OBS_TYPE, EvaluateOptions, PolicyOptions, SceneOptions
-from pp_collect.policies import make_policy
+from pp_collect.policies import OWN_POLICIES, make_policy
 from pp_collect.probe import probe, require_planner
 from pp_collect.robustness import (
     UNVARIED,
@@ -34,7 +34,7 @@ from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
-from pp_env.sim import shutdown_app
+from pp_env.sim import SIMULATORS, shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
 from pp_recorder.evaluation.lerobot_policy import ACTION, ENVIRONMENT_STATE, Checkpoint
@@ -105,11 +105,11 @@ def run(options: EvaluateOptions) -> int:
         for factor, episodes in run_episodes(options).items()
     }
     seconds = time.perf_counter() - begin
+    print(report(options, measured, seconds))
     if options.json is not None:
         options.json.write_text(
             json.dumps(to_json(options, measured), indent=2, default=str) + "\n"
         )
-    print(report(options, measured, seconds))
     if options.videos is not None:
         for name, (_, episodes) in measured.items():
             folder = options.videos / name if options.factors else options.videos
@@ -187,7 +187,14 @@ def run_episodes(options: EvaluateOptions) -> dict[str, list[EvaluatedEpisode]]:
             options.workers,
             progress,
             worker_render_env,
+            apart=may_end_its_process(options),
         )
+
+
+def may_end_its_process(options: EvaluateOptions) -> bool:
+    """Return True for a policy that is not ours, where the simulator can have a process for it."""
+    is_ours = options.policy in OWN_POLICIES
+    return not is_ours and not SIMULATORS[options.simulator].single_process
 
 
 def make_runner(options: EvaluateOptions, factor: str = UNVARIED) -> PolicyRunner:
@@ -310,7 +317,7 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         ValueError: An option is out of range, or names nothing.
     """
     checkpoint = None
-    if options.policy not in ("expert", "reactive", "random") and ":" not in options.policy:
+    if options.policy not in OWN_POLICIES and ":" not in options.policy:
         if not Path(options.policy).is_dir():
             raise ValueError(
                 "--policy must be expert, reactive, random, module:callable or the folder of a "

@@ -218,24 +218,50 @@ def test_pictures_are_for_those_who_ask(monkeypatch, tmp_path):
     assert len(drawn) == 2 * 4
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("nan", "the action must be finite, got NaN or infinity"),
-        ("short", "the action must have shape (8,), got (7,)"),
-        ("complex_", "the action must be of type float32, got complex64"),
-        ("none", "the action must be of type float32, got object"),
-        ("raises", "act raised ZeroDivisionError: by zero"),
-        ("leaves", "act raised SystemExit: enough"),
-        ("Hopeless", "reset raised KeyError: 'start'"),
-    ],
-)
-def test_what_a_policy_does_wrong_is_a_failed_episode(name, reason, tmp_path):
-    status, report = result(tmp_path, f"tests.policies:{name}", "--num-episodes", 2)
+WRONG = {
+    "nan": "the action must be finite, got NaN or infinity",
+    "huge": "the action must be finite as float32, got 1e+39",
+    "short": "the action must have shape (8,), got (7,)",
+    "wide": "the action must have shape (8,), got (1, 8)",
+    "complex_": "the action must be of type float32, got complex64",
+    "none": "the action must be of type float32, got object",
+    "ragged": "act raised ValueError: setting an array element with a sequence",
+    "raises": "act raised ZeroDivisionError: by zero",
+    "leaves": "act raised SystemExit: enough",
+    "cancels": "act raised CancelledError",
+    "interrupts": "act raised KeyboardInterrupt",
+    "unspeakable": "act raised UnspeakableError: its text cannot be had: RuntimeError",
+    "unprintable": "act raised ValueError: \\udcff",
+    "dies": "its process died twice (SIGKILL)",
+    "exits": "its process died twice (exit status 7)",
+    "dies_in_a_thread": "its process died twice (exit status 8)",
+}
+
+
+def test_what_a_policy_does_wrong_is_one_failed_episode(tmp_path, capsys):
+    count = len(WRONG) + 2
+    options = ["--num-episodes", count, "--max-steps", 3, "--workers", 1]
+    status, report = result(tmp_path, "tests.policies:WrongInTurn", *options)
     assert status == 0
-    assert report["scores"]["failures_by_reason"] == {reason: 2}
-    assert report["scores"]["errors"] == 2
-    assert report["episodes"][0]["steps"] == 0
+    found = [episode["reason"] for episode in report["episodes"]]
+    for reason, expected in zip(found[1:-1], WRONG.values(), strict=True):
+        assert reason.startswith(expected), (reason, expected)
+    assert not report["episodes"][0]["error"]
+    assert not report["episodes"][-1]["error"]
+    assert report["scores"]["errors"] == len(WRONG)
+    assert "ZeroDivisionError: by zero" in report["episodes"][8]["error"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_ctrl_c_is_no_mistake_of_a_policy():
+    def act(observation):
+        raise KeyboardInterrupt
+
+    env = gym.make("CartPole-v1")
+    outcome = TaskOutcome(None, "", "", "", {})
+    runner = PolicyRunner(env, FunctionPolicy(act), lambda infos: outcome, 0, 5)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(0)
 
 
 def test_a_mistake_halfway_spoils_only_its_episode(tmp_path):

@@ -162,6 +162,22 @@ def test_a_worker_that_is_starting_leaves_signals_to_its_parent():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
+@pytest.mark.parametrize("kind", ["run_all", "run_once", "boot"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_no_process_outlives_a_run_that_is_killed(kind, at_once):
+    """Neither one that has just been started, nor one that hangs."""
+    command = [sys.executable, "-m", "tests.stuck", kind]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        if at_once:
+            _wait_for(lambda: _workers_of(process))
+        else:
+            process.stdout.readline()
+        workers = _workers_of(process)
+        process.kill()
+    assert workers
+    _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), seconds=30)
+
+
 def test_an_output_that_vanishes_ends_the_run(tmp_path):
     with _collecting(tmp_path / "set", episodes=500) as process:
         _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from pp_recorder.checks.view import (
     video_span,
 )
 from pp_recorder.dataset import keys
-from pp_recorder.dataset.files import locate
+from pp_recorder.dataset.files import foreign_files, listed, locate
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import DatasetError, to_array
 from pp_recorder.dataset.schema import BOOKKEEPING
@@ -291,16 +292,34 @@ def check_leftovers(view: DatasetView, result: CheckResult) -> str:
             f"meta/stats.json covers {len(view.uncounted)} episode(s) more than info.json counts: "
             f"{LEFTOVER_HINT}"
         )
-    known = _known_videos(view)
+    known, foreign = _known_videos(view), foreign_files(view.root, view.info)
     for path in sorted((view.root / keys.VIDEOS_FOLDER).rglob("*.mp4")):
         name = path.relative_to(view.root).as_posix()
-        if known is not None and name not in known:
+        if known is not None and name not in {*known, *foreign}:
             result.add_warning(f"{name} belongs to no counted episode: {LEFTOVER_HINT}")
+    for name in foreign:
+        _report_foreign(view, name, result)
     for pattern in (".unfinished", "*.new", "*.old", "meta/*.new", "meta/*.old"):
         for path in sorted(view.root.glob(pattern)):
             name = path.relative_to(view.root).as_posix()
             result.add_warning(f"{name} is not part of the dataset: {LEFTOVER_HINT}")
     return "none" if not result.findings else f"{len(result.findings)} kinds"
+
+
+def _report_foreign(view: DatasetView, name: str, result: CheckResult) -> None:
+    """Warn of a file that is not named as a part of a dataset."""
+    text = f"{listed([name])} is not part of the dataset and is left alone"
+    for folder, tables in (
+        (keys.DATA_FOLDER, view.data),
+        (keys.EPISODES_FOLDER, view.episode_tables),
+    ):
+        if not PurePosixPath(name).match(f"{folder}/*/*.parquet"):
+            continue
+        text += "; LeRobot reads every parquet file there"
+        if tables.files and name < tables.files[-1][0]:
+            result.add_error(f"{text}, and takes its rows for those behind it: move it elsewhere")
+            return
+    result.add_warning(text)
 
 
 def _known_videos(view: DatasetView) -> set[str] | None:

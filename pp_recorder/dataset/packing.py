@@ -8,6 +8,7 @@ Example: pp-pack datasets/pick_place --video-files per-episode
 """
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Iterable
@@ -30,13 +31,21 @@ from pp_recorder.dataset.commit import (
     staging_path,
     unlock,
 )
-from pp_recorder.dataset.files import fill_in, locate, require_inside, table_files
+from pp_recorder.dataset.files import (
+    fill_in,
+    foreign_files,
+    listed,
+    locate,
+    require_inside,
+    table_files,
+)
 from pp_recorder.dataset.keys import VideoFiles
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.recovery import unreferenced_videos
 from pp_recorder.dataset.remux import Clip, RemuxError, VideoIndex, read_index, remux
 
+_LOG = logging.getLogger(__name__)
 _FIELDS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
@@ -295,6 +304,8 @@ def convert(root: Path, video_files: VideoFiles) -> int:
     if not dataset.cameras:
         raise DatasetError(f"{root} has no videos")
     require_inside(root)
+    if foreign := foreign_files(root, dataset.info):
+        _LOG.warning(f"{root} has files of others, left alone: {listed(foreign)}")
     handle = lock(root)
     try:
         if dataset.info["video_path"] not in keys.VIDEO_PATHS.values():

@@ -6,6 +6,7 @@ layout.
 """
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -20,7 +21,13 @@ from pp_recorder.dataset import edits, keys, recovery, stats, tables
 from pp_recorder.dataset.card import make_local_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
-from pp_recorder.dataset.files import require_inside, table_files, video_files
+from pp_recorder.dataset.files import (
+    foreign_files,
+    listed,
+    require_inside,
+    table_files,
+    video_files,
+)
 from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError, read_json, read_texts, stored_stats
@@ -30,6 +37,7 @@ from pp_recorder.storage.mirror import RemoteSync
 
 # Tables of one row held at once: each takes far more memory than its row in a joint table.
 _MAX_TABLES = 100
+_LOG = logging.getLogger(__name__)
 
 
 class LeRobotWriter(EpisodeSink):
@@ -235,6 +243,8 @@ class LeRobotWriter(EpisodeSink):
         require_same(self.root, self._schema.collection or {}, self.location)
         features = list(self._features)
         self._require_layout()
+        if foreign := foreign_files(self.root, self._info(0, 0, [])):
+            _LOG.warning(f"{self.location} has files of others, left alone: {listed(foreign)}")
         self._stored_info = self._read_stored_info()
         prefix = recovery.find_prefix(self.root, self._videos)
         edits.require_own_episodes(self.location, prefix.episodes, self._schema.needed, features)

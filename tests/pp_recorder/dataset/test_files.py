@@ -1,7 +1,9 @@
 import json
+import logging
 import os
 import shutil
 import time
+from fnmatch import fnmatch
 
 import pytest
 
@@ -165,3 +167,61 @@ def test_nothing_is_written_through_a_link(stranger, tmp_path):
     with pytest.raises((DatasetError, OSError)):
         record(stranger, 3)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+FOREIGN = [
+    *("data/chunk-000/.DS_Store", "data/chunk-000/zz.parquet", "data/old/file-000.parquet"),
+    *("data/notes.txt", "meta/.DS_Store", "meta/notes.json", "meta/episodes/chunk-000/z.parquet"),
+    *(f"videos/{EYES[0]}/chunk-000/copy.mp4", f"videos/{EYES[0]}/chunk-old/file-000.mp4"),
+    *("videos/backup/chunk-000/file-000.mp4", "videos/.DS_Store", f"videos/{EYES[1]}/\udcff.mp4"),
+]
+
+
+@pytest.fixture
+def cluttered(recorded, tmp_path):
+    """Return a dataset into which somebody has put files."""
+    root = shutil.copytree(recorded, tmp_path / "set")
+    for name in FOREIGN:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"mine")
+    (root / "data/chunk-000/file-007.parquet").mkdir()
+    return root
+
+
+def test_files_of_others_are_left_alone_and_named(cluttered, tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.setattr(logging.getLogger("pp_recorder"), "propagate", True)
+    expected = files(record(tmp_path / "undisturbed", 3))
+    cli.main([str(cluttered), "--json", str(tmp_path / "report.json")])
+    checks = json.loads((tmp_path / "report.json").read_text())["checks"]
+    (found,) = [check["findings"] for check in checks if check["name"] == "leftovers"]
+    assert len(found) == len(FOREIGN)
+    for name in FOREIGN:
+        assert any(name.replace("\udcff", "\\xff") in finding["message"] for finding in found)
+    record(cluttered, 3)
+    assert "has files of others, left alone: data/chunk-000/.DS_Store, " in caplog.text
+    packing.convert(cluttered, "per-episode")
+    packing.convert(cluttered, "packed")
+    assert files(cluttered) == {**expected, **dict.fromkeys(FOREIGN, b"mine")}
+    merge.merge([cluttered], tmp_path / "merged")
+    assert "left out: data/chunk-000/.DS_Store" in caplog.text
+    assert files(tmp_path / "merged").keys() == expected.keys()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_files_of_others_are_not_uploaded(cluttered, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("pp_recorder"), "propagate", True)
+    ignored = hub._ignored(Dataset(cluttered))
+    left_out = [name for name in FOREIGN if any(fnmatch(name, pattern) for pattern in ignored)]
+    assert set(FOREIGN) - set(left_out) == {"meta/notes.json"}
+    assert "not uploaded, as no part of the dataset: data/chunk-000/.DS_Store" in caplog.text
+    assert not any(fnmatch("data/chunk-000/file-000.parquet", pattern) for pattern in ignored)
+
+
+def test_a_table_that_lerobot_would_read_first_is_an_error(recorded, tmp_path, capsys):
+    root = shutil.copytree(recorded, tmp_path / "set")
+    table = root / "data/chunk-000/file-000.parquet"
+    shutil.copy(table, table.with_name("backup.parquet"))
+    assert cli.main([str(root)]) == 1
+    assert "backup.parquet is not part of the dataset and is left alone; LeRobot reads every" in (
+        capsys.readouterr().out
+    )

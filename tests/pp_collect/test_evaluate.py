@@ -9,11 +9,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+import collect
 from experts.diagnosis import failure_stage
 from pp_collect import evaluate as pp_evaluate
 from pp_collect.evaluate import resolve_options
 from pp_collect.options import EvaluateOptions
-from pp_recorder.evaluation.lerobot_policy import Checkpoint, CheckpointError, to_lerobot
+from pp_recorder.evaluation import lerobot_policy
+from pp_recorder.evaluation.lerobot_policy import (
+    Checkpoint,
+    CheckpointError,
+    LeRobotPolicy,
+    to_lerobot,
+)
 from pp_recorder.evaluation.metrics import EpisodeResult, Grid, compute_metrics, wilson_interval
 from pp_recorder.evaluation.runner import FunctionPolicy, PolicyRunner, RandomPolicy, TaskOutcome
 from pp_recorder.parallel.processes import WorkerError, run_all
@@ -483,6 +490,57 @@ def test_a_folder_that_is_no_checkpoint(tmp_path, checkpoint, capsys):
     (checkpoint / "config.json").write_text('{"type": "act"}')
     with pytest.raises(CheckpointError, match="has no input_features"):
         Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("config.json", {"input_features": [1]}, "has no input_features"),
+        ("config.json", {"input_features": {"a": 3}}, "feature a: 3, expected a dictionary"),
+        ("config.json", {"input_features": {"a": {}}}, "feature a: {}, expected a dictionary"),
+        ("config.json", {"output_features": {"a": {"shape": "8"}}}, "a list of whole numbers"),
+        ("config.json", {"output_features": {"a": {"shape": [None]}}}, "a list of whole numbers"),
+        ("config.json", {"n_action_steps": 8, "chunk_size": "x"}, "chunk_size is 'x'"),
+        ("config.json", {"n_action_steps": 8, "horizon": 1.5}, "horizon is 1.5"),
+        ("policy_preprocessor.json", {"steps": 3}, "steps must be a list"),
+        ("policy_preprocessor.json", {"steps": [3]}, "steps must be a list"),
+        ("policy_preprocessor.json", {"steps": [{"config": None}]}, "steps must be a list"),
+        ("policy_preprocessor.json", {"steps": [{"config": {"rename_map": 3}}]}, "steps must be"),
+        (
+            "policy_preprocessor.json",
+            {"steps": [{"config": {"rename_map": {"a": 3}}}]},
+            "rename_map must give names",
+        ),
+    ],
+)
+def test_a_malformed_checkpoint_is_refused_in_a_sentence(checkpoint, capsys, name, values, message):
+    change(checkpoint, name, **values)
+    with pytest.raises(SystemExit) as ended:
+        run(str(checkpoint))
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    words = ["--expert", "reactive", "--start-mix", "policy", "--start-policy", str(checkpoint)]
+    with pytest.raises(SystemExit) as ended:
+        collect.main(["--output", str(checkpoint / "set"), *words])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyError("type"), SystemExit(2), RuntimeError("header\ntoo")])
+def test_a_checkpoint_that_lerobot_cannot_load(checkpoint, monkeypatch, error):
+    class Config:
+        @staticmethod
+        def from_pretrained(folder):
+            raise error
+
+    class Torch:
+        @staticmethod
+        def set_num_threads(count):
+            pass
+
+    monkeypatch.setattr(lerobot_policy, "_import_lerobot", lambda: (Torch, None, Config))
+    with pytest.raises(CheckpointError, match=rf"lerobot cannot load .*: {type(error).__name__}"):
+        LeRobotPolicy(Checkpoint(checkpoint))
 
 
 def test_a_checkpoint_says_what_it_must_see(checkpoint):

@@ -133,6 +133,25 @@ def test_a_signal_ends_a_run_cleanly(tmp_path, number, send):
     assert "Traceback" not in err
 
 
+def test_an_interrupt_during_imports_ends_the_process_in_a_sentence(tmp_path):
+    """The module that is imported first of all sends it."""
+    (tmp_path / "tqdm.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    for words in (["collect.py"], ["-c", "from pp_collect.start import main; main()"]):
+        command = [sys.executable, *words, "--output", str(tmp_path / "set")]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
+
+
+def test_an_interrupt_before_the_run_is_answered_in_a_sentence(tmp_path, monkeypatch, capsys):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collect, "require_writable", interrupt)
+    assert run(tmp_path / "set") == 130
+    assert capsys.readouterr().err == "interrupted: nothing was begun\n"
+
+
 class Echo:
     """A worker, made by a factory that gets every request to stop before its process is ready."""
 

@@ -3,6 +3,11 @@
 Console script: pp-evaluate.
 """
 
+if __name__ == "__main__":
+    from pp_collect import start
+
+    start.leave_on_interrupt()  # before the imports below, which take long
+
 import dataclasses
 import json
 import os
@@ -32,6 +37,7 @@ from pp_collect.robustness import (
 )
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
+from pp_collect.start import raise_on_interrupt
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.sim import SIMULATORS, shutdown_app
@@ -79,13 +85,10 @@ def main(argv: list[str] | None = None) -> int:
         example="pp-evaluate --policy outputs/train/act --num-episodes 100 --workers 4",
     )
     setup_logging()
-    try:
-        options = resolve_options(options)
-        require_writable(options)
-    except (ValueError, OSError) as error:
-        fail(_PROG, error)
     status = 2
     try:
+        raise_on_interrupt()
+        options = prepare(options)
         status = run_probe(options) if options.probe else run(options)
     except (EvaluationError, ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -95,6 +98,16 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         shutdown_app(status)
     return status
+
+
+def prepare(options: EvaluateOptions) -> EvaluateOptions:
+    """Return the options with what was left open; end the process if they cannot be meant."""
+    try:
+        options = resolve_options(options)
+        require_writable(options)
+    except (ValueError, OSError) as error:
+        fail(_PROG, error)
+    return options
 
 
 def run(options: EvaluateOptions) -> int:

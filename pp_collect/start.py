@@ -1,7 +1,7 @@
-"""The start of a collection's process: the console script pp-collect, and Ctrl-C during imports.
+"""The console scripts pp-collect and pp-evaluate, and Ctrl-C while they import what they need.
 
-Importing what a collection needs takes about a second, in which Python would answer Ctrl-C with a
-traceback of whatever module is being imported.
+That takes about a second, in which Python would answer Ctrl-C with a traceback of whatever module
+is being imported.
 """
 
 import os
@@ -9,10 +9,19 @@ import signal
 from importlib import import_module
 
 
-def main() -> int:
-    """Run `collect.py`; return the exit status."""
+def collect() -> int:
+    """Run pp-collect; return the exit status."""
+    return _run("collect")
+
+
+def evaluate() -> int:
+    """Run pp-evaluate; return the exit status."""
+    return _run("pp_collect.evaluate")
+
+
+def _run(module: str) -> int:
     leave_on_interrupt()
-    return import_module("collect").main()
+    return import_module(module).main()
 
 
 def leave_on_interrupt() -> None:

@@ -137,8 +137,9 @@ def test_an_interrupt_during_imports_ends_the_process_in_a_sentence(tmp_path):
     """The module that is imported first of all sends it."""
     (tmp_path / "tqdm.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    for words in (["collect.py"], ["-c", "from pp_collect.start import main; main()"]):
-        command = [sys.executable, *words, "--output", str(tmp_path / "set")]
+    script = "from pp_collect import start; start.evaluate()"
+    for words in (["collect.py"], ["-m", "pp_collect.evaluate"], ["-c", script]):
+        command = [sys.executable, *words, "--help"]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
 

@@ -170,8 +170,10 @@ def check_image_statistics(view: DatasetView, result: CheckResult, camera: str) 
         raise UnavailableError("no picture could be decoded")
     complete = all(decoded is not None for decoded in per_episode.values())
     for row in view.uncounted:
-        own = {name: v.reshape(-1, 1, 1) for name, v in stored_stats(row, camera).items()}
-        total = stats.fold(total, {**own, "count": own["count"].ravel()})
+        own = stored_stats(row, camera)
+        if own.keys() >= {*stats.BASIC}:
+            shaped = {name: value.reshape(-1, 1, 1) for name, value in own.items()}
+            total = stats.fold(total, {**shaped, "count": own["count"]})
     for fault in _image_faults(view.stats.get(camera), total, margin, zero_bug, complete):
         result.add_error(f"meta/stats.json: {fault}")
     return f"largest difference of an episode's mean {worst:.4f}" if columns else "no episodes'"

@@ -18,6 +18,8 @@ from pp_recorder.dataset.files import fill_in, locate, table_files
 from pp_recorder.dataset.reader import Dataset, DatasetError, to_array
 from pp_recorder.dataset.schema import feature_fault
 
+_READS = 10  # of two small files that a run may be writing
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -53,7 +55,12 @@ class DatasetView:
         # A run that is under way writes in the opposite order: what is read later covers at least
         # as many episodes.
         self.info = _read_info(root)
-        stats = _read_json(root, keys.STATS_PATH)
+        stats = None
+        for _ in range(_READS):  # until both are of one commit, or the statistics of the next one
+            stats = _read_json(root, keys.STATS_PATH)
+            if self.info == (now := _read_json(root, keys.INFO_PATH)) or not _is_info(now):
+                break
+            self.info = now
         self.stats: dict[str, dict[str, Any]] = stats if isinstance(stats, dict) else {}
         declared = self.info["features"]
         self.features = {k: f for k, f in declared.items() if not feature_fault(k, f)}
@@ -95,19 +102,16 @@ class DatasetView:
 
     @cached_property
     def uncounted(self) -> list[dict[str, Any]]:
-        """The rows of the episodes that `stats.json` covers and `info.json` does not count.
+        """The row of an episode that `stats.json` covers and `info.json` does not count, if any.
 
         A run that adds an episode, or was killed then, has written the first and not the second.
         """
-        table, claimed = self.episode_tables.table, _count_in(self.stats)
+        table = self.episode_tables.table
         if table is None or keys.LENGTH not in table.column_names:
             return []
-        frames, rows = self.num_frames, table.slice(self.num_episodes).to_pylist()
-        for k, row in enumerate(rows):
-            frames += count(row[keys.LENGTH])
-            if frames == claimed:
-                return rows[: k + 1]
-        return []
+        following = table.slice(self.num_episodes, 1).to_pylist()
+        frames = self.num_frames + sum(count(row[keys.LENGTH]) for row in following)
+        return following if _count_in(self.stats) == frames else []
 
     def column_of_stats(self, key: str) -> np.ndarray:
         """Return a column of the rows that `stats.json` covers, (frames, size).
@@ -216,6 +220,10 @@ class DatasetView:
         count = len(self.episodes)
         chosen = np.unique(np.linspace(0, count - 1, min(12, count)).round().astype(int))
         return {int(e): _key_frames(self, int(e)) for e in chosen}
+
+
+def _is_info(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("features"), dict)
 
 
 def _fingerprint(root: Path, *folders: str) -> dict[str, tuple[int, int, int]]:

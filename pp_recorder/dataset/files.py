@@ -154,6 +154,9 @@ def _parse(pattern: Any) -> list[tuple[str, str | None]]:
                 f"{pattern!r:.200} has the field {field!r:.50} with the format {form!r:.50}, "
                 f"expected {_CAMERA}, or {' and '.join(_NUMBERS)} with a format such as 03d"
             )
+    fields = [field for _, field, _, _ in parts if field is not None]
+    if len(set(fields)) < len(fields):  # whether a name fits would be hard to tell
+        raise DatasetError(f"{pattern!r:.200} has a field twice")
     return [(text, field) for text, field, _, _ in parts]
 
 

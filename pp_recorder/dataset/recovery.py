@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.commit import UNFINISHED, Commit, RemoteTarget
 from pp_recorder.dataset.files import fill_in, locate, table_files, video_files
-from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError, entry_fault, to_rows
 from pp_recorder.dataset.remux import RemuxError, VideoIndex, read_index
 
@@ -228,8 +226,9 @@ def _episodes_to_keep(
             table = tables.read_table(path, keys.EPISODE_INDEX.__eq__)
         except DatasetError:
             continue
-        for episode in {row.get(keys.EPISODE_INDEX) for row in table.to_pylist()}:
-            holders.setdefault(episode, []).append(path)
+        for column in table.columns:
+            for episode in column.unique().to_pylist():
+                holders.setdefault(episode, []).append(path)
     wanted: dict[Path, set[int]] = {path: set() for path in files}
     for episode, entry in enumerate(entries):
         found = holders[episode]
@@ -252,7 +251,7 @@ def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> None
     if not wanted:
         commit.remove(path)
         return
-    table = pq.ParquetFile(table_path(path)).read()
+    table = tables.read_table(path)
     mask = np.isin(table.column(keys.EPISODE_INDEX).to_numpy(), sorted(wanted))
     if not mask.all():
         commit.add_table(str(path.relative_to(root)), table.filter(pa.array(mask)))

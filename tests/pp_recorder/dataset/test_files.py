@@ -25,6 +25,7 @@ HOSTILE = [
         "{video_key:9}",
     ),
     *("{file_index.real}", "{video_key[0]}", "{file_index!r}", "{0}", "{}", "{other}", "{file"),
+    *("{chunk_index}" * 9, "{video_key}/{video_key}"),
     *("", "a\0b", "{video_key}" * 200, "x" * 300, None, 3, ["a"]),
 ]
 

@@ -124,11 +124,10 @@ def run_all(
         indices: The episodes, taken one by one as processes become free. None means that there is
             none until the next result has been taken.
         processes: Number of processes at once; 1 runs the episodes in this process.
-        apart: Have a process of its own for the episodes even if it is one, because they may end
-            it.
         stop: Function called several times a second; True ends the iteration.
         environment: Function from a process's number, from 0 on, to environment variables that are
             set before its worker is made.
+        apart: Have a process of its own for the episodes even if it is one: they may end it.
 
     Yields:
         Index and result of each episode; the result is `Died` if its second process died, too.

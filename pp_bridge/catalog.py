@@ -131,8 +131,8 @@ class DatasetCatalog:
                 f"{name} has {dataset.num_episodes} episodes from 0 on and the cameras "
                 f"{dataset.cameras}, no pictures of episode {episode} by {key}"
             )
-        path = dataset.video_path(episode, key).resolve()
-        if not path.is_relative_to(dataset.root) or not path.is_file():
+        path = dataset.video_path(episode, key)
+        if not path.is_file():
             raise DatasetError(f"{name} lacks the video of episode {episode} by {key}")
         return dataset, key, path
 

@@ -291,7 +291,7 @@ class Service:
     def _save_request(self, request: StartRequest, state: str) -> None:
         """Save a request and its state for the next process, in case this one is killed."""
         try:
-            StatusFile(self._root / _RUN_FILE, request=request.model_dump()).update(state=state)
+            StatusFile(self._root / _RUN_FILE, request=request.model_dump()).write(state=state)
         except OSError as error:
             _LOG.error("not remembered", extra={"reason": str(error)})
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pp_recorder.dataset import keys, tables
+from pp_recorder.dataset.files import fill_in, locate, table_files
 from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.schema import feature_fault, is_vector
 from pp_recorder.dataset.stats import Stats
@@ -53,6 +54,7 @@ class Dataset:
         self.num_frames: int = self.info["total_frames"]
         self.cameras = [k for k, f in self.features.items() if f["dtype"] == "video"]
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._video_paths: dict[str, Path] = {}
         self._episode_stats: dict[str, list[Stats]] = {}
         self._episode_table = pa.table({})
         self.episodes = self._read_episodes()
@@ -60,22 +62,22 @@ class Dataset:
     @property
     def collection(self) -> dict[str, Any] | None:
         """Return the provenance that our recorder has stored; None in a foreign dataset."""
-        return read_json(self.root / keys.COLLECTION_PATH)
+        return read_json(locate(self.root, keys.COLLECTION_PATH))
 
     @property
     def subtasks(self) -> tuple[str, ...]:
         """Return the texts that `subtask_index` counts; none in a dataset without them."""
-        return tuple(read_texts(self.root / keys.SUBTASKS_PATH, keys.SUBTASK_INDEX))
+        return tuple(read_texts(locate(self.root, keys.SUBTASKS_PATH), keys.SUBTASK_INDEX))
 
     @property
     def tasks(self) -> list[str]:
         """Return the texts that `task_index` counts."""
-        return read_texts(self.root / keys.TASKS_PATH, keys.TASK_INDEX)
+        return read_texts(locate(self.root, keys.TASKS_PATH), keys.TASK_INDEX)
 
     @property
     def stats(self) -> dict[str, dict[str, Any]] | None:
         """Return the contents of `stats.json`, or None where there is none."""
-        return read_json(self.root / keys.STATS_PATH)
+        return read_json(locate(self.root, keys.STATS_PATH))
 
     @cached_property
     def column_names(self) -> list[str]:
@@ -141,18 +143,15 @@ class Dataset:
 
     def video_path(self, episode: int, camera: str) -> Path:
         """Return the file with an episode's images, which may hold other episodes, too."""
-        entry, pattern = self.episodes[episode], self.info["video_path"]
+        entry = self.episodes[episode]
         where = {k: entry[keys.video_column(camera, k)] for k in ("chunk_index", "file_index")}
         try:
-            name = pattern.format(video_key=camera, **where)
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ValueError(f"{name} is outside the dataset")
-            return self.root / name
-        except (LookupError, ValueError, AttributeError) as error:
-            raise DatasetError(
-                f"{self.root / keys.INFO_PATH}: video_path is {pattern!r}, which cannot be filled "
-                f"in with video_key and {where}: {type(error).__name__} {error}"
-            ) from error
+            name = fill_in(self.info["video_path"], video_key=camera, **where)
+        except DatasetError as error:
+            raise DatasetError(f"{self.root / keys.INFO_PATH}: video_path is {error}") from error
+        if name not in self._video_paths:
+            self._video_paths[name] = locate(self.root, name)
+        return self._video_paths[name]
 
     def is_alone(self, episode: int, camera: str) -> bool:
         """Return True if an episode's video file holds no other episode."""
@@ -218,14 +217,22 @@ class Dataset:
             self._columns[name] = table.column(name).slice(0, self.num_frames)
 
     def _files(self, folder: str) -> list[Path]:
-        files = sorted((self.root / folder).glob("*/*.parquet"))
+        own = [keys.EPISODES_PATH]
+        if folder == keys.DATA_FOLDER:
+            own = [keys.DATA_PATH, self.info.get("data_path")]
+        files = table_files(self.root, folder, *own)
         if not files:
             raise DatasetError(f"{self.root} has no parquet file in {folder}/chunk-*/")
         return files
 
     def _read_table(self, folder: str, wanted: Callable[[str], bool]) -> pa.Table:
-        files = self._files(folder)
-        return tables.join([tables.read_table(path, wanted) for path in files], files)
+        while True:
+            files = self._files(folder)
+            try:
+                return tables.join([tables.read_table(path, wanted) for path in files], files)
+            except DatasetError:
+                if files == self._files(folder):
+                    raise  # else a run has just joined them
 
     def _to_array(self, key: str, column: pa.ChunkedArray) -> np.ndarray:
         try:
@@ -338,7 +345,7 @@ def to_array(column: pa.ChunkedArray) -> np.ndarray:
 def _read_info(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a directory")
-    info = read_json(root / keys.INFO_PATH)
+    info = read_json(locate(root, keys.INFO_PATH))
     if info is None:
         raise DatasetError(f"{root} is no LeRobot dataset: it has no {keys.INFO_PATH}")
     _check_version(root / keys.INFO_PATH, str(info.get("codebase_version")))

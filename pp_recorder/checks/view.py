@@ -1,7 +1,6 @@
 """A view of a dataset that reads it piece by piece, so that broken pieces hide nothing else."""
 
 import json
-import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import pyarrow as pa
 from pp_recorder.checks.findings import UnavailableError
 from pp_recorder.checks.video_scan import CameraScan, scan_file
 from pp_recorder.dataset import keys, tables
+from pp_recorder.dataset.paths import fill_in
 from pp_recorder.dataset.reader import Dataset, DatasetError, to_array
 from pp_recorder.dataset.schema import feature_fault
 
@@ -187,7 +187,7 @@ def _read_info(root: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -257,8 +257,8 @@ def file_name(pattern: Any, **values: Any) -> str:
         UnavailableError: The pattern cannot be filled in with the values.
     """
     try:
-        return string.Formatter().vformat(pattern, (), values)
-    except (LookupError, ValueError, TypeError) as error:
+        return fill_in(pattern, **values)
+    except (ValueError, TypeError) as error:
         raise UnavailableError(f"the pattern {pattern!r} cannot be filled in") from error
 
 

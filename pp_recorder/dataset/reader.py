@@ -15,12 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from pp_recorder.dataset import keys, tables
-from pp_recorder.dataset.paths import media_url
+from pp_recorder.dataset.paths import fill_in, media_url
 from pp_recorder.dataset.schema import feature_fault, is_vector
 from pp_recorder.dataset.stats import Stats
 from pp_recorder.dataset.tables import DatasetError
 
 __all__ = ["Dataset", "DatasetError", "decode", "to_array"]
+
+_MAX_JSON = 64 * 2**20  # bytes
 
 
 class Dataset:
@@ -144,11 +146,11 @@ class Dataset:
         entry, pattern = self.episodes[episode], self.info["video_path"]
         where = {k: entry[keys.video_column(camera, k)] for k in ("chunk_index", "file_index")}
         try:
-            name = pattern.format(video_key=camera, **where)
+            name = fill_in(pattern, video_key=camera, **where)
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"{name} is outside the dataset")
             return self.root / name
-        except (LookupError, ValueError, AttributeError) as error:
+        except ValueError as error:
             raise DatasetError(
                 f"{self.root / keys.INFO_PATH}: video_path is {pattern!r}, which cannot be filled "
                 f"in with video_key and {where}: {type(error).__name__} {error}"
@@ -187,7 +189,7 @@ class Dataset:
         self._episode_table = table.slice(0, self.num_episodes)
         rows = to_rows(self._episode_table, self.root / keys.EPISODES_FOLDER)
         numbers = [row.get(keys.EPISODE_INDEX) for row in rows]
-        if len(rows) < self.num_episodes or numbers != list(range(self.num_episodes)):
+        if len(rows) < self.num_episodes or numbers != list(range(len(rows))):
             raise DatasetError(
                 f"{self.root}/{keys.EPISODES_FOLDER} must list the episodes "
                 f"0..{self.num_episodes - 1} in order, as {keys.INFO_PATH} says in total_episodes, "
@@ -367,7 +369,7 @@ def _info_fault(info: dict[str, Any]) -> str:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def read_texts(path: Path, index: str) -> list[str]:
@@ -398,12 +400,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
         DatasetError: It holds anything else, or cannot be read.
     """
     try:
+        size = path.stat().st_size
+        if not path.is_file() or size > _MAX_JSON:  # reading a pipe would wait
+            raise DatasetError(f"{path} must be a file of at most {_MAX_JSON} bytes, has {size}")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DatasetError(f"{path} may not be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DatasetError:
+        raise
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise DatasetError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path} must hold a JSON object, got a {type(content).__name__}")

@@ -24,6 +24,8 @@ def column_names(path: Path) -> list[str]:
     Raises:
         DatasetError: The file cannot be read.
     """
+    if not path.is_file():
+        raise DatasetError(f"{path} cannot be read: it is no file")  # reading a pipe would wait
     try:
         return pq.read_schema(table_path(path)).names
     except (pa.ArrowException, OSError) as error:

@@ -32,9 +32,9 @@ class BoundedProtocol(H11Protocol):
         """Take a connection, and make room for it."""
         super().connection_made(transport)
         self._update()
-        connections: Any = self.connections
-        while len(connections) > MAX_CONNECTIONS:
-            min(connections, key=lambda other: (other._is_served, other._since)).give_up()
+        while len(self.connections) > MAX_CONNECTIONS:
+            others: Any = self.connections - {self}
+            min(others, key=lambda other: (other._is_served, other._since)).give_up()
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request."""

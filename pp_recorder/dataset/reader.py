@@ -183,9 +183,13 @@ class Dataset:
     def _read_episodes(self) -> list[dict[str, Any]]:
         if self.num_episodes == 0:
             return []
-        table = self._read_table(
-            keys.EPISODES_FOLDER, lambda name: not name.startswith(keys.STATS_PREFIX)
-        )
+
+        def is_wanted(name: str) -> bool:
+            return not name.startswith(keys.STATS_PREFIX)
+
+        for path in self._files(keys.EPISODES_FOLDER):
+            tables.require_plausible(path, is_wanted)
+        table = self._read_table(keys.EPISODES_FOLDER, is_wanted)
         self._episode_table = table.slice(0, self.num_episodes)
         rows = to_rows(self._episode_table, self.root / keys.EPISODES_FOLDER)
         numbers = [row.get(keys.EPISODE_INDEX) for row in rows]

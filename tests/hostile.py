@@ -1,4 +1,4 @@
-"""Datasets that a stranger might put under the bridge's root: each a copy of a sound one, spoiled."""
+"""Datasets that a stranger might put under the root: each a copy of a sound one, spoiled."""
 
 import json
 import os

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from pp_recorder.dataset.paths import table_path
 
-
 _VALUES_PER_BYTE = 8  # of meta/episodes without statistics; those of LeRobot and ours have 0.2
 
 

@@ -141,9 +141,7 @@ class WebServer:
         open_files: Limit on the files that the process has open.
     """
 
-    def __init__(
-        self, root: Path, token: str | None = None, open_files: int | None = None
-    ) -> None:
+    def __init__(self, root: Path, token: str | None = None, open_files: int | None = None) -> None:
         self.root = root
         self.shared_state = SharedState(["cam_high", "cam_wrist"], (32, 32))
         self.shared_state.publish_status({**INITIAL_STATUS, "state": "idle"})

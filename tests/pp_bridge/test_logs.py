@@ -60,7 +60,9 @@ def test_libraries_repeat_themselves_in_vain(monkeypatch):
     repeats = logs.RepeatFilter()
 
     def pass_(name, line):
-        record = logging.getLogger(name).makeRecord(name, logging.ERROR, "x.py", line, "m", (), None)
+        record = logging.getLogger(name).makeRecord(
+            name, logging.ERROR, "x.py", line, "m", (), None
+        )
         return repeats.filter(record) and getattr(record, "left_out", 0)
 
     assert sum(pass_("asyncio", 1) is not False for _ in range(1000)) == 5

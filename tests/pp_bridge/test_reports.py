@@ -19,7 +19,7 @@ import pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])
 with open(folder / "runs", "a") as runs: runs.write("begun\\n")
 """
-_ANSWER = _STUB + "time.sleep(0.2); print('{{\"verdict\": \"SOUND\", \"fps\": Infinity}}')"
+_ANSWER = _STUB + 'time.sleep(0.2); print(\'{{"verdict": "SOUND", "fps": Infinity}}\')'
 _NO_END = _STUB + "time.sleep(600)"
 
 

@@ -11,7 +11,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 256  # each may have a file open, too, and 1,024 open files are usual
-BACKLOG = 128  # asyncio accepts that many before it looks at one of them
+BACKLOG = 64  # asyncio accepts that many before it reads from one of them
 PATIENCE = 20.0  # s for a client to send a whole request, or to read on
 
 
@@ -19,8 +19,8 @@ class BoundedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 with a limit on connections, and on the time in which a client is idle.
 
     Whoever owes the rest of a request, or does not read the answer, is disconnected after
-    `PATIENCE`. Beyond `MAX_CONNECTIONS`, the one that has owed for longest makes room; where nobody
-    owes anything, the one that is being served for longest.
+    `PATIENCE`. Beyond `MAX_CONNECTIONS`, one makes room: of those that never sent a whole request
+    the oldest, else of those that owe the next one, else of those that are being served.
     """
 
     _is_served: bool | None = None
@@ -34,7 +34,7 @@ class BoundedProtocol(H11Protocol):
         self._update()
         while len(self.connections) > MAX_CONNECTIONS:
             others: Any = self.connections - {self}
-            min(others, key=lambda other: (other._is_served, other._since)).give_up()
+            min(others, key=BoundedProtocol._place).give_up()
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request."""
@@ -68,6 +68,10 @@ class BoundedProtocol(H11Protocol):
         self._stop_clock()
         self.connections.discard(self)
         self.transport.abort()
+
+    def _place(self) -> tuple[bool, bool, float]:
+        """Return what orders the connections: the first makes room."""
+        return bool(self._is_served), self.cycle is not None, self._since
 
     def _update(self) -> None:
         """Let the clock run while the next step is the client's."""

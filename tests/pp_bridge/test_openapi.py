@@ -11,7 +11,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from pp_bridge.messages import StartRequest
 from pp_bridge.settings import TOKEN_VARIABLE
 from tests import ROOT
-from tests.pp_bridge.server import SMALL_IMAGES, BridgeServer
+from tests.pp_bridge.server import SMALL_IMAGES, TIMEOUT, BridgeServer
 from tests.pp_bridge.test_web_process import TOKEN
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -48,7 +48,7 @@ def hold_to_document(server, headers, max_examples):
         def hold(case):
             # A schema can't say that a name leads outside the root, or that a text is no offer.
             response = case.call_and_validate(
-                headers=headers, excluded_checks=[positive_data_acceptance]
+                headers=headers, timeout=TIMEOUT, excluded_checks=[positive_data_acceptance]
             )
             answers[response.status_code] += 1
 

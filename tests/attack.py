@@ -2,8 +2,8 @@
 
 The table has the frames per second of the simulator, which collects all the time, the answers to
 somebody who asks for `/healthz`, `/collect/status` and `/datasets` five times a second, the growth
-of the log, and what was found: answers with status 500, no answers, an end of the service. schemathesis
-also starts and stops collections, which costs frames. Exits with 1 if anything was found.
+of the log, and what was found: answers with status 500, no answers, an end of the service. It exits
+with 1 if anything was found. schemathesis starts and stops collections, too, which costs frames.
 
 Usage: python -m tests.attack [--requests 5000]       (make attack)
 """

@@ -1,7 +1,6 @@
 """The HTTP interface: its requests, its answers and the page."""
 
 import asyncio
-import json
 import re
 import reprlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -194,7 +193,7 @@ def add_collection(
         catalog: The datasets.
         send_command: Sends a command to the simulator's process and returns its reply.
     """
-    reports, checks = Reports(), _checks(token)
+    reports, checks = Reports(catalog.without_paths), _checks(token)
     app.state.at_end.callback(catalog.close)
     app.state.at_end.push_async_callback(reports.close)
 
@@ -299,7 +298,7 @@ def _collect_routes(
     async def start(request: StartRequest, client: Request) -> Status:
         """Start a collection; only one runs at a time."""
         try:
-            output = catalog.locate(request.output_dir)
+            output = await asyncio.to_thread(catalog.locate, request.output_dir)
         except OutsideRootError as error:
             raise HTTPException(422, str(error)) from None
         request = request.model_copy(update={"output_dir": output.name})
@@ -344,7 +343,7 @@ def _dataset_routes(catalog: DatasetCatalog, reports: Reports) -> APIRouter:
         root, version = await read(client, catalog.version, name)
         with _not_found():
             found = await _while_connected(client, reports.get(root, version))
-        return Response(_to_json(found, catalog), media_type="application/json")
+        return Response(found, media_type="application/json")
 
     @routes.get(
         "/{name}/episodes/{episode}/{camera}.mp4",
@@ -411,18 +410,6 @@ async def _has_left(client: Request) -> None:
     """Wait for a client to disconnect."""
     while (await client.receive())["type"] != "http.disconnect":
         pass
-
-
-def _to_json(report: dict[str, Any], catalog: DatasetCatalog) -> str:
-    """Return a report as text that UTF-8 can encode, without the paths of this machine."""
-
-    def clean(pairs: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: catalog.without_paths(value) if isinstance(value, str) else value
-            for key, value in pairs.items()
-        }
-
-    return json.dumps(json.loads(json.dumps(report), object_hook=clean))
 
 
 def _explain_invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -4,7 +4,9 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -59,7 +61,9 @@ class DatasetCatalog:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._place = f"{root.resolve()}/"
         self._clips = tempfile.TemporaryDirectory(prefix="pp-bridge-")
+        self._tidying = threading.Lock()
 
     def close(self) -> None:
         """Delete what was made for clients."""
@@ -67,7 +71,7 @@ class DatasetCatalog:
 
     def without_paths(self, text: str) -> str:
         """Return a message for clients, who need not know where the root is."""
-        text = text[: 10 * _MAX_MESSAGE].replace(f"{self.root.resolve()}/", "")
+        text = text[: 10 * _MAX_MESSAGE].replace(self._place, "")
         text = _FOLDERS.sub("", text)[:_MAX_MESSAGE]
         return text.encode(errors="backslashreplace").decode()
 
@@ -125,8 +129,9 @@ class DatasetCatalog:
             if count > _MAX_FILES:
                 raise DatasetError(f"{name} must have at most {_MAX_FILES} files to be inspected")
             for path in (os.path.join(folder, name) for name in sorted(names)):
-                found = os.lstat(path)
-                digest.update(repr((path, found.st_size, found.st_mtime_ns)).encode())
+                with suppress(FileNotFoundError):  # a collection is going on
+                    found = os.lstat(path)
+                    digest.update(repr((path, found.st_size, found.st_mtime_ns)).encode())
         return root, digest.hexdigest()
 
     @_fails_alone
@@ -169,9 +174,10 @@ class DatasetCatalog:
             except BaseException:
                 os.unlink(made)
                 raise
-            clips = sorted(folder.glob("*.mp4"), key=lambda made: made.stat().st_ctime_ns)
-            for old in clips[:-_MAX_CLIPS]:
-                old.unlink(missing_ok=True)
+            with self._tidying:
+                clips = sorted(folder.glob("*.mp4"), key=lambda made: made.stat().st_ctime_ns)
+                for old in clips[:-_MAX_CLIPS]:
+                    old.unlink()
         return clip
 
     def _find_video(self, name: str, episode: int, camera: str) -> tuple[Dataset, str, Path]:

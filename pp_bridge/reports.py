@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ _PROGRAM = f"""
 import os, sys
 sys.path[:] = sys.argv.pop().split(os.pathsep)
 import resource
-resource.setrlimit(resource.RLIMIT_AS, ({_MAX_MEMORY}, {_MAX_MEMORY}))
-resource.setrlimit(resource.RLIMIT_FSIZE, ({_MAX_BYTES}, {_MAX_BYTES}))
-resource.setrlimit(resource.RLIMIT_CPU, ({{seconds}}, {{seconds}}))
+for kind, most in ("AS", {_MAX_MEMORY}), ("FSIZE", {_MAX_BYTES}), ("CPU", {{seconds}}):
+    kind = getattr(resource, "RLIMIT_" + kind)
+    hard = resource.getrlimit(kind)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (most, most))
 from pp_recorder.checks.cli import main
 sys.exit(main())
 """
@@ -37,11 +40,11 @@ class _Job:
     """A report that is being made, or waits for its turn.
 
     Attributes:
-        task: Gives the report.
+        task: Returns the report.
         clients: The number of those who wait for it.
     """
 
-    task: asyncio.Task[dict[str, Any]]
+    task: asyncio.Task[str]
     clients: int = 0
 
     def end_if_abandoned(self) -> None:
@@ -54,18 +57,20 @@ class Reports:
     """Makes reports, keeps the newest ones, and gives up those that nobody waits for any more.
 
     Args:
+        clean: Applied to every text in a report.
         time_limit: For each, s.
     """
 
-    def __init__(self, time_limit: float = TIME_LIMIT) -> None:
+    def __init__(self, clean: Callable[[str], str], time_limit: float = TIME_LIMIT) -> None:
+        self._clean = clean
         self._time_limit = time_limit
         self._import_path = _import_path()
         self._turn = asyncio.Lock()  # a report keeps a core busy
         self._jobs: dict[Path, _Job] = {}
-        self._kept: OrderedDict[Path, tuple[str, dict[str, Any]]] = OrderedDict()
+        self._kept: OrderedDict[Path, tuple[str, str]] = OrderedDict()
 
-    async def get(self, root: Path, version: str) -> dict[str, Any]:
-        """Return the report of a dataset, which may be a little older while it is being written.
+    async def get(self, root: Path, version: str) -> str:
+        """Return the report of a dataset as JSON, perhaps that of a moment ago if it grows.
 
         Args:
             root: The dataset.
@@ -95,25 +100,33 @@ class Reports:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _forget(self, root: Path, task: asyncio.Task[dict[str, Any]]) -> None:
+    def _forget(self, root: Path, task: asyncio.Task[str]) -> None:
         del self._jobs[root]
         if not task.cancelled():
             task.exception()  # it counts as seen, also where no client is left
 
-    async def _make(self, root: Path, version: str) -> dict[str, Any]:
+    async def _make(self, root: Path, version: str) -> str:
         async with self._turn:
             output, log = await self._run(root)
-        try:
-            # JSON has no NaN and no infinite numbers, though Python's module writes them
-            report = json.loads(output, parse_constant=lambda _: None)
-        except ValueError:
-            reason = (log.strip().splitlines() or ["it gave no report"])[-1]
-            raise DatasetError(f"{root.name} can't be inspected: {reason[:1000]}") from None
-        report["dataset"] = root.name
+        report = await asyncio.to_thread(self._finish, root.name, output, log)
         self._kept[root] = version, report
         while len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)
         return report
+
+    def _finish(self, name: str, output: str, log: str) -> str:
+        """Return the report in the form for clients."""
+
+        def clean(values: dict[str, Any]) -> dict[str, Any]:
+            return {k: self._clean(v) if isinstance(v, str) else v for k, v in values.items()}
+
+        try:
+            # JSON has no NaN and no infinite numbers, though Python's module writes them
+            report = json.loads(output, parse_constant=lambda _: None, object_hook=clean)
+        except ValueError:
+            reason = (log.strip().splitlines() or ["it gave no report"])[-1]
+            raise DatasetError(f"{name} can't be inspected: {reason[:1000]}") from None
+        return json.dumps({**report, "dataset": name})
 
     async def _run(self, root: Path) -> tuple[str, str]:
         """Return what pp-inspect writes to stdout and to stderr."""

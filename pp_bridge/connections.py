@@ -5,14 +5,27 @@ one client holds that many connections, so a place is made for the newest one he
 """
 
 import asyncio
+import socket
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 256  # each may have a file open, too, and 1,024 open files are usual
 BACKLOG = 64  # asyncio accepts that many before it reads from one of them
+QUEUE = 1024  # connections that wait in the kernel; where it is full, clients try again after 1 s
 PATIENCE = 20.0  # s for a client to send a whole request, or to read on
+
+
+class QueueingServer(uvicorn.Server):
+    """uvicorn, which takes one number for `BACKLOG` and `QUEUE`, with both."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUE)
 
 
 class BoundedProtocol(H11Protocol):

@@ -109,7 +109,7 @@ def _serve(
 
     from pp_bridge import api
     from pp_bridge.catalog import DatasetCatalog
-    from pp_bridge.connections import BACKLOG, BoundedProtocol
+    from pp_bridge.connections import BACKLOG, BoundedProtocol, QueueingServer
     from pp_bridge.messages import BridgeCommand, Reply
 
     sender = ThreadPoolExecutor(1, "sender")  # one at a time: a reply belongs to the newest command
@@ -144,7 +144,7 @@ def _serve(
     first = settings.first_media_port
     loop = MediaLoop(range(first, first + MAX_VIEWERS))
     asyncio.set_event_loop(loop)
-    loop.run_until_complete(uvicorn.Server(config).serve(sockets=[listener]))
+    loop.run_until_complete(QueueingServer(config).serve(sockets=[listener]))
 
 
 def _end_with_parent() -> None:

@@ -23,6 +23,8 @@ from pp_recorder.dataset.tables import DatasetError
 
 __all__ = ["Dataset", "DatasetError", "decode", "to_array"]
 
+_MAX_JSON = 64 * 2**20  # bytes
+
 
 class Dataset:
     """A dataset on disk, as its `info.json` counts it.
@@ -180,13 +182,17 @@ class Dataset:
     def _read_episodes(self) -> list[dict[str, Any]]:
         if self.num_episodes == 0:
             return []
-        table = self._read_table(
-            keys.EPISODES_FOLDER, lambda name: not name.startswith(keys.STATS_PREFIX)
-        )
+
+        def is_wanted(name: str) -> bool:
+            return not name.startswith(keys.STATS_PREFIX)
+
+        for path in self._files(keys.EPISODES_FOLDER):
+            tables.require_plausible(path, is_wanted)
+        table = self._read_table(keys.EPISODES_FOLDER, is_wanted)
         self._episode_table = table.slice(0, self.num_episodes)
         rows = to_rows(self._episode_table, self.root / keys.EPISODES_FOLDER)
         numbers = [row.get(keys.EPISODE_INDEX) for row in rows]
-        if len(rows) < self.num_episodes or numbers != list(range(self.num_episodes)):
+        if len(rows) < self.num_episodes or numbers != list(range(len(rows))):
             raise DatasetError(
                 f"{self.root}/{keys.EPISODES_FOLDER} must list the episodes "
                 f"0..{self.num_episodes - 1} in order, as {keys.INFO_PATH} says in total_episodes, "
@@ -374,7 +380,7 @@ def _info_fault(info: dict[str, Any]) -> str:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def read_texts(path: Path, index: str) -> list[str]:
@@ -405,12 +411,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
         DatasetError: It holds anything else, or cannot be read.
     """
     try:
+        size = path.stat().st_size
+        if not path.is_file() or size > _MAX_JSON:  # reading a pipe would wait
+            raise DatasetError(f"{path} must be a file of at most {_MAX_JSON} bytes, has {size}")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DatasetError(f"{path} may not be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DatasetError:
+        raise
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise DatasetError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path} must hold a JSON object, got a {type(content).__name__}")

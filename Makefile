@@ -26,7 +26,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot check-clients train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot check-clients train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies attack crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -42,6 +42,10 @@ test-long: $(VENV)/.ready-dev
 test-ray: $(VENV)/.ready-dev
 	$(RUN) -m pip install --quiet -e ".[ray]"
 	$(RUN) -m pytest -q -m "long or not long" tests/pp_recorder/parallel/test_ray_cluster.py
+
+# A bridge on loopback meets strangers: half-open connections, hostile datasets, fuzzed requests.
+attack: $(VENV)/.ready-dev
+	$(RUN) -m tests.attack
 
 crash-test: $(VENV)/.ready-dev
 	$(RUN) -m tests.crash --kills 200

@@ -1,5 +1,10 @@
 """Collect expert demonstrations as a LeRobot dataset; the composition root, never imported."""
 
+if __name__ == "__main__":
+    from pp_collect import start
+
+    start.leave_on_interrupt()  # before the imports below, which take long
+
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +21,7 @@ from pp_collect.runs import (
     run_parallel,
 )
 from pp_collect.session import CollectionError
+from pp_collect.start import raise_on_interrupt
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
@@ -40,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     outlive_readers()
     words = sys.orig_argv[1:] if argv is None else ["-m", "collect", *argv]
     try:
+        raise_on_interrupt()
         config = make_config(options)
         expert = make_expert(options, config)
         require_start_policy(options, config, options.record_cameras, options.render_after)
@@ -48,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         require_writable(options)
     except (ValueError, OSError, ImportError) as error:
         fail(_PROG, error)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was begun", file=sys.stderr)
+        return 130
     status = 1
     try:
         status = run(options, config, expert, words)

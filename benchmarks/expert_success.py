@@ -15,7 +15,6 @@ with the cube in both grasp modes and every preset of randomization: half an hou
 
 import argparse
 import itertools
-import os
 import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +30,7 @@ from pp_collect.actions import EXPERT_CONTROL_MODES, in_control_mode
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import GraspConfig, TaskConfig, TimingConfig
 from pp_env.objects import YCB_OBJECTS
+from pp_env.processors import usable_processors
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_recorder.rollout import EpisodeSink, episode_seed, run_episode
 
@@ -293,7 +293,7 @@ def main() -> int:
     parser.add_argument("--objects", action="store_true", help="measure every object of the pool")
     parser.add_argument("--num-objects", type=int, default=1, help="on the table, for --objects")
     parser.add_argument("--all", action="store_true", help="measure every setting")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(),
+    parser.add_argument("--processes", type=int, default=usable_processors(),
                         help="default: one per core")  # fmt: skip
     args = parser.parse_args()
     bad = []

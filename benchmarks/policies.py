@@ -97,7 +97,7 @@ DATASETS = {
     "plain": Demonstrations("--expert waypoints"),
     "random": Demonstrations("--expert reactive --start-mix home=0.5,random=0.5"),
     "hand-pose": Demonstrations(f"--expert reactive --start-mix {_MIX} --control-mode ee_pose"),
-    "varied": Demonstrations(f"--expert reactive --start-mix {_MIX} --randomize light"),
+    "varied": Demonstrations(f"--expert reactive --start-mix {_MIX} --randomize full"),
     "takeover": Demonstrations(
         "--expert reactive --start-mix policy=1 --seed 777",
         _ALL_CAMERAS,
@@ -120,9 +120,13 @@ TRIALS = {
     "random": Trial("random"),
     "hand-pose": Trial("hand-pose", options=(_HAND_INPUTS,)),
     "varied": Trial("varied"),
+    "varied-longer": Trial("varied", steps=_MORE, start="varied"),
     "takeover": Trial("takeover", start="act-longer", options=_AGAIN),
     "no-takeover": Trial("anywhere", start="act-longer", options=_AGAIN),
     "diffusion": Trial("anywhere", "diffusion", 2 * _STEPS, action_steps=(12,)),
+    "diffusion-longer": Trial(
+        "anywhere", "diffusion", 2 * _STEPS, start="diffusion", action_steps=(12,)
+    ),
 }
 
 

@@ -13,7 +13,6 @@ any hand quaternion changes its sign within an episode, or if a replay differs.
 """
 
 import argparse
-import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from pp_env import ENV_ID, PickPlaceConfig
 from pp_env.config import GraspConfig, TaskConfig
 from pp_env.layout import OBSERVATION
 from pp_env.objects import YCB_OBJECTS
+from pp_env.processors import usable_processors
 from pp_recorder.dataset.compare import ReplayPolicy
 from pp_recorder.rollout import EpisodeSink, Step, episode_seed, run_episode
 
@@ -223,7 +223,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10_000, help="the cube from HOME")
     parser.add_argument("--starts", type=int, default=2_000, help="the cube from each other start")
     parser.add_argument("--objects", type=int, default=1_000, help="each object of the pool")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=usable_processors())
     options = parser.parse_args()
     grasps = ("fixed_joint", "friction")
     plan = [

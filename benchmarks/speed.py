@@ -8,7 +8,6 @@ Start-up does not count. Prints a table and writes benchmarks/results/speed.json
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from benchmarks.prepared import prepared
 from experts.pick_place import PickPlaceExpert
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import RENDER_PRESETS
+from pp_env.processors import usable_processors
 from pp_recorder.rollout import episode_seed, run_episode
 
 STATE_ONLY = "state only"
@@ -111,7 +111,7 @@ def main() -> int:
                         default=["fast", "default", "pretty"],
                         help="image quality")  # fmt: skip
     parser.add_argument("--episodes", type=int, default=4, help="per process; 1 for pretty")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(),
+    parser.add_argument("--processes", type=int, default=usable_processors(),
                         help="default: one per core")  # fmt: skip
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -59,9 +59,9 @@ def _chain(row: Row, rows: list[Row]) -> list[Row | None]:
     earlier = [other for other in rows if other["trial"] == row["start"]]
     if not earlier:
         return [None, row]
-    # A trial that was repeated on another card has several trainings.
-    same_card = [other for other in earlier if other["card"] == row["card"]]
-    return [*_chain((same_card or earlier)[0], rows), row]
+    # A repeated trial has several trainings; this one goes on from the newest of its time.
+    before = [other for other in earlier if rows.index(other) < rows.index(row)]
+    return [*_chain(before[-1] if before else earlier[0], rows), row]
 
 
 def _sum(chain: list[Row | None], key: str, form: Callable[[float], str]) -> str:
@@ -91,6 +91,7 @@ def _demonstrations(row: Row) -> str:
     text = f"{count}{option('--expert', 'waypoints')}, {starts}"
     text += ", path noise" if "--path-noise-rad" in words else ""
     text += ", hand poses" if "ee_pose" in words else ""
+    text += f", varied {option('--randomize', '')}" if "--randomize" in words else ""
     return f"{text}, with `{row['joined']}`" if row["joined"] else text
 
 

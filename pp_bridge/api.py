@@ -1,21 +1,33 @@
 """The HTTP interface: its requests, its answers and the page."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+import re
+import reprlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    StreamingResponse,
+)
 from prometheus_client import CollectorRegistry, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.background import BackgroundTask
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 import pp_env
 from pp_bridge.catalog import DatasetCatalog, OutsideRootError
 from pp_bridge.messages import BridgeCommand, Reply, StartRequest
 from pp_bridge.metrics import StatusCollector
+from pp_bridge.reports import Reports
 from pp_bridge.security import RequestFilter, TokenCheck
 from pp_bridge.shared_state import SharedState
 from pp_bridge.webrtc import LiveStream, OfferError
@@ -27,6 +39,8 @@ ALIAS = "/v1/sim/bridge"  # a second prefix of every path
 _PAGE = Path(__file__).with_name("page.html")
 _HUNG_AFTER = 600.0  # s without a tick of the simulator's loop
 _MAX_OFFER_LENGTH = 65_536  # characters
+_READERS = 4  # threads that read datasets; the simulator needs the processors, too
+_STATIC = ("/", ALIAS, f"{ALIAS}/")
 
 _BOUNDARY = "picture"
 _MJPEG = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
@@ -39,7 +53,21 @@ _CONTENT_SECURITY_POLICY = (
 # HTTP status of each reason for which the simulator's process refuses a command.
 _STATUS_OF = {"invalid": 422, "conflict": 409, "storage": 507, "unavailable": 503}
 
-SendCommand = Callable[[BridgeCommand], Reply]
+SendCommand = Callable[[BridgeCommand], Awaitable[Reply]]
+T = TypeVar("T")
+
+_repr = reprlib.Repr()  # of what a client sent: at most a few levels and items
+_repr.maxstring = _repr.maxother = _repr.maxlong = 100
+
+
+def _whole_number(value: Any) -> Any:
+    """Let only digits pass for an integer in a URL, not 1.0, 1_0 or a number without end."""
+    if isinstance(value, str) and not re.fullmatch("-?[0-9]{1,15}", value):
+        raise ValueError("expected a whole number of at most 15 digits")
+    return value
+
+
+_Integer = Annotated[int, BeforeValidator(_whole_number)]
 
 
 class ErrorDetail(BaseModel):
@@ -84,8 +112,9 @@ class DatasetSummary(BaseModel):
     """A dataset."""
 
     name: str
-    episodes: int
+    episodes: int = Field(description="As info.json says")
     frames: int
+    error: str | None = Field(None, description="The reason why it can't be read")
 
 
 class EpisodeSummary(BaseModel):
@@ -129,6 +158,7 @@ def make_app(shared_state: SharedState, token: str | None, local_only: bool) -> 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await live.close()
+        await app.state.at_end.aclose()
 
     app = FastAPI(
         title="FrankaPickPlace bridge",
@@ -138,12 +168,12 @@ def make_app(shared_state: SharedState, token: str | None, local_only: bool) -> 
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.state.at_end = AsyncExitStack()
     app.exception_handler(RequestValidationError)(_explain_invalid)
     app.exception_handler(400)(_explain_unreadable_body)
-    app.add_middleware(RequestFilter, local_only=local_only)
-    check = TokenCheck(token)
-    _include_routes(app, _open_routes(shared_state, check))
-    _include_routes(app, _live_routes(shared_state, live), [Depends(check)])
+    app.add_middleware(RequestFilter, local_only=local_only, static=_STATIC)
+    _include_routes(app, _open_routes(shared_state, token))
+    _include_routes(app, _live_routes(shared_state, live), _checks(token))
     return app
 
 
@@ -163,21 +193,37 @@ def add_collection(
         catalog: The datasets.
         send_command: Sends a command to the simulator's process and returns its reply.
     """
-    check = [Depends(TokenCheck(token))]
-    _include_routes(app, _collect_routes(shared_state, catalog, send_command), check)
-    _include_routes(app, _dataset_routes(catalog), check)
-    _include_routes(app, _metrics_routes(shared_state), check)
+    reports, checks = Reports(catalog.without_paths), _checks(token)
+    app.state.at_end.callback(catalog.close)
+    app.state.at_end.push_async_callback(reports.close)
+
+    @app.exception_handler(HTTPException)
+    async def hide_paths(request: Request, error: HTTPException) -> Response:
+        error.detail = catalog.without_paths(str(error.detail))
+        return await http_exception_handler(request, error)
+
+    _include_routes(app, _collect_routes(shared_state, catalog, send_command), checks)
+    _include_routes(app, _dataset_routes(catalog, reports), checks)
+    _include_routes(app, _metrics_routes(shared_state), checks)
 
 
-def _open_routes(shared_state: SharedState, check: TokenCheck) -> APIRouter:
-    routes = APIRouter()
+def _checks(token: str | None) -> list[Any]:
+    """Return the dependencies of what needs the token, if there is one."""
+    return [] if token is None else [Depends(TokenCheck(token))]
+
+
+# Whatever answers at once is asynchronous, so that it shares no threads with what takes its time.
+
+
+def _open_routes(shared_state: SharedState, token: str | None) -> APIRouter:
+    routes, html = APIRouter(), _PAGE.read_text(encoding="utf-8")
 
     @routes.get("/", include_in_schema=False)
-    def page() -> FileResponse:
-        return FileResponse(_PAGE, headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
+    async def page() -> HTMLResponse:
+        return HTMLResponse(html, headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
 
     @routes.get("/healthz", responses={503: {"model": ErrorDetail}})
-    def health() -> Health:
+    async def health() -> Health:
         """Return 200 if the service works; needs no token."""
         silence, state = shared_state.seconds_since_status(), shared_state.status()["state"]
         if silence > _HUNG_AFTER and state != "starting":
@@ -185,9 +231,10 @@ def _open_routes(shared_state: SharedState, check: TokenCheck) -> APIRouter:
         return Health(state=state)
 
     @routes.post("/session", status_code=204, responses=_errors(401))
-    def begin_session(session: SessionRequest, response: Response) -> None:
+    async def begin_session(session: SessionRequest, response: Response) -> None:
         """Store the token in a cookie, with which a browser can load images and videos."""
-        check.set_cookie(session.token, response)
+        if token is not None:
+            TokenCheck(token).set_cookie(session.token, response)
 
     return routes
 
@@ -196,7 +243,7 @@ def _live_routes(shared_state: SharedState, live: LiveStream) -> APIRouter:
     routes = APIRouter(prefix="/live", tags=["live view"])
 
     @routes.get("/cameras")
-    def cameras() -> list[str]:
+    async def cameras() -> list[str]:
         """Return the names of the cameras, in the order of the videos in an offer."""
         return list(shared_state.cameras)
 
@@ -229,73 +276,94 @@ def _collect_routes(
 ) -> APIRouter:
     routes = APIRouter(prefix="/collect", tags=["collection"])
 
+    def describe(status: dict[str, Any]) -> Status:
+        found = Status(**status)
+        if found.last_error is not None:
+            found.last_error = catalog.without_paths(found.last_error)
+        found.dropped = [catalog.without_paths(text) for text in found.dropped]
+        return found
+
+    async def carry_out(client: Request, command: BridgeCommand) -> Status:
+        reply = await _while_connected(client, send_command(command))
+        if reply.reason is not None:
+            raise HTTPException(_STATUS_OF[reply.reason], reply.detail)
+        return describe(reply.status)
+
     @routes.get("/status")
-    def status() -> Status:
+    async def status() -> Status:
         """Return the state of the service and of its newest collection."""
-        return Status(**shared_state.status())
+        return describe(shared_state.status())
 
     @routes.post("/start", status_code=202, responses=_errors(409, 422, 503, 507))
-    def start(request: StartRequest) -> Status:
+    async def start(request: StartRequest, client: Request) -> Status:
         """Start a collection; only one runs at a time."""
         try:
-            output = catalog.locate(request.output_dir)
+            output = await asyncio.to_thread(catalog.locate, request.output_dir)
         except OutsideRootError as error:
             raise HTTPException(422, str(error)) from None
         request = request.model_copy(update={"output_dir": output.name})
-        return _status_or_error(send_command(BridgeCommand("start", request)))
+        return await carry_out(client, BridgeCommand("start", request))
 
     @routes.post("/stop", responses=_errors(409, 503))
-    def stop() -> Status:
+    async def stop(client: Request) -> Status:
         """Stop the collection; it drops the current episode and keeps all finished ones."""
-        return _status_or_error(send_command(BridgeCommand("stop")))
+        return await carry_out(client, BridgeCommand("stop"))
 
     return routes
 
 
-def _dataset_routes(catalog: DatasetCatalog) -> APIRouter:
+def _dataset_routes(catalog: DatasetCatalog, reports: Reports) -> APIRouter:
     routes = APIRouter(prefix="/datasets", tags=["datasets"])
+    readers = ThreadPoolExecutor(_READERS, "reader")
 
-    @routes.get("", responses=_errors(507))
+    async def read(client: Request, function: Callable[..., T], *args: Any) -> T:
+        with _not_found():
+            work = asyncio.get_running_loop().run_in_executor(readers, partial(function, *args))
+            return await _while_connected(client, work)
+
+    @routes.get("", responses=_errors(507), response_model_exclude_none=True)
     def datasets() -> list[DatasetSummary]:
-        """List all datasets in the root folder."""
+        """List all datasets in the root folder, also those that can't be read."""
         try:
             return [DatasetSummary(**summary) for summary in catalog.summaries()]
         except OSError as error:
             raise HTTPException(507, f"the root can't be read: {error}") from None
 
     @routes.get("/{name}/episodes", responses=_errors(404))
-    def episodes(name: str, last: Annotated[int, Query(ge=1, le=100)] = 6) -> list[EpisodeSummary]:
+    async def episodes(
+        client: Request, name: str, last: Annotated[_Integer, Query(ge=1, le=100)] = 6
+    ) -> list[EpisodeSummary]:
         """List the newest episodes of a dataset, the newest first."""
-        with _not_found():
-            return [EpisodeSummary(**summary) for summary in catalog.episodes(name, last)]
+        found = await read(client, catalog.episodes, name, last)
+        return [EpisodeSummary(**summary) for summary in found]
 
-    @routes.get("/{name}/report", responses=_errors(404))
-    def report(name: str) -> dict[str, Any]:
+    @routes.get("/{name}/report", responses=_errors(404), response_model=dict[str, Any])
+    async def report(client: Request, name: str) -> Response:
         """Return the report of pp-inspect; slow, because it decodes every image."""
+        root, version = await read(client, catalog.version, name)
         with _not_found():
-            return catalog.report(name)
+            found = await _while_connected(client, reports.get(root, version))
+        return Response(found, media_type="application/json")
 
     @routes.get(
         "/{name}/episodes/{episode}/{camera}.mp4",
         response_class=FileResponse,
         responses={200: {"content": {"video/mp4": {}}}, **_errors(404)},
     )
-    def video(name: str, episode: int, camera: str) -> FileResponse:
+    async def video(client: Request, name: str, episode: _Integer, camera: str) -> FileResponse:
         """Return the video of an episode."""
-        with _not_found():
-            path, is_ours = catalog.video(name, episode, camera)
-        tidy_up = BackgroundTask(path.unlink) if is_ours else None
-        return FileResponse(path, media_type="video/mp4", background=tidy_up)
+        path = await read(client, catalog.video, name, episode, camera)
+        return FileResponse(path, media_type="video/mp4")
 
     @routes.get(
         "/{name}/episodes/{episode}/{camera}.jpg",
         response_class=Response,
         responses={200: {"content": {"image/jpeg": {}}}, **_errors(404)},
     )
-    def thumbnail(name: str, episode: int, camera: str) -> Response:
+    async def thumbnail(client: Request, name: str, episode: _Integer, camera: str) -> Response:
         """Return an image from the middle of an episode as a JPEG."""
-        with _not_found():
-            return Response(catalog.thumbnail(name, episode, camera), media_type="image/jpeg")
+        jpeg = await read(client, catalog.thumbnail, name, episode, camera)
+        return Response(jpeg, media_type="image/jpeg")
 
     return routes
 
@@ -306,7 +374,7 @@ def _metrics_routes(shared_state: SharedState) -> APIRouter:
     registry.register(StatusCollector(shared_state))
 
     @routes.get("/metrics", response_class=PlainTextResponse)
-    def metrics() -> str:
+    async def metrics() -> str:
         """Return the metrics for Prometheus."""
         return generate_latest(registry).decode()
 
@@ -325,11 +393,23 @@ def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": ErrorDetail} for code in codes}
 
 
-def _status_or_error(reply: Reply) -> Status:
-    """Return a reply's status, or raise its refusal."""
-    if reply.reason is not None:
-        raise HTTPException(_STATUS_OF[reply.reason], reply.detail)
-    return Status(**reply.status)
+async def _while_connected(client: Request, work: Awaitable[T]) -> T:
+    """Return the result of work that ends with the connection, unless it has begun in a thread."""
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_has_left(client))
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise HTTPException(503, "the client has left")  # it goes nowhere
+        return task.result()
+    finally:
+        left.cancel()
+        task.cancel()
+
+
+async def _has_left(client: Request) -> None:
+    """Wait for a client to disconnect."""
+    while (await client.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _explain_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -341,7 +421,7 @@ def _explain_invalid(request: Request, error: RequestValidationError) -> JSONRes
             reasons.append(f"the body must be JSON: {error_in_words} at character {place}")
             continue
         where = ".".join(str(part) for part in reason["loc"] if part != "body")
-        got = "" if reason["type"] == "missing" else f", got {repr(reason['input'])[:100]}"
+        got = "" if reason["type"] == "missing" else f", got {_repr.repr(reason['input'])[:100]}"
         if reason["type"] == "extra_forbidden" and request.url.path.endswith("/collect/start"):
             got += f"; {suggest(str(reason['loc'][-1]), list(StartRequest.model_fields))}"
         reasons.append(f"{where}: {reason['msg']}{got}".removeprefix(": "))

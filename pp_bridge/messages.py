@@ -1,7 +1,7 @@
 """Messages between the web's process and the simulator's process."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, create_model
 
@@ -9,6 +9,8 @@ from pp_collect.options import DemonstrationOptions, SessionOptions
 from pp_recorder.command_line import documentation
 
 RefusalReason = Literal["invalid", "conflict", "storage", "unavailable"]
+
+_MAX_TEXT = 1000  # characters
 
 
 def _from_options() -> dict[str, Any]:
@@ -18,10 +20,23 @@ def _from_options() -> dict[str, Any]:
     hints = get_type_hints(SessionOptions, include_extras=True)
     defaults = {f.name: f.default for f in dataclasses.fields(SessionOptions)}
     defaults["num_episodes"] = ...  # required: a default would be a guess
-    descriptions = {name: documentation(SessionOptions, name) for name in asked}
     return {
-        name: (hints[name], Field(defaults[name], description=descriptions[name])) for name in asked
+        name: (
+            hints[name],
+            Field(
+                defaults[name],
+                description=documentation(SessionOptions, name),
+                max_length=_MAX_TEXT if _is_text(hints[name]) else None,
+            ),
+        )
+        for name in asked
     }
+
+
+def _is_text(hint: Any) -> bool:
+    """Return whether an annotated type is that of any text, or of none."""
+    kind = get_args(hint)[0]
+    return str in (kind, *get_args(kind))
 
 
 _Options: Any = create_model(
@@ -34,7 +49,7 @@ class StartRequest(_Options):
 
     output_dir: str = Field(
         min_length=1,
-        max_length=1000,
+        max_length=_MAX_TEXT,
         description="A folder directly below the service's root: its name or its whole path",
     )
     skill: Literal["pick_place"] = Field("pick_place", description="What is demonstrated")

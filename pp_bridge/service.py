@@ -1,6 +1,5 @@
 """The simulator's process: one loop on the main thread that collects and answers commands."""
 
-import json
 import logging
 import time
 from collections import deque
@@ -21,7 +20,7 @@ from pp_collect.session import CollectionSession
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import keep_alive
 from pp_recorder.command_line import select
-from pp_recorder.dataset.reader import DatasetError
+from pp_recorder.dataset.reader import DatasetError, read_json
 from pp_recorder.status import StatusFile
 
 _IDLE_TICK = 0.05  # s to wait for a command while idle
@@ -258,7 +257,7 @@ class Service:
             return
         try:
             running.session.close()
-        except (OSError, RuntimeError, DatasetError) as trouble:  # such as a missing disk
+        except Exception as trouble:  # such as a missing disk, or a file that others have damaged
             _LOG.exception("not tidied up", extra=running.request.model_dump())
             error = error or f"the dataset is intact, but not tidied up: {trouble}"
         self._status |= running.status()
@@ -291,17 +290,17 @@ class Service:
     def _save_request(self, request: StartRequest, state: str) -> None:
         """Save a request and its state for the next process, in case this one is killed."""
         try:
-            StatusFile(self._root / _RUN_FILE, request=request.model_dump()).update(state=state)
+            StatusFile(self._root / _RUN_FILE, request=request.model_dump()).write(state=state)
         except OSError as error:
             _LOG.error("not remembered", extra={"reason": str(error)})
 
     def _load_interrupted(self) -> StartRequest | None:
         """Return the request of the collection that the last process left unfinished, or None."""
         try:
-            found = json.loads((self._root / _RUN_FILE).read_text())
+            found = read_json(self._root / _RUN_FILE) or {}
             request = StartRequest.model_validate(found["request"])
             interrupted = found["state"] in ("collecting", "interrupted")
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError):
             return None
         return request if interrupted else None
 

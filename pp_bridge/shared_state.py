@@ -10,7 +10,7 @@ import numpy as np
 
 MAX_VIEWERS = 8  # by WebRTC, each on a UDP port of its own
 
-_STATUS_BYTES = 65536
+_STATUS_BYTES = 2**20  # its texts are bounded far below
 _CONTEXT = multiprocessing.get_context("spawn")
 
 

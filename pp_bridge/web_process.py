@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -108,19 +109,22 @@ def _serve(
 
     from pp_bridge import api
     from pp_bridge.catalog import DatasetCatalog
+    from pp_bridge.connections import BACKLOG, BoundedProtocol, QueueingServer
     from pp_bridge.messages import BridgeCommand, Reply
 
-    lock = threading.Lock()
+    sender = ThreadPoolExecutor(1, "sender")  # one at a time: a reply belongs to the newest command
 
-    def send_command(command: BridgeCommand) -> Reply:
-        if shared_state.status()["state"] == "starting":
-            return Reply("unavailable", "the simulator is starting; try again later", {})
+    def exchange(command: BridgeCommand) -> Reply:
         try:
-            with lock:  # one at a time: a reply belongs to the newest command
-                commands.send(command)
-                return commands.recv()
+            commands.send(command)
+            return commands.recv()
         except (EOFError, OSError):
             return Reply("unavailable", "the service is ending", {})
+
+    async def send_command(command: BridgeCommand) -> Reply:
+        if shared_state.status()["state"] == "starting":
+            return Reply("unavailable", "the simulator is starting; try again later", {})
+        return await asyncio.get_running_loop().run_in_executor(sender, exchange, command)
 
     app = api.make_app(shared_state, settings.token, local_only=settings.token is None)
     if settings.root is not None:
@@ -128,12 +132,19 @@ def _serve(
             app, shared_state, settings.token, DatasetCatalog(settings.root), send_command
         )
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
+        app,
+        http=BoundedProtocol,
+        ws="none",  # none is served, so such a request is one by HTTP and checked like it
+        backlog=BACKLOG,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
     )
     first = settings.first_media_port
     loop = MediaLoop(range(first, first + MAX_VIEWERS))
     asyncio.set_event_loop(loop)
-    loop.run_until_complete(uvicorn.Server(config).serve(sockets=[listener]))
+    loop.run_until_complete(QueueingServer(config).serve(sockets=[listener]))
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,11 @@
 Console script: pp-evaluate.
 """
 
+if __name__ == "__main__":
+    from pp_collect import start
+
+    start.leave_on_interrupt()  # before the imports below, which take long
+
 import dataclasses
 import json
 import os
@@ -21,7 +26,7 @@ import pp_env
 from experts.diagnosis import failure_stage
 from pp_collect.factory import make_config, reset_options
 from pp_collect.options import PROBED_OBS_TYPE, EvaluateOptions, PolicyOptions, SceneOptions
-from pp_collect.policies import make_policy
+from pp_collect.policies import OWN_POLICIES, make_policy
 from pp_collect.probe import probe, require_planner
 from pp_collect.robustness import (
     UNVARIED,
@@ -32,9 +37,10 @@ from pp_collect.robustness import (
 )
 from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
+from pp_collect.start import raise_on_interrupt
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
-from pp_env.sim import shutdown_app
+from pp_env.sim import SIMULATORS, shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
 from pp_recorder.evaluation.lerobot_policy import ACTION, ENVIRONMENT_STATE, Checkpoint
@@ -79,13 +85,10 @@ def main(argv: list[str] | None = None) -> int:
         example="pp-evaluate --policy outputs/train/act --num-episodes 100 --workers 4",
     )
     setup_logging()
-    try:
-        options = resolve_options(options)
-        require_writable(options)
-    except (ValueError, OSError) as error:
-        fail(_PROG, error)
     status = 2
     try:
+        raise_on_interrupt()
+        options = prepare(options)
         status = run_probe(options) if options.probe else run(options)
     except (EvaluationError, ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -97,6 +100,16 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
+def prepare(options: EvaluateOptions) -> EvaluateOptions:
+    """Return the options with what was left open; end the process if they cannot be meant."""
+    try:
+        options = resolve_options(options)
+        require_writable(options)
+    except (ValueError, OSError) as error:
+        fail(_PROG, error)
+    return options
+
+
 def run(options: EvaluateOptions) -> int:
     """Evaluate and report; return the exit status."""
     begin = time.perf_counter()
@@ -105,11 +118,11 @@ def run(options: EvaluateOptions) -> int:
         for factor, episodes in run_episodes(options).items()
     }
     seconds = time.perf_counter() - begin
+    print(report(options, measured, seconds))
     if options.json is not None:
         options.json.write_text(
             json.dumps(to_json(options, measured), indent=2, default=str) + "\n"
         )
-    print(report(options, measured, seconds))
     if options.videos is not None:
         for name, (_, episodes) in measured.items():
             folder = options.videos / name if options.factors else options.videos
@@ -187,7 +200,14 @@ def run_episodes(options: EvaluateOptions) -> dict[str, list[EvaluatedEpisode]]:
             options.workers,
             progress,
             worker_render_env,
+            apart=may_end_its_process(options),
         )
+
+
+def may_end_its_process(options: EvaluateOptions) -> bool:
+    """Return True for a policy that is not ours, where the simulator can have a process for it."""
+    is_ours = options.policy in OWN_POLICIES
+    return not is_ours and not SIMULATORS[options.simulator].single_process
 
 
 def make_runner(options: EvaluateOptions, factor: str = UNVARIED) -> PolicyRunner:
@@ -310,7 +330,7 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
         ValueError: An option is out of range, or names nothing.
     """
     checkpoint = None
-    if options.policy not in ("expert", "reactive", "random") and ":" not in options.policy:
+    if options.policy not in OWN_POLICIES and ":" not in options.policy:
         if not Path(options.policy).is_dir():
             raise ValueError(
                 "--policy must be expert, reactive, random, module:callable or the folder of a "

@@ -148,7 +148,9 @@ class DemonstrationOptions(Options):
     seed: Annotated[int, Interval(ge=0, lt=2**63), Doc("episode k depends on this and k alone")] = (
         12345
     )
-    first_attempt: Annotated[int, Ge(0), Doc("number of the first attempt, for parts")] = 0
+    first_attempt: Annotated[
+        int, Interval(ge=0, lt=2**53), Doc("number of the first attempt, for parts")
+    ] = 0
     expert: Annotated[
         Literal["waypoints", "reactive"],
         Doc("nine waypoints by the clock, or closed loop (docs/experts.md)"),

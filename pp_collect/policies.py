@@ -17,6 +17,8 @@ from pp_recorder.evaluation.lerobot_policy import Checkpoint, LeRobotPolicy
 from pp_recorder.evaluation.runner import EvaluationError, FunctionPolicy, RandomPolicy
 from pp_recorder.rollout import AnyPolicy
 
+OWN_POLICIES = ("expert", "reactive", "random")
+
 
 def make_policy(name: str, env: gym.Env, action_steps: int | None = None) -> AnyPolicy:
     """Return the policy that --policy names.
@@ -67,7 +69,7 @@ def load_policy(name: str, env: gym.Env, option: str = "--policy") -> AnyPolicy:
         raise EvaluationError(
             f"{option} {name}: there is no module {error.name!r} in {Path.cwd()} or on the path"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EvaluationError(
             f"{option} {name} raised when imported\n{format_exc().rstrip()}"
         ) from error
@@ -79,7 +81,7 @@ def load_policy(name: str, env: gym.Env, option: str = "--policy") -> AnyPolicy:
         )
     try:
         made = make(env)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EvaluationError(
             f"{option} {name} raised when called\n{format_exc().rstrip()}"
         ) from error

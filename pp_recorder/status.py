@@ -1,6 +1,7 @@
 """The status file of a run for a supervisor, and the memory of processes."""
 
 import json
+import logging
 import math
 import os
 from contextlib import suppress
@@ -8,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+_LOG = logging.getLogger(__name__)
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -24,16 +26,41 @@ class StatusFile:
     def __init__(self, path: Path | None, **facts: Any) -> None:
         self._path = path
         self._facts = {**facts, "pid": os.getpid()}
+        self._has_failed = False
 
     def update(self, **facts: Any) -> None:
-        """Write these entries beside the earlier ones, and the time."""
+        """Write these entries beside the earlier ones, and the time.
+
+        Where that cannot be done, warn once and go on: a run is worth more than news of it.
+        """
+        try:
+            self.write(**facts)
+            self._has_failed = False
+        except OSError as error:
+            if not self._has_failed:
+                _LOG.warning(f"the status file {self._path} cannot be kept up to date: {error}")
+            self._has_failed = True
+
+    def write(self, **facts: Any) -> None:
+        """Write these entries beside the earlier ones, and the time.
+
+        Raises:
+            OSError: It cannot be done, or there is something other than a file.
+        """
         self._facts.update(facts)
         if self._path is None:
             return
+        if self._path.exists() and not self._path.is_file():  # a device or a pipe would be gone
+            raise OSError("it is no regular file")
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         staged = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        staged.write_text(json.dumps({**self._facts, "updated": now}, indent=2) + "\n")
-        os.replace(staged, self._path)
+        try:
+            staged.write_text(json.dumps({**self._facts, "updated": now}, indent=2) + "\n")
+            os.replace(staged, self._path)
+        except OSError:
+            with suppress(OSError):
+                staged.unlink()
+            raise
 
 
 def resident_memory() -> int | None:

@@ -1,8 +1,11 @@
 """Policies for `--policy tests.policies:NAME`, most of them wrong in some way."""
 
+import asyncio
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from experts.pick_place import PickPlaceExpert
 from experts.reach import HOME
 from pp_env import rotation
 from pp_env.layout import OBSERVATION
+from pp_recorder.rollout import episode_seed
 
 
 class Expert(PickPlaceExpert):
@@ -95,6 +99,81 @@ def dies_once(env):
 
 def dies(env):
     return lambda observation: os.kill(os.getpid(), signal.SIGKILL)
+
+
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def huge(env):
+    return lambda observation: np.full(8, 1e39)
+
+
+def wide(env):
+    return lambda observation: np.zeros((1, 8), np.float32)
+
+
+def ragged(env):
+    return lambda observation: [[1.0], [2.0, 3.0]]
+
+
+def raising(error):
+    def act(observation):
+        raise error
+
+    return act
+
+
+def cancels(env):
+    return raising(asyncio.CancelledError())
+
+
+def interrupts(env):
+    return raising(KeyboardInterrupt())
+
+
+def unspeakable(env):
+    return raising(UnspeakableError())
+
+
+def unprintable(env):
+    return raising(ValueError("\udcff"))
+
+
+def exits(env):
+    return lambda observation: os._exit(7)
+
+
+def dies_in_a_thread(env):
+    def act(observation):
+        threading.Thread(target=os._exit, args=(8,)).start()
+        time.sleep(60)
+
+    return act
+
+
+class WrongInTurn:
+    """Right in episode 0, wrong in another way in each of the next ones, and right again."""
+
+    names = (
+        *("nan", "huge", "short", "wide", "complex_", "none", "ragged", "raises", "leaves"),
+        *("cancels", "interrupts", "unspeakable", "unprintable"),
+        *("dies", "exits", "dies_in_a_thread"),
+    )
+
+    def __init__(self, env):
+        draws = (np.random.default_rng([episode_seed(0, k), 1]).random() for k in range(1000))
+        self.episodes = {draw: k for k, draw in enumerate(draws)}
+        self.env = env
+
+    def reset(self, observation, info, rng):
+        turn = self.episodes[rng.random()] - 1
+        name = self.names[turn] if 0 <= turn < len(self.names) else "hold"
+        self.choose = globals()[name](self.env)
+
+    def act(self, observation):
+        return self.choose(observation)
 
 
 def dies_early(env):

@@ -7,6 +7,7 @@ fails, or that cannot be carried out because something else is broken, does not 
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -41,11 +42,14 @@ __all__ = [
     "Finding",
     "UnavailableError",
     "feature_names",
+    "inspect_dataset",
     "run_checks",
     "tracking_error",
 ]
 
 Check = Callable[[DatasetView, CheckResult], str]
+
+_LOOKS = 5  # at a dataset that changes
 
 
 def all_checks(view: DatasetView) -> list[tuple[str, Check]]:
@@ -89,6 +93,27 @@ def all_checks(view: DatasetView) -> list[tuple[str, Check]]:
 def run_checks(view: DatasetView) -> list[CheckResult]:
     """Run every check, even if others fail."""
     return [_run(name, check, view) for name, check in all_checks(view)]
+
+
+def inspect_dataset(root: Path, looks: int = _LOOKS) -> tuple[DatasetView, list[CheckResult]]:
+    """Return a dataset as it is at one moment, and the results of every check.
+
+    What may be wrong only because a run has joined files in the meantime is looked at again.
+
+    Args:
+        root: The dataset's directory.
+        looks: How often at most.
+
+    Raises:
+        DatasetError: There is no usable `info.json`.
+    """
+    view = DatasetView(root)
+    results = run_checks(view)
+    if any(result.status == "FAIL" for result in results) and view.has_changed():
+        if looks > 1:
+            return inspect_dataset(root, looks - 1)
+        results[0].add_warning("a run is writing the dataset; look again when it has ended")
+    return view, results
 
 
 def _run(name: str, check: Check, view: DatasetView) -> CheckResult:

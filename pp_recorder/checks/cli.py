@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from typing_extensions import Doc
 
-from pp_recorder.checks import CheckResult, DatasetView, Finding, run_checks
+from pp_recorder.checks import CheckResult, DatasetView, Finding, inspect_dataset
 from pp_recorder.checks.html_report import render
 from pp_recorder.command_line import DatasetFolder, Options, parse
 from pp_recorder.dataset.reader import DatasetError
@@ -45,10 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         example="pp-inspect datasets/demo --html report.html",
     )
     try:
-        view = DatasetView(options.dataset)
+        view, results = inspect_dataset(options.dataset)
     except DatasetError as error:
         return _report_no_dataset(options, str(error))
-    results = run_checks(view)
     if options.strict:
         results = [as_errors(result) for result in results]
     out = sys.stderr if options.json == "-" else sys.stdout

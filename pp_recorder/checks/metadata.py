@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -19,11 +20,13 @@ from pp_recorder.checks.view import (
     video_span,
 )
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.files import foreign_files, listed, locate
 from pp_recorder.dataset.paths import table_path
+from pp_recorder.dataset.reader import DatasetError, to_array
 from pp_recorder.dataset.schema import BOOKKEEPING
 
 _COURTESY = "it is for older readers, LeRobot v3.0 does not read it"
-LEFTOVER_HINT = "left by a killed run; resume or recording again cleans it"
+LEFTOVER_HINT = "left by a killed run, or of one that is under way; resuming cleans it"
 
 
 def check_info(view: DatasetView, result: CheckResult) -> str:
@@ -107,7 +110,7 @@ def _check_splits(info: dict[str, Any], result: CheckResult) -> None:
 
 def check_tasks(view: DatasetView, result: CheckResult) -> str:
     """Check the table of tasks."""
-    path = view.root / keys.TASKS_PATH
+    path = locate(view.root, keys.TASKS_PATH)
     if not path.is_file():
         result.add_error("meta/tasks.parquet is missing")
         return ""
@@ -162,7 +165,7 @@ def _check_task_texts(view: DatasetView, result: CheckResult) -> None:
 
 
 def _check_legacy_tasks(view: DatasetView, result: CheckResult) -> None:
-    path = view.root / keys.TASKS_JSONL_PATH
+    path = locate(view.root, keys.TASKS_JSONL_PATH)
     if not path.is_file():
         return
     try:
@@ -242,18 +245,33 @@ def _check_data_files(view: DatasetView, result: CheckResult) -> None:
         }
         try:
             name = file_name(view.info.get("data_path"), **where)
-        except UnavailableError as error:
-            result.add_error(f"episode {i}: {error} with {where}", i)
+            path = locate(view.root, name)
+        except (UnavailableError, DatasetError) as error:
+            result.add_error(f"episode {i}: data_path: {error}", i)
             continue
-        if not (view.root / name).is_file():
+        if name not in places and not path.is_file():
             result.add_error(f"episode {i}: its data file {name} is missing", i)
         elif name in places and not view.data.errors:
             low, high = places[name]
+            if low >= view.num_frames:  # until a join is complete, rows are in two files
+                low, high = _indices_of(view, low, high)
             first, end = row[keys.FROM_INDEX], row[keys.TO_INDEX]
             if None not in (first, end) and not low <= first <= end <= high:
                 result.add_error(
                     f"episode {i}: {name} has the rows {low}..{high}, not {first}..{end}", i
                 )
+
+
+def _indices_of(view: DatasetView, begin: int, end: int) -> tuple[int, int]:
+    """Return the range of `index` in some rows, which may be beyond the counted ones."""
+    table = view.data.table
+    if table is None or begin == end or keys.INDEX not in table.column_names:
+        return begin, end
+    try:
+        indices = to_array(table.column(keys.INDEX).slice(begin, end - begin))
+    except DatasetError:
+        return begin, end
+    return int(indices.min()), int(indices.max()) + 1
 
 
 def _check_video_spans(view: DatasetView, camera: str, result: CheckResult) -> None:
@@ -292,16 +310,39 @@ def check_leftovers(view: DatasetView, result: CheckResult) -> str:
             result.add_warning(
                 f"{kind} has {extra} rows beyond the counted {counted}: {LEFTOVER_HINT}"
             )
-    known = _known_videos(view)
+    if view.uncounted:
+        result.add_warning(
+            f"meta/stats.json covers {len(view.uncounted)} episode(s) more than info.json counts: "
+            f"{LEFTOVER_HINT}"
+        )
+    known, foreign = _known_videos(view), foreign_files(view.root, view.info)
     for path in sorted((view.root / keys.VIDEOS_FOLDER).rglob("*.mp4")):
         name = path.relative_to(view.root).as_posix()
-        if known is not None and name not in known:
+        if known is not None and name not in {*known, *foreign}:
             result.add_warning(f"{name} belongs to no counted episode: {LEFTOVER_HINT}")
+    for name in foreign:
+        _report_foreign(view, name, result)
     for pattern in (".unfinished", "*.new", "*.old", "meta/*.new", "meta/*.old"):
         for path in sorted(view.root.glob(pattern)):
             name = path.relative_to(view.root).as_posix()
             result.add_warning(f"{name} is not part of the dataset: {LEFTOVER_HINT}")
     return "none" if not result.findings else f"{len(result.findings)} kinds"
+
+
+def _report_foreign(view: DatasetView, name: str, result: CheckResult) -> None:
+    """Warn of a file that is not named as a part of a dataset."""
+    text = f"{listed([name])} is not part of the dataset and is left alone"
+    for folder, tables in (
+        (keys.DATA_FOLDER, view.data),
+        (keys.EPISODES_FOLDER, view.episode_tables),
+    ):
+        if not PurePosixPath(name).match(f"{folder}/*/*.parquet"):
+            continue
+        text += "; LeRobot reads every parquet file there"
+        if tables.files and name < tables.files[-1][0]:
+            result.add_error(f"{text}, and takes its rows for those behind it: move it elsewhere")
+            return
+    result.add_warning(text)
 
 
 def _known_videos(view: DatasetView) -> set[str] | None:

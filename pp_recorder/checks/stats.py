@@ -8,6 +8,7 @@ import numpy as np
 from pp_recorder.checks.findings import CheckResult, UnavailableError
 from pp_recorder.checks.view import DatasetView, array, is_depth
 from pp_recorder.dataset import keys, stats
+from pp_recorder.dataset.reader import stored_stats
 from pp_recorder.dataset.schema import is_vector
 
 # lerobot's own delete, split and merge do not update the statistics of these features.
@@ -41,7 +42,8 @@ def check_statistics(view: DatasetView, result: CheckResult) -> str:
         faults = []
         if view.stats:
             stored = view.stats.get(key)
-            faults += [(None, f"meta/stats.json, {key}", f) for f in _stats_faults(stored, values)]
+            covered = view.column_of_stats(key).astype(np.float64)
+            faults += [(None, f"meta/stats.json, {key}", f) for f in _stats_faults(stored, covered)]
         faults += _episode_stats_faults(view, key, values)
         _report_stats(key, faults, result)
     return f"{checked} features recomputed"
@@ -167,6 +169,11 @@ def check_image_statistics(view: DatasetView, result: CheckResult, camera: str) 
     if total is None:
         raise UnavailableError("no picture could be decoded")
     complete = all(decoded is not None for decoded in per_episode.values())
+    for row in view.uncounted:
+        own = stored_stats(row, camera)
+        if own.keys() >= {*stats.BASIC}:
+            shaped = {name: value.reshape(-1, 1, 1) for name, value in own.items()}
+            total = stats.fold(total, {**shaped, "count": own["count"]})
     for fault in _image_faults(view.stats.get(camera), total, margin, zero_bug, complete):
         result.add_error(f"meta/stats.json: {fault}")
     return f"largest difference of an episode's mean {worst:.4f}" if columns else "no episodes'"

@@ -11,6 +11,7 @@ from av.video.reformatter import VideoReformatter
 
 from pp_recorder.checks.findings import first_line
 from pp_recorder.dataset import stats
+from pp_recorder.dataset.files import locate
 from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.reader import DatasetError, decode
 
@@ -263,7 +264,7 @@ def scan_file(
     begins = [begin for begin, _ in spans.values()]
     half = 0.5 / fps
     try:
-        _read_header(path, file)
+        _read_header(locate(root, name), file)
         for at, frame in decode(path):
             file.frames += 1
             k = int(np.searchsorted(begins, at + half, side="right")) - 1

@@ -7,7 +7,15 @@ import numpy as np
 
 from pp_recorder.checks.findings import CheckResult, UnavailableError, text_of
 from pp_recorder.checks.video_scan import REPEAT_FRAMES, EpisodeScan, FileScan
-from pp_recorder.checks.view import DatasetView, array, count, is_depth, is_number, video_name
+from pp_recorder.checks.view import (
+    DatasetView,
+    array,
+    count,
+    is_depth,
+    is_number,
+    video_name,
+    video_span,
+)
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.schema import canonical_feature
 
@@ -49,10 +57,33 @@ def _check_video_file(view: DatasetView, camera: str, file: FileScan, result: Ch
         result.add_error(f"{file.name} ({where}) has {file.fps:g} fps, expected {view.fps:g}")
     _check_declared(view, camera, file, result)
     if file.unassigned_times:
-        result.add_error(
+        text = (
             f"{file.name} ({where}): {len(file.unassigned_times)} frame(s) from "
             f"{file.unassigned_times[0]:.4f} s on belong to no episode, expected none"
         )
+        if _are_neighbours(view, camera, file):
+            result.add_warning(f"{text}; they are of episodes whose own files are still there")
+        else:
+            result.add_error(text)
+
+
+def _are_neighbours(view: DatasetView, camera: str, file: FileScan) -> bool:
+    """Return True if as many frames lack an episode as the episodes in between and beside have.
+
+    So a file looks whose videos are being joined or taken apart.
+    """
+    half = 0.5 / view.fps
+    begins = [video_span(view, camera, episode)[0] for episode in file.episodes]
+    lengths = [count(row.get(keys.LENGTH)) for row in view.episodes]
+    places = np.searchsorted(begins, np.add(file.unassigned_times, half), side="right")
+    for place, frames in zip(*np.unique(places, return_counts=True), strict=True):
+        before = file.episodes[place - 1] + 1 if place else 0
+        after = file.episodes[place] if place < len(begins) else len(lengths)
+        missing = np.cumsum(lengths[before:after] if place else lengths[before:after][::-1])
+        is_between = 0 < place < len(begins)
+        if frames not in (missing[-1:] if is_between else missing):
+            return False
+    return True
 
 
 def _check_declared(view: DatasetView, camera: str, file: FileScan, result: CheckResult) -> None:

@@ -1,8 +1,8 @@
 """A view of a dataset that reads it piece by piece, so that broken pieces hide nothing else."""
 
 import json
-import string
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,11 @@ import pyarrow as pa
 from pp_recorder.checks.findings import UnavailableError
 from pp_recorder.checks.video_scan import CameraScan, scan_file
 from pp_recorder.dataset import keys, tables
+from pp_recorder.dataset.files import fill_in, locate, table_files
 from pp_recorder.dataset.reader import Dataset, DatasetError, to_array
 from pp_recorder.dataset.schema import feature_fault
+
+_READS = 10  # of two small files that a run may be writing
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,26 @@ class DatasetView:
     Args:
         root: The directory of the dataset.
 
+    Attributes:
+        stats: The contents of `stats.json`; empty if there is none.
+
     Raises:
         DatasetError: There is no usable `info.json`.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._fingerprint = _fingerprint(root, keys.EPISODES_FOLDER, keys.DATA_FOLDER)
+        # A run that is under way writes in the opposite order: what is read later covers at least
+        # as many episodes.
         self.info = _read_info(root)
+        stats = None
+        for _ in range(_READS):  # until both are of one commit, or the statistics of the next one
+            stats = _read_json(root, keys.STATS_PATH)
+            if self.info == (now := _read_json(root, keys.INFO_PATH)) or not _is_info(now):
+                break
+            self.info = now
+        self.stats: dict[str, dict[str, Any]] = stats if isinstance(stats, dict) else {}
         declared = self.info["features"]
         self.features = {k: f for k, f in declared.items() if not feature_fault(k, f)}
         self.fps = self.info.get("fps", 0) if is_number(self.info.get("fps")) else 0
@@ -55,19 +71,64 @@ class DatasetView:
         self._scans: dict[str, CameraScan] = {}
         self._columns: dict[str, np.ndarray] = {}
 
-    @cached_property
+    def has_changed(self) -> bool:
+        """Return True if a run has joined or packed files since this view was made.
+
+        Episodes that are added change nothing in what was there before.
+        """
+        now = _fingerprint(self.root, keys.EPISODES_FOLDER, keys.DATA_FOLDER)
+        return not self._fingerprint.items() <= now.items()
+
+    @property
     def data(self) -> Tables:
         """The rows of all frames, including those beyond the counted ones."""
-        return _read_tables(self.root, keys.DATA_FOLDER)
+        return self._tables[1]
 
-    @cached_property
+    @property
     def episode_tables(self) -> Tables:
         """The rows of all episodes, including those beyond the counted ones."""
-        return _read_tables(self.root, keys.EPISODES_FOLDER)
+        return self._tables[0]
+
+    @cached_property
+    def _tables(self) -> tuple[Tables, Tables]:
+        own = (keys.DATA_PATH, self.info.get("data_path"))
+        while True:
+            before = _fingerprint(self.root, keys.EPISODES_FOLDER)
+            episodes = _read_tables(self.root, keys.EPISODES_FOLDER, keys.EPISODES_PATH)
+            data = _read_tables(self.root, keys.DATA_FOLDER, *own)
+            after = _fingerprint(self.root, keys.EPISODES_FOLDER)
+            if before.items() <= after.items():  # else a run has just joined files
+                return episodes, data
+
+    @cached_property
+    def uncounted(self) -> list[dict[str, Any]]:
+        """The row of an episode that `stats.json` covers and `info.json` does not count, if any.
+
+        A run that adds an episode, or was killed then, has written the first and not the second.
+        """
+        table = self.episode_tables.table
+        if table is None or keys.LENGTH not in table.column_names:
+            return []
+        following = table.slice(self.num_episodes, 1).to_pylist()
+        frames = self.num_frames + sum(count(row[keys.LENGTH]) for row in following)
+        return following if _count_in(self.stats) == frames else []
+
+    def column_of_stats(self, key: str) -> np.ndarray:
+        """Return a column of the rows that `stats.json` covers, (frames, size).
+
+        Raises:
+            UnavailableError: There is none, or it does not hold numbers of one width.
+        """
+        if not self.uncounted or self.data.table is None:
+            return self.column(key)
+        frames = self.num_frames + sum(count(row[keys.LENGTH]) for row in self.uncounted)
+        return _numbers(self.data.table.slice(0, frames), key)
 
     @cached_property
     def table(self) -> pa.Table:
         """The rows of the counted frames."""
+        if not self.num_episodes:
+            raise UnavailableError("the dataset has no episode")
         if self.data.table is None:
             raise UnavailableError("the data cannot be read")
         return self.data.table.slice(0, self.num_frames)
@@ -97,21 +158,14 @@ class DatasetView:
     @cached_property
     def collection(self) -> dict[str, Any]:
         """The provenance stored by our recorder; empty if there is none."""
-        content = _read_json(self.root / keys.COLLECTION_PATH)
-        return content if isinstance(content, dict) else {}
-
-    @cached_property
-    def stats(self) -> dict[str, dict[str, Any]]:
-        """The contents of `stats.json`; empty if there is none."""
-        content = _read_json(self.root / keys.STATS_PATH)
+        content = _read_json(self.root, keys.COLLECTION_PATH)
         return content if isinstance(content, dict) else {}
 
     @cached_property
     def tasks(self) -> list[str]:
         """The task strings by index."""
-        path = self.root / keys.TASKS_PATH
         try:
-            table = tables.read_table(path)
+            table = tables.read_table(locate(self.root, keys.TASKS_PATH))
         except DatasetError as error:
             raise UnavailableError("meta/tasks.parquet cannot be read") from error
         name = next((n for n in table.column_names if n != keys.TASK_INDEX), None)
@@ -168,6 +222,20 @@ class DatasetView:
         return {int(e): _key_frames(self, int(e)) for e in chosen}
 
 
+def _is_info(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("features"), dict)
+
+
+def _fingerprint(root: Path, *folders: str) -> dict[str, tuple[int, int, int]]:
+    """Return what changes when the files of a dataset's tables do, by file."""
+    found = {}
+    for path in (path for folder in folders for path in (root / folder).glob("*/*")):
+        with suppress(OSError):
+            stat = path.stat()
+            found[str(path)] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    return found
+
+
 def _read_info(root: Path) -> dict[str, Any]:
     """Return `info.json`, even an incomplete one if it declares features."""
     try:
@@ -176,7 +244,7 @@ def _read_info(root: Path) -> dict[str, Any]:
         reason = str(error)
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         reason = f"{root / keys.INFO_PATH} cannot be read: {error}"
-    content = _read_json(root / keys.INFO_PATH)
+    content = _read_json(root, keys.INFO_PATH)
     if not isinstance(content, dict) or content.get("codebase_version") != keys.FORMAT_VERSION:
         raise DatasetError(reason)
     if not isinstance(content.get("features"), dict):
@@ -184,16 +252,27 @@ def _read_info(root: Path) -> dict[str, Any]:
     return content
 
 
-def _read_json(path: Path) -> Any:
+def _count_in(stats: dict[str, Any]) -> int:
+    """Return the number of rows that statistics cover, or 0."""
+    own = stats.get(keys.INDEX)
+    numbers = own.get("count") if isinstance(own, dict) else None
+    return count(numbers[0]) if isinstance(numbers, list) and numbers else 0
+
+
+def _read_json(root: Path, name: str) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return json.loads(locate(root, name).read_text())
+    except (OSError, ValueError, RecursionError):
         return None
 
 
-def _read_tables(root: Path, folder: str) -> Tables:
+def _read_tables(root: Path, folder: str, *patterns: Any) -> Tables:
     parts, files, errors = [], [], []
-    for path in sorted((root / folder).glob("*/*.parquet")):
+    try:
+        found = table_files(root, folder, *patterns)
+    except DatasetError as error:
+        return Tables(None, [], [str(error)])
+    for path in found:
         name = path.relative_to(root).as_posix()
         try:
             table = tables.read_table(path)
@@ -257,9 +336,9 @@ def file_name(pattern: Any, **values: Any) -> str:
         UnavailableError: The pattern cannot be filled in with the values.
     """
     try:
-        return string.Formatter().vformat(pattern, (), values)
-    except (LookupError, ValueError, TypeError) as error:
-        raise UnavailableError(f"the pattern {pattern!r} cannot be filled in") from error
+        return fill_in(pattern, **values)
+    except DatasetError as error:
+        raise UnavailableError(f"the pattern is {error}") from error
 
 
 def is_number(value: Any) -> bool:

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pp_recorder.dataset import tables
+from pp_recorder.dataset.files import locate
 from pp_recorder.dataset.paths import table_path
 
 UNFINISHED = ".unfinished"
 LOCK = ".lock"
 
 _LOG = logging.getLogger(__name__)
+_LOCK_ATTEMPTS = 100  # each but the last ends because another run has just finished
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 # What file systems answer that lack an operation: Lustre, DVS, NFS without locks, FUSE, SMB.
 _LACKING = {
@@ -104,7 +106,7 @@ class Commit:
         """Rename every file to its final path, and delete those to be removed."""
         if self._remote is not None:
             self._remote.publish(self._files, self._removed)
-        targets = [(staged, self._root / name) for staged, name in self._files]
+        targets = [(staged, locate(self._root, name)) for staged, name in self._files]
         folders = {target.parent for _, target in targets}
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,7 @@ class Commit:
 
 def staging_path(root: Path, name: str) -> Path:
     """Return the path of an unfinished file of the dataset; create its folder."""
-    folder = root / UNFINISHED
+    folder = locate(root, UNFINISHED)
     folder.mkdir(exist_ok=True)
     return folder / name
 
@@ -138,29 +140,42 @@ def lock(root: Path) -> int:
         FileExistsError: Another process has locked it.
         OSError: The lock cannot be used.
     """
-    handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _LACKING:
-            _warn_once(
-                "this file system has no locks, so nothing keeps a second run out of the output; "
-                "start only one"
-            )
+    for _ in range(_LOCK_ATTEMPTS):
+        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _LACKING:
+                _warn_once(
+                    "this file system has no locks, so nothing keeps a second run out of the "
+                    "output; start only one"
+                )
+                return handle
+            os.close(handle)
+            if error.errno not in _HELD:
+                raise
+            break
+        if _is_named(root, handle):
             return handle
-        os.close(handle)
-        if error.errno not in _HELD:
-            raise
-        raise FileExistsError(
-            f"another run is writing into {root}; wait for it, or choose another output"
-        ) from None
-    return handle
+        os.close(handle)  # of a file that its owner has removed since it was opened
+    raise FileExistsError(
+        f"another run is writing into {root}; wait for it, or choose another output"
+    )
 
 
 def unlock(root: Path, handle: int) -> None:
-    """Release the lock of `lock`."""
-    (root / LOCK).unlink(missing_ok=True)
+    """Release the lock of `lock`, and remove its file if it is still that of this lock."""
+    if _is_named(root, handle):  # and stays so: only its owner removes it
+        (root / LOCK).unlink()
     os.close(handle)
+
+
+def _is_named(root: Path, handle: int) -> bool:
+    """Return True if the lock's name is that of this open file, and not of one that came later."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(root / LOCK))
+    except FileNotFoundError:
+        return False
 
 
 def _flush(path: Path) -> None:

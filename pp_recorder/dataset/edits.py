@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pp_recorder.dataset import keys, stats, tables
+from pp_recorder.dataset.files import table_files
 from pp_recorder.dataset.reader import stored_stats
 from pp_recorder.dataset.tables import DatasetError
 
@@ -40,7 +41,7 @@ def require_same_columns(root: Path, location: str, info: dict[str, Any], ours: 
             what += f", here it is {_layout(expected.get(key))}"
             raise DatasetError(f"{location}/{keys.INFO_PATH}: {what}; {_WAY_OUT}")
     columns = {key for key, feature in expected.items() if feature["dtype"] != "video"}
-    for path in sorted((root / keys.DATA_FOLDER).glob("*/*.parquet")):
+    for path in table_files(root, keys.DATA_FOLDER, keys.DATA_PATH):
         try:
             differing = columns ^ set(tables.column_names(path))
         except DatasetError:

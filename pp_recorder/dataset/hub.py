@@ -3,6 +3,7 @@
 Example: pp-push datasets/pick_place me/franka-pick-place
 """
 
+import glob
 import logging
 import re
 import sys
@@ -20,6 +21,7 @@ from pp_recorder.command_line import DatasetFolder, Options, parse
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.card import is_edited, make_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED
+from pp_recorder.dataset.files import foreign_files, listed, require_inside
 from pp_recorder.dataset.reader import Dataset, DatasetError
 
 _LOGIN = "log in with 'hf auth login', or set HF_TOKEN to a token that may write"
@@ -46,7 +48,9 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
 
     A tag with the name of its format, by which LeRobot finds a dataset on the Hub, moves to this
     upload. Files of an earlier upload that the dataset no longer has are removed; others than a
-    dataset's stay. A README.md in the folder that somebody has edited is uploaded as it is.
+    dataset's stay. A README.md in the folder that somebody has edited is uploaded as it is. Files
+    in the dataset's folders that are no part of it are not uploaded, except those beside
+    `info.json`.
 
     Args:
         root: The dataset's directory.
@@ -55,7 +59,8 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
         api: A `huggingface_hub.HfApi`; default: one with the user's stored token.
 
     Raises:
-        DatasetError: The directory is not a dataset, or it holds no episode.
+        DatasetError: The directory is not a dataset, holds no episode, or has a link to a place
+            outside of it.
         ImportError: huggingface_hub is not installed.
         ValueError: The repository's name is none.
         HubError: The Hub refused, or cannot be reached.
@@ -64,6 +69,7 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
     dataset = Dataset(root)
     if dataset.num_episodes == 0:
         raise DatasetError(f"{root} holds no episode; nothing was uploaded")
+    ignored = _ignored(dataset)
     card = None if is_edited(dataset) else make_card(dataset, repo_id)
     if api is None:
         api = _make_api()
@@ -71,7 +77,7 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id, repo_type="dataset", folder_path=str(root),
-            ignore_patterns=_ignored(dataset),
+            ignore_patterns=ignored,
             delete_patterns=[f"{name}/**" for name in _OWN_FOLDERS],
         )  # fmt: skip
         if card is not None:
@@ -84,9 +90,21 @@ def push(root: Path, repo_id: str, private: bool = False, api: Any = None) -> st
 
 
 def _ignored(dataset: Dataset) -> list[str]:
-    """Return patterns of the files that are not uploaded."""
+    """Return patterns of the files that are not uploaded.
+
+    Raises:
+        DatasetError: A link leads outside the dataset, to what nobody may want to publish.
+    """
+    require_inside(dataset.root)
+    foreign = foreign_files(dataset.root, dataset.info)
+    beside = [name for name in foreign if Path(name).parent == Path(keys.META_FOLDER)]
+    notes = {name for name in beside if not Path(name).name.startswith(".")}
+    left_out = [name for name in foreign if name not in notes]
+    if left_out:
+        _LOG.warning(f"not uploaded, as no part of the dataset: {listed(left_out)}")
     are_videos = dataset.info.get("video_path") == keys.VIDEO_PATHS["per-episode"]
-    return IGNORED if are_videos else [*IGNORED, _SECOND_NAMES]
+    second = [] if are_videos else [_SECOND_NAMES]
+    return [*IGNORED, *second, *map(glob.escape, left_out)]
 
 
 def require_ready(repo_id: str, api: Any = None) -> None:

@@ -19,6 +19,7 @@ from pp_recorder.command_line import Folder, Options, parse, parse_folder
 from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
+from pp_recorder.dataset.files import foreign_files, listed
 from pp_recorder.dataset.packing import copy_video, layout_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.remux import RemuxError, read_index
@@ -100,6 +101,8 @@ class Part:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        if foreign := foreign_files(dataset.root, dataset.info):
+            _LOG.warning(f"{dataset.root} has files of others, left out: {listed(foreign)}")
         self.collection = dataset.collection
         self.subtasks = dataset.subtasks
         texts = dataset.tasks

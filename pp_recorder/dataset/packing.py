@@ -8,6 +8,7 @@ Example: pp-pack datasets/pick_place --video-files per-episode
 """
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Iterable
@@ -30,12 +31,21 @@ from pp_recorder.dataset.commit import (
     staging_path,
     unlock,
 )
+from pp_recorder.dataset.files import (
+    fill_in,
+    foreign_files,
+    listed,
+    locate,
+    require_inside,
+    table_files,
+)
 from pp_recorder.dataset.keys import VideoFiles
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.recovery import unreferenced_videos
 from pp_recorder.dataset.remux import Clip, RemuxError, VideoIndex, read_index, remux
 
+_LOG = logging.getLogger(__name__)
 _FIELDS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
@@ -152,7 +162,7 @@ class CameraFiles:
     def _read_rows(self, count: int) -> None:
         columns = [keys.video_column(self._camera, field) for field in _FIELDS[:3]]
         needed = [keys.EPISODE_INDEX, keys.LENGTH, *columns]
-        for path in sorted((self._root / keys.EPISODES_FOLDER).glob("*/*.parquet")):
+        for path in table_files(self._root, keys.EPISODES_FOLDER, keys.EPISODES_PATH):
             rows = pq.ParquetFile(table_path(path)).read(needed).select(needed).to_pylist()
             self._tables[path] = {row[keys.EPISODE_INDEX] for row in rows}
             for _, length, chunk, file, begin in (row.values() for row in rows):
@@ -245,7 +255,7 @@ class CameraFiles:
     def _clip(self, episode: int) -> Clip:
         place = self._places[episode]
         name = self._name(place)
-        path = self._root / name
+        path = locate(self._root, name)
         if self._remote is not None:
             path = staging_path(self._root, f"fetched_{name.replace('/', '_')}")
             if not path.exists():
@@ -256,8 +266,11 @@ class CameraFiles:
         return list((self._root / UNFINISHED).glob("fetched_*"))
 
     def _name(self, place: Place, template: str = "") -> str:
-        return (template or self._template).format(
-            video_key=self._camera, chunk_index=place.chunk, file_index=place.file
+        return fill_in(
+            template or self._template,
+            video_key=self._camera,
+            chunk_index=place.chunk,
+            file_index=place.file,
         )
 
     @staticmethod
@@ -290,6 +303,9 @@ def convert(root: Path, video_files: VideoFiles) -> int:
     dataset = Dataset(root)
     if not dataset.cameras:
         raise DatasetError(f"{root} has no videos")
+    require_inside(root)
+    if foreign := foreign_files(root, dataset.info):
+        _LOG.warning(f"{root} has files of others, left alone: {listed(foreign)}")
     handle = lock(root)
     try:
         if dataset.info["video_path"] not in keys.VIDEO_PATHS.values():
@@ -307,7 +323,7 @@ def convert(root: Path, video_files: VideoFiles) -> int:
         names = set().union(*(CameraFiles(root, camera).names for camera in dataset.cameras))
         if dataset.collection is not None:  # in others' datasets, what we do not know stays
             commit = Commit(root)
-            for path in unreferenced_videos(root, names):
+            for path in unreferenced_videos(root, dataset.cameras, names):
                 commit.remove(path)
             commit.publish()
     finally:

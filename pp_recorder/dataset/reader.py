@@ -15,12 +15,15 @@ import numpy as np
 import pyarrow as pa
 
 from pp_recorder.dataset import keys, tables
+from pp_recorder.dataset.files import fill_in, locate, table_files
 from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.schema import feature_fault, is_vector
 from pp_recorder.dataset.stats import Stats
 from pp_recorder.dataset.tables import DatasetError
 
 __all__ = ["Dataset", "DatasetError", "decode", "to_array"]
+
+_MAX_JSON = 64 * 2**20  # bytes
 
 
 class Dataset:
@@ -53,6 +56,7 @@ class Dataset:
         self.num_frames: int = self.info["total_frames"]
         self.cameras = [k for k, f in self.features.items() if f["dtype"] == "video"]
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._video_paths: dict[str, Path] = {}
         self._episode_stats: dict[str, list[Stats]] = {}
         self._episode_table = pa.table({})
         self.episodes = self._read_episodes()
@@ -60,22 +64,22 @@ class Dataset:
     @property
     def collection(self) -> dict[str, Any] | None:
         """Return the provenance that our recorder has stored; None in a foreign dataset."""
-        return read_json(self.root / keys.COLLECTION_PATH)
+        return read_json(locate(self.root, keys.COLLECTION_PATH))
 
     @property
     def subtasks(self) -> tuple[str, ...]:
         """Return the texts that `subtask_index` counts; none in a dataset without them."""
-        return tuple(read_texts(self.root / keys.SUBTASKS_PATH, keys.SUBTASK_INDEX))
+        return tuple(read_texts(locate(self.root, keys.SUBTASKS_PATH), keys.SUBTASK_INDEX))
 
     @property
     def tasks(self) -> list[str]:
         """Return the texts that `task_index` counts."""
-        return read_texts(self.root / keys.TASKS_PATH, keys.TASK_INDEX)
+        return read_texts(locate(self.root, keys.TASKS_PATH), keys.TASK_INDEX)
 
     @property
     def stats(self) -> dict[str, dict[str, Any]] | None:
         """Return the contents of `stats.json`, or None where there is none."""
-        return read_json(self.root / keys.STATS_PATH)
+        return read_json(locate(self.root, keys.STATS_PATH))
 
     @cached_property
     def column_names(self) -> list[str]:
@@ -141,18 +145,15 @@ class Dataset:
 
     def video_path(self, episode: int, camera: str) -> Path:
         """Return the file with an episode's images, which may hold other episodes, too."""
-        entry, pattern = self.episodes[episode], self.info["video_path"]
+        entry = self.episodes[episode]
         where = {k: entry[keys.video_column(camera, k)] for k in ("chunk_index", "file_index")}
         try:
-            name = pattern.format(video_key=camera, **where)
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ValueError(f"{name} is outside the dataset")
-            return self.root / name
-        except (LookupError, ValueError, AttributeError) as error:
-            raise DatasetError(
-                f"{self.root / keys.INFO_PATH}: video_path is {pattern!r}, which cannot be filled "
-                f"in with video_key and {where}: {type(error).__name__} {error}"
-            ) from error
+            name = fill_in(self.info["video_path"], video_key=camera, **where)
+        except DatasetError as error:
+            raise DatasetError(f"{self.root / keys.INFO_PATH}: video_path is {error}") from error
+        if name not in self._video_paths:
+            self._video_paths[name] = locate(self.root, name)
+        return self._video_paths[name]
 
     def is_alone(self, episode: int, camera: str) -> bool:
         """Return True if an episode's video file holds no other episode."""
@@ -181,13 +182,17 @@ class Dataset:
     def _read_episodes(self) -> list[dict[str, Any]]:
         if self.num_episodes == 0:
             return []
-        table = self._read_table(
-            keys.EPISODES_FOLDER, lambda name: not name.startswith(keys.STATS_PREFIX)
-        )
+
+        def is_wanted(name: str) -> bool:
+            return not name.startswith(keys.STATS_PREFIX)
+
+        for path in self._files(keys.EPISODES_FOLDER):
+            tables.require_plausible(path, is_wanted)
+        table = self._read_table(keys.EPISODES_FOLDER, is_wanted)
         self._episode_table = table.slice(0, self.num_episodes)
         rows = to_rows(self._episode_table, self.root / keys.EPISODES_FOLDER)
         numbers = [row.get(keys.EPISODE_INDEX) for row in rows]
-        if len(rows) < self.num_episodes or numbers != list(range(self.num_episodes)):
+        if len(rows) < self.num_episodes or numbers != list(range(len(rows))):
             raise DatasetError(
                 f"{self.root}/{keys.EPISODES_FOLDER} must list the episodes "
                 f"0..{self.num_episodes - 1} in order, as {keys.INFO_PATH} says in total_episodes, "
@@ -218,14 +223,22 @@ class Dataset:
             self._columns[name] = table.column(name).slice(0, self.num_frames)
 
     def _files(self, folder: str) -> list[Path]:
-        files = sorted((self.root / folder).glob("*/*.parquet"))
+        own = [keys.EPISODES_PATH]
+        if folder == keys.DATA_FOLDER:
+            own = [keys.DATA_PATH, self.info.get("data_path")]
+        files = table_files(self.root, folder, *own)
         if not files:
             raise DatasetError(f"{self.root} has no parquet file in {folder}/chunk-*/")
         return files
 
     def _read_table(self, folder: str, wanted: Callable[[str], bool]) -> pa.Table:
-        files = self._files(folder)
-        return tables.join([tables.read_table(path, wanted) for path in files], files)
+        while True:
+            files = self._files(folder)
+            try:
+                return tables.join([tables.read_table(path, wanted) for path in files], files)
+            except DatasetError:
+                if files == self._files(folder):
+                    raise  # else a run has just joined them
 
     def _to_array(self, key: str, column: pa.ChunkedArray) -> np.ndarray:
         try:
@@ -338,7 +351,7 @@ def to_array(column: pa.ChunkedArray) -> np.ndarray:
 def _read_info(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a directory")
-    info = read_json(root / keys.INFO_PATH)
+    info = read_json(locate(root, keys.INFO_PATH))
     if info is None:
         raise DatasetError(f"{root} is no LeRobot dataset: it has no {keys.INFO_PATH}")
     _check_version(root / keys.INFO_PATH, str(info.get("codebase_version")))
@@ -367,7 +380,7 @@ def _info_fault(info: dict[str, Any]) -> str:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def read_texts(path: Path, index: str) -> list[str]:
@@ -398,12 +411,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
         DatasetError: It holds anything else, or cannot be read.
     """
     try:
+        size = path.stat().st_size
+        if not path.is_file() or size > _MAX_JSON:  # reading a pipe would wait
+            raise DatasetError(f"{path} must be a file of at most {_MAX_JSON} bytes, has {size}")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DatasetError(f"{path} may not be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DatasetError:
+        raise
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise DatasetError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path} must hold a JSON object, got a {type(content).__name__}")

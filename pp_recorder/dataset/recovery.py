@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.commit import UNFINISHED, Commit, RemoteTarget
-from pp_recorder.dataset.paths import table_path
+from pp_recorder.dataset.files import fill_in, locate, table_files, video_files
 from pp_recorder.dataset.reader import Dataset, DatasetError, entry_fault, to_rows
 from pp_recorder.dataset.remux import RemuxError, VideoIndex, read_index
 
-_VIDEO_FILES = f"{keys.VIDEOS_FOLDER}/*/chunk-*/*.mp4"
-_VIDEO_NAME = re.compile(r"(file-|episode_)\d+\.mp4")  # of ours; what else is there stays
-_TABLE_FILES = "*/*.parquet"  # in the folder of a table
+_TABLES = ((keys.DATA_FOLDER, keys.DATA_PATH), (keys.EPISODES_FOLDER, keys.EPISODES_PATH))
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Videos:
         """Return the file with the images of an episode, given as its row of `meta/episodes`."""
         fields = ("chunk_index", "file_index")
         where = {field: entry[keys.video_column(camera, field)] for field in fields}
-        return self.template.format(video_key=camera, **where)
+        return fill_in(self.template, video_key=camera, **where)
 
     def names(self, entries: Iterable[dict[str, Any]]) -> set[str]:
         """Return the files with the images of episodes."""
@@ -95,7 +92,7 @@ def find_prefix(root: Path, videos: Videos) -> Prefix:
             return Prefix(entries[:k], [dropped])
     if counted is None:
         return Prefix(entries, [])
-    return Prefix(entries, _find_leftovers(root, entries, rows))
+    return Prefix(entries, _find_leftovers(root, videos.cameras, entries, rows))
 
 
 def cut_back(
@@ -123,19 +120,19 @@ def cut_back(
     commit.add_json(keys.STATS_PATH, stats)
     commit.add_json(keys.INFO_PATH, info)
     commit.publish()
-    count = len(prefix.episodes)
     commit = Commit(root, remote)
-    for folder in (keys.DATA_FOLDER, keys.EPISODES_FOLDER):
-        seen: set[int] = set()
-        for path in sorted((root / folder).glob(_TABLE_FILES)):
-            seen |= _keep_rows(commit, root, path, set(range(count)) - seen)
-    for path in unreferenced_videos(root, videos.names(prefix.episodes)):
+    for folder, pattern in _TABLES:
+        files = table_files(root, folder, pattern)
+        wanted = _episodes_to_keep(root, files, prefix.episodes, folder == keys.DATA_FOLDER)
+        for path in files:
+            _keep_rows(commit, root, path, wanted[path])
+    for path in unreferenced_videos(root, videos.cameras, videos.names(prefix.episodes)):
         commit.remove(path)
     commit.publish()
     shutil.rmtree(root / UNFINISHED, ignore_errors=True)
 
 
-def unreferenced_videos(root: Path, names: set[str]) -> list[Path]:
+def unreferenced_videos(root: Path, cameras: Iterable[str], names: set[str]) -> list[Path]:
     """Return the video files, named as we name them, to which no episode refers.
 
     A run that was killed leaves some, while it records or while it packs; and older versions gave
@@ -143,19 +140,17 @@ def unreferenced_videos(root: Path, names: set[str]) -> list[Path]:
 
     Args:
         root: The dataset's directory.
+        cameras: The features that are videos.
         names: The files that are needed, relative to it.
     """
-    return [path for path in _video_files(root) if path.relative_to(root).as_posix() not in names]
-
-
-def _video_files(root: Path) -> list[Path]:
-    return [path for path in root.glob(_VIDEO_FILES) if _VIDEO_NAME.fullmatch(path.name)]
+    found = video_files(root, cameras)
+    return [path for path in found if path.relative_to(root).as_posix() not in names]
 
 
 def _readable_entries(root: Path) -> list[dict[str, Any]]:
     """Return the rows of `meta/episodes` from the first on, as far as they can be read."""
     entries: list[dict[str, Any]] = []
-    for path in sorted((root / keys.EPISODES_FOLDER).glob(_TABLE_FILES)):
+    for path in table_files(root, keys.EPISODES_FOLDER, keys.EPISODES_PATH):
         try:
             entries += to_rows(tables.read_table(path), path)
         except DatasetError:
@@ -166,7 +161,7 @@ def _readable_entries(root: Path) -> list[dict[str, Any]]:
 def _rows_by_episode(root: Path) -> dict[int, tuple[int, int]]:
     """Return the index of the first row and the number of rows of each episode."""
     found: dict[int, tuple[int, int]] = {}
-    for path in sorted((root / keys.DATA_FOLDER).glob(_TABLE_FILES)):
+    for path in table_files(root, keys.DATA_FOLDER, keys.DATA_PATH):
         needed = {keys.EPISODE_INDEX, keys.INDEX}
         try:
             table = tables.read_table(path, needed.__contains__)
@@ -194,11 +189,11 @@ def _find_video_damage(
     length = entry[keys.LENGTH]
     for camera in videos.cameras:
         name = videos.name(camera, entry)
-        if videos.are_remote and (root / name).exists():
+        if videos.are_remote and locate(root, name).exists():
             continue
         begin = round(entry[keys.video_column(camera, "from_timestamp")] * videos.fps)
         try:
-            found = read(root / name, videos.fps).count(begin, length)
+            found = read(locate(root, name), videos.fps).count(begin, length)
         except RemuxError:
             return f"{name} cannot be opened, expected {length} frames"
         if found != length:
@@ -206,33 +201,60 @@ def _find_video_damage(
     return ""
 
 
-def _find_leftovers(root: Path, entries: list[dict[str, Any]], rows: dict[int, Any]) -> list[str]:
+def _find_leftovers(
+    root: Path, cameras: list[str], entries: list[dict[str, Any]], rows: dict[int, Any]
+) -> list[str]:
     """Return what there is beyond the counted episodes, in words."""
     count = len(entries)
     beyond = any(k >= count for k in rows) or any(
-        _episode_of(path) >= count for path in _video_files(root)
+        _episode_of(path) >= count for path in video_files(root, cameras)
     )
     unfinished = (root / UNFINISHED).exists()
     return ["the unfinished episode"] if beyond or unfinished else []
 
 
-def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> set[int]:
-    """Keep only the rows of the wanted episodes in a parquet file; return the episodes found.
+def _episodes_to_keep(
+    root: Path, files: list[Path], entries: list[dict[str, Any]], is_data: bool
+) -> dict[Path, set[int]]:
+    """Return the episodes whose rows each file is to keep.
 
-    An interrupted join leaves episodes in two files; the caller keeps those of the first one.
+    An interrupted join leaves episodes in two files: rows of data stay where their entry says.
     """
+    holders: dict[int, list[Path]] = {}
+    for path in files:
+        try:
+            table = tables.read_table(path, keys.EPISODE_INDEX.__eq__)
+        except DatasetError:
+            continue
+        for column in table.columns:
+            for episode in column.unique().to_pylist():
+                holders.setdefault(episode, []).append(path)
+    wanted: dict[Path, set[int]] = {path: set() for path in files}
+    for episode, entry in enumerate(entries):
+        found = holders[episode]
+        named = root / _data_name(entry) if is_data else None
+        wanted[named if named in found else found[0]].add(episode)
+    return wanted
+
+
+def _data_name(entry: dict[str, Any]) -> str:
+    """Return the file with the rows of an episode, as its entry names it, or ""."""
+    where = (entry.get(keys.DATA_CHUNK_INDEX), entry.get(keys.DATA_FILE_INDEX))
     try:
-        table = pq.ParquetFile(table_path(path)).read()
-        mask = np.isin(table.column(keys.EPISODE_INDEX).to_numpy(), sorted(wanted))
-        kept = table.filter(pa.array(mask))
-    except (pa.ArrowInvalid, OSError):
+        return fill_in(keys.DATA_PATH, chunk_index=where[0], file_index=where[1])
+    except DatasetError:
+        return ""
+
+
+def _keep_rows(commit: Commit, root: Path, path: Path, wanted: set[int]) -> None:
+    """Keep only the rows of the wanted episodes in a parquet file."""
+    if not wanted:
         commit.remove(path)
-        return set()
-    if kept.num_rows == 0:
-        commit.remove(path)
-    elif kept.num_rows < table.num_rows:
-        commit.add_table(str(path.relative_to(root)), kept)
-    return set(kept.column(keys.EPISODE_INDEX).to_pylist())
+        return
+    table = tables.read_table(path)
+    mask = np.isin(table.column(keys.EPISODE_INDEX).to_numpy(), sorted(wanted))
+    if not mask.all():
+        commit.add_table(str(path.relative_to(root)), table.filter(pa.array(mask)))
 
 
 def _episode_of(path: Path) -> int:

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from pp_recorder.dataset.paths import table_path
 
+_VALUES_PER_BYTE = 8  # of meta/episodes without statistics; those of LeRobot and ours have 0.2
+
 
 class DatasetError(ValueError):
     """A directory is not a dataset that can be read; the message says why and what to do."""
@@ -24,10 +26,33 @@ def column_names(path: Path) -> list[str]:
     Raises:
         DatasetError: The file cannot be read.
     """
+    if not path.is_file():
+        raise DatasetError(f"{path} cannot be read: it is no file")  # reading a pipe would wait
     try:
         return pq.read_schema(table_path(path)).names
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read: {_first_line(error)}") from error
+
+
+def require_plausible(path: Path, wanted: Callable[[str], bool]) -> None:
+    """Check that a file is large enough for the values that it claims to have.
+
+    A constant column of a thousand million rows takes no space in the file, but all of the memory.
+
+    Raises:
+        DatasetError: It is too small, or cannot be read.
+    """
+    names, size = set(filter(wanted, column_names(path))), path.stat().st_size
+    try:
+        found = pq.ParquetFile(table_path(path)).metadata
+        columns = [found.schema.column(k).path.split(".list.")[0] for k in range(found.num_columns)]
+        chosen = [k for k, name in enumerate(columns) if name in names]
+        groups = map(found.row_group, range(found.num_row_groups))
+        count = sum(group.column(k).num_values for group in groups for k in chosen)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} cannot be read: {_first_line(error)}") from error
+    if max(count, found.num_rows) > _VALUES_PER_BYTE * size:
+        raise DatasetError(f"{path} claims {found.num_rows} rows, {count} values, in {size} bytes")
 
 
 def read_table(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> pa.Table:
@@ -85,11 +110,11 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     Raises:
         DatasetError: A value does not fit.
     """
-    columns = []
+    columns, positions = [], {name: i for i, name in enumerate(table.column_names)}
     for field in schema:
-        if field.name in table.column_names:
+        if field.name in positions:
             try:
-                columns.append(table.column(field.name).cast(field.type))
+                columns.append(table.column(positions[field.name]).cast(field.type))
             except pa.ArrowException as error:
                 raise DatasetError(
                     f"the column {field.name} does not fit {field.type}: {_first_line(error)}"

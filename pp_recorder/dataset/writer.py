@@ -6,6 +6,7 @@ layout.
 """
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,13 @@ from pp_recorder.dataset import edits, keys, recovery, stats, tables
 from pp_recorder.dataset.card import make_local_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED, Commit, lock, staging_path, unlock
 from pp_recorder.dataset.episode import EncodedEpisode, EpisodeRecorder
+from pp_recorder.dataset.files import (
+    foreign_files,
+    listed,
+    require_inside,
+    table_files,
+    video_files,
+)
 from pp_recorder.dataset.packing import Place, layout_of, pack_videos
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError, read_json, read_texts, stored_stats
@@ -29,6 +37,7 @@ from pp_recorder.storage.mirror import RemoteSync
 
 # Tables of one row held at once: each takes far more memory than its row in a joint table.
 _MAX_TABLES = 100
+_LOG = logging.getLogger(__name__)
 
 
 class LeRobotWriter(EpisodeSink):
@@ -226,6 +235,7 @@ class LeRobotWriter(EpisodeSink):
             commit.add_bytes(keys.CARD_PATH, make_local_card(info).encode())
 
     def _resume(self) -> None:
+        require_inside(self.root)
         if not (self.root / keys.INFO_PATH).is_file():  # killed before its first commit
             self._require_ours()
             self._create()
@@ -233,6 +243,8 @@ class LeRobotWriter(EpisodeSink):
         require_same(self.root, self._schema.collection or {}, self.location)
         features = list(self._features)
         self._require_layout()
+        if foreign := foreign_files(self.root, self._info(0, 0, [])):
+            _LOG.warning(f"{self.location} has files of others, left alone: {listed(foreign)}")
         self._stored_info = self._read_stored_info()
         prefix = recovery.find_prefix(self.root, self._videos)
         edits.require_own_episodes(self.location, prefix.episodes, self._schema.needed, features)
@@ -295,7 +307,8 @@ class LeRobotWriter(EpisodeSink):
         if isinstance(info, dict):
             stored = layout_of(info)
         else:  # it is repaired, but not with videos taken for missing
-            packed = any((self.root / keys.VIDEOS_FOLDER).glob("*/*/file-*.mp4"))
+            files = video_files(self.root, self._cameras)
+            packed = any(path.name.startswith("file-") for path in files)
             stored = "packed" if packed else "per-episode"
         if stored != self._video_files:
             raise DatasetError(
@@ -401,20 +414,27 @@ class LeRobotWriter(EpisodeSink):
     def _join_chunk(self, chunk: int) -> None:
         """Replace the parquet files of a chunk, one per episode, by one.
 
-        The joined file replaces the first one before the others are removed, so that the rows
-        counted from the beginning are the right ones at every moment.
+        The joined files replace the first ones before anything refers to them, and before the
+        others are removed: at every moment each episode's rows are where its entry says.
         """
-        for pattern, join in ((keys.EPISODES_PATH, _join_in_one_group), (keys.DATA_PATH, _join)):
-            target = pattern.format(chunk_index=chunk, file_index=0)
-            parts = sorted((self.root / target).parent.glob("*.parquet"))
+        commit, is_joined = self._begin_commit(), False
+        for folder, pattern, join in (
+            (keys.DATA_FOLDER, keys.DATA_PATH, _join),
+            (keys.EPISODES_FOLDER, keys.EPISODES_PATH, _join_in_one_group),
+        ):
+            target = self.root / pattern.format(chunk_index=chunk, file_index=0)
+            parts = [
+                p for p in table_files(self.root, folder, pattern) if p.parent == target.parent
+            ]
             if len(parts) < 2:
                 continue
-            joined = staging_path(self.root, "joined.parquet")
-            join(parts, joined)
-            commit = self._begin_commit()
-            commit.add_file(target, joined)
+            staged = staging_path(self.root, f"joined_{folder.replace('/', '_')}.parquet")
+            join(parts, staged)
+            commit.add_file(target.relative_to(self.root).as_posix(), staged)
             for part in parts[1:]:
                 commit.remove(part)
+            is_joined = True
+        if is_joined:
             commit.publish()
 
 

@@ -64,12 +64,7 @@ class Checkpoint:
         self.inputs = _shapes(config, "input_features")
         self.outputs = _shapes(config, "output_features")
         self.plan_length = _plan_length(config)
-        steps = _read_json(self.folder / _FILES[2]).get("steps", [])
-        self._renamed = {
-            old: new
-            for step in steps
-            for old, new in step.get("config", {}).get("rename_map", {}).items()
-        }
+        self._renamed = _renamed(self.folder / _FILES[2])
 
     @property
     def image_sizes(self) -> set[tuple[int, ...]]:
@@ -116,12 +111,32 @@ class LeRobotPolicy:
             checkpoint says.
 
     Raises:
+        CheckpointError: lerobot cannot load it.
         ImportError: lerobot is not installed.
     """
 
     def __init__(self, checkpoint: Checkpoint, action_steps: int | None = None) -> None:
         torch, factory, config_class = _import_lerobot()
         torch.set_num_threads(1)
+        try:
+            self._load(checkpoint, action_steps, factory, config_class)
+        except ImportError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever broken files lead lerobot to
+            text = next(iter(str(error).strip().splitlines()), "")
+            raise CheckpointError(
+                f"lerobot cannot load {checkpoint.folder}: {type(error).__name__}: {text:.300}; is "
+                "it complete, and from a version of lerobot like the one that is installed?"
+            ) from error
+        self._torch = torch
+        device = torch.device(self._config.device).type
+        self._autocast = torch.autocast(device) if self._config.use_amp else nullcontext()
+        self._task = ""
+
+    def _load(
+        self, checkpoint: Checkpoint, action_steps: int | None, factory: Any, config_class: Any
+    ) -> None:
+        """Load configuration, policy and processors."""
         folder = str(checkpoint.folder)
         with redirect_stdout(sys.stderr):  # lerobot prints what it loads
             config = config_class.from_pretrained(folder)
@@ -137,10 +152,7 @@ class LeRobotPolicy:
                 folder,
                 preprocessor_overrides={"device_processor": {"device": config.device}},
             )
-        self._torch = torch
-        device = torch.device(config.device).type
-        self._autocast = torch.autocast(device) if config.use_amp else nullcontext()
-        self._task = ""
+        self._config = config
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
         """Forget the last episode, and seed torch from the episode's generator."""
@@ -269,7 +281,7 @@ def _import_lerobot() -> tuple[Any, Any, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got a {type(content).__name__}")
@@ -280,6 +292,13 @@ def _shapes(config: dict[str, Any], name: str) -> Shapes:
     features = config.get(name)
     if not isinstance(features, dict) or not features:
         raise CheckpointError(f"the checkpoint's config.json has no {name}; is it a policy's?")
+    for key, feature in features.items():
+        shape = feature.get("shape") if isinstance(feature, dict) else None
+        if not isinstance(shape, list) or not all(map(_is_count, shape)):
+            raise CheckpointError(
+                f"the checkpoint's config.json has in {name} the feature {key}: {feature!r:.100}, "
+                "expected a dictionary with its shape, a list of whole numbers"
+            )
     # An empty camera stands for an image that the policy does not need.
     return {
         key: tuple(feature["shape"])
@@ -288,12 +307,36 @@ def _shapes(config: dict[str, Any], name: str) -> Shapes:
     }
 
 
+def _renamed(path: Path) -> dict[str, str]:
+    """Return the new names of features by the old ones, from the file of a processor."""
+    renamed = {}
+    try:
+        for step in _read_json(path).get("steps", []):
+            renamed |= step.get("config", {}).get("rename_map", {})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: steps must be a list of dictionaries ({error})") from error
+    if not all(isinstance(name, str) for name in renamed.values()):
+        raise CheckpointError(f"{path}: rename_map must give names, got {renamed!r:.200}")
+    return renamed
+
+
 def _plan_length(config: dict[str, Any]) -> int:
     """Return how many actions of a plan can be executed, of ACT's kind or of Diffusion's."""
     if "n_action_steps" not in config:
         return 0
-    length = config.get("chunk_size") or config.get("horizon", 0) - config.get("n_obs_steps", 1) + 1
-    return max(length, 0)
+    defaults = {"chunk_size": 0, "horizon": 0, "n_obs_steps": 1}
+    given = {name: config.get(name) for name in defaults}
+    numbers = {name: defaults[name] if n is None else n for name, n in given.items()}
+    for name, number in numbers.items():
+        if not _is_count(number):
+            raise CheckpointError(
+                f"the checkpoint's config.json: {name} is {number!r:.100}, expected a whole number"
+            )
+    return numbers["chunk_size"] or max(numbers["horizon"] - numbers["n_obs_steps"] + 1, 0)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _list(shapes: Shapes) -> str:

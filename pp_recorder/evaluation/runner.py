@@ -1,5 +1,6 @@
 """Evaluation of any policy on fixed seeds; an error of the policy is a failed episode."""
 
+import signal
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -174,6 +175,7 @@ def evaluate(
     processes: int,
     progress: Callable[[str, EpisodeResult], None],
     environment: Callable[[int], dict[str, str]] = lambda number: {},
+    apart: bool = False,
 ) -> dict[str, list[EvaluatedEpisode]]:
     """Run episodes 0..num_episodes-1 in each scene, with as many processes as one likes.
 
@@ -187,6 +189,7 @@ def evaluate(
             not depend on it.
         progress: Function called with the scene and the result of every episode.
         environment: Function from a process's number to its environment variables.
+        apart: Have a process of its own for the episodes even if it is one: a policy may end it.
 
     Returns:
         The episodes by scene and number. An episode that has killed two processes is a failure.
@@ -198,7 +201,8 @@ def evaluate(
     episodes: dict[str, list[EvaluatedEpisode]] = {scene: [] for scene in scenes}
     worker_factory = partial(_ScenesRunner, make_runner, scenes, num_episodes)
     indices = range(len(scenes) * num_episodes)
-    with closing(run_all(worker_factory, indices, processes, environment=environment)) as results:
+    running = run_all(worker_factory, indices, processes, environment=environment, apart=apart)
+    with closing(running) as results:
         for index, result in results:
             scene = scenes[index // num_episodes]
             if isinstance(result, Died):
@@ -258,15 +262,17 @@ class _CheckedPolicy:
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
         try:
             self._policy.reset(observation, info, rng)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            _let_interrupt_pass(error)
             raise PolicyError(f"reset raised {_first_line(error)}") from error
 
     def act(self, observation: Any, info: dict[str, Any]) -> Any:
         try:
             action = choose_action(self._policy, observation, info)
             if isinstance(self._space, gym.spaces.Box):
-                action = np.asarray(action)
-        except (Exception, SystemExit) as error:
+                action = np.array(action)  # a copy, which no thread of the policy changes
+        except BaseException as error:
+            _let_interrupt_pass(error)
             raise PolicyError(f"act raised {_first_line(error)}") from error
         _require_action_in(self._space, action)
         return action
@@ -286,13 +292,27 @@ def _require_action_in(space: gym.Space, action: Any) -> None:
         raise PolicyError(f"the action must be of type {space.dtype}, got {action.dtype}")
     if action.shape != space.shape:
         raise PolicyError(f"the action must have shape {space.shape}, got {action.shape}")
+    with np.errstate(over="ignore"):
+        given = action.astype(space.dtype)
     if not np.isfinite(action).all():
         raise PolicyError("the action must be finite, got NaN or infinity")
+    if not np.isfinite(given).all():
+        raise PolicyError(f"the action must be finite as {space.dtype}, got {np.abs(action).max()}")
+
+
+def _let_interrupt_pass(error: BaseException) -> None:
+    """Raise Ctrl-C again; a process without that signal, as a worker, has it from its policy."""
+    if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        raise error
 
 
 def _first_line(error: BaseException) -> str:
-    """Return class and message of an error in one line of limited length."""
-    text = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+    """Return class and message of an error in one printable line of limited length."""
+    try:
+        message = str(error)
+    except BaseException as other:
+        message = f"its text cannot be had: {type(other).__name__}"
+    text = _printable(f"{type(error).__name__}: {message}").splitlines()[0].rstrip(": ")
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
@@ -300,4 +320,9 @@ def _traceback(error: PolicyError) -> str:
     """Return the policy's own traceback, or the message if the policy raised nothing."""
     if error.__cause__ is None:
         return str(error)
-    return "".join(traceback.format_exception(error.__cause__))
+    return _printable("".join(traceback.format_exception(error.__cause__)))
+
+
+def _printable(text: str) -> str:
+    """Return a text that every stream takes, whatever the policy has put in it."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,10 +1,12 @@
 """Run episodes by index, in this process or in several, and repeat those whose process died."""
 
+import ctypes
 import logging
 import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -22,6 +24,7 @@ _JOIN_TIMEOUT = 10.0  # s for a process to end by itself
 _POLL_INTERVAL = 0.2  # s between two calls of `stop`
 _MAX_PENDING = 4  # episodes per process that run, or wait for the result of an earlier one
 _READY = object()
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Worker(Protocol):
@@ -88,7 +91,7 @@ class ProcessPool(WorkerPool):
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return the value of a function, called in a new process."""
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, context, ignore_stop_signals) as process:
+        with ProcessPoolExecutor(1, context, _begin_process) as process:
             with _stop_signals_held_back():
                 future = process.submit(function, *args)
             return future.result()
@@ -109,6 +112,7 @@ def run_all(
     processes: int,
     stop: Callable[[], bool] = lambda: False,
     environment: Callable[[int], dict[str, str]] = lambda number: {},
+    apart: bool = False,
 ) -> Generator[tuple[int, Any], None, None]:
     """Run episodes, and yield their results in the order of `indices`.
 
@@ -123,15 +127,16 @@ def run_all(
         stop: Function called several times a second; True ends the iteration.
         environment: Function from a process's number, from 0 on, to environment variables that are
             set before its worker is made.
+        apart: Have a process of its own for the episodes even if it is one: they may end it.
 
     Yields:
         Index and result of each episode; the result is `Died` if its second process died, too.
 
     Raises:
-        WorkerError: A process died before its worker was ready.
+        WorkerError: A process died before its worker was ready, and none ever was.
         Exception: Any exception that `worker_factory` or `Worker.run` raises.
     """
-    if processes == 1:
+    if processes == 1 and not apart:
         return _run_here(worker_factory, indices, stop)
     return _run_in_processes(worker_factory, indices, processes, stop, environment)
 
@@ -162,6 +167,7 @@ def _run_in_processes(
     """Run episodes in processes of their own; see `run_all`."""
     queue = _Queue(indices, _MAX_PENDING * processes)
     active: list[_WorkerProcess] = []
+    can_begin = False
     try:
         while not stop():
             for process in active:
@@ -169,12 +175,13 @@ def _run_in_processes(
                     process.assign(index)
             while len(active) < processes and (index := queue.take()) is not None:
                 free = min(set(range(processes)) - {process.number for process in active})
-                active.append(_WorkerProcess(worker_factory, free, environment(free)))
+                active.append(_WorkerProcess(worker_factory, free, environment(free), can_begin))
                 active[-1].assign(index)
             if all(process.index is None for process in active):
                 break
             for process in _wait_for_messages(active):
                 _handle_message(process, queue)
+            can_begin = can_begin or any(process.is_ready for process in active)
             active = [process for process in active if process.alive]
             yield from queue.finished()
         else:
@@ -248,21 +255,28 @@ class _WorkerProcess:
         worker_factory: Function that makes the worker.
         number: Number of the process among those that run at once, from 0 on.
         environment: Environment variables to set there.
+        can_begin: True if another process could make such a worker.
 
     Attributes:
         number: As above.
         index: The episode that it runs, or None.
+        is_ready: True after it has made its worker.
         alive: False after the process has died.
         pipe: The connection to the process.
     """
 
     def __init__(
-        self, worker_factory: Callable[[], Worker], number: int, environment: dict[str, str]
+        self,
+        worker_factory: Callable[[], Worker],
+        number: int,
+        environment: dict[str, str],
+        can_begin: bool,
     ) -> None:
         self.number = number
         self.index: int | None = None
         self.alive = True
-        self._ready = False
+        self.is_ready = False
+        self._can_begin = can_begin
         # A fork would share OpenGL contexts, CUDA and locks of other threads with its parent.
         context = multiprocessing.get_context("spawn")
         self.pipe, remote_end = context.Pipe()
@@ -287,8 +301,8 @@ class _WorkerProcess:
             return self._handle_death()
         if error is not None:
             raise value from WorkerError(f"in a worker:\n{error}")
-        if not self._ready:
-            self._ready = True
+        if not self.is_ready:
+            self.is_ready = True
             return _READY
         self.index = None
         return value
@@ -297,13 +311,13 @@ class _WorkerProcess:
         """Return the cause of death.
 
         Raises:
-            WorkerError: The process died before its worker was ready.
+            WorkerError: The process died before its worker was ready, and none ever was.
         """
         self.alive = False
         self._process.join(_JOIN_TIMEOUT)
         cause = _describe_exit(self._process.exitcode)
         self.kill()
-        if not self._ready:
+        if not (self.is_ready or self._can_begin):
             raise WorkerError(
                 f"a process died before it could begin ({cause}); try fewer of them, or one, to "
                 "see what it says"
@@ -332,8 +346,8 @@ def _worker_main(
     worker_factory: Callable[[], Worker], pipe: Connection, environment: dict[str, str]
 ) -> None:
     """Run a worker process: send (value, traceback) when ready, and for each episode."""
+    _begin_process()
     os.environ.update(environment)
-    ignore_stop_signals()
     worker = None
     try:
         worker = worker_factory()
@@ -347,6 +361,24 @@ def _worker_main(
     finally:
         if worker is not None:
             worker.close()
+
+
+def _begin_process() -> None:
+    """Leave requests to stop to the parent, and end with it, however busy or stuck this process is.
+
+    What hangs in C holds the lock that a thread here needs, so Linux is asked to end it, too.
+    """
+    ignore_stop_signals()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()  # it may have ended already
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def ignore_stop_signals() -> None:

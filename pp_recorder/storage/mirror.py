@@ -74,7 +74,7 @@ class RemoteSync(RemoteTarget):
             raise
 
     def publish(self, files: Sequence[tuple[Path, str]], removed: Sequence[str]) -> None:
-        """Write files to the store, the last one last, and then remove others there.
+        """Write files to the store, the last two last and in order, and then remove others there.
 
         Args:
             files: The present path of each, in the folder, and its name in the dataset.
@@ -145,15 +145,16 @@ class RemoteSync(RemoteTarget):
                 self._staging.rmdir()
 
     def _upload(self, files: Sequence[tuple[Path, str]], removed: Sequence[str]) -> None:
-        """Write files to the store, the last one last, and remove others there."""
+        """Write files to the store, the last two last and in order, and remove others there."""
 
         def write(file: tuple[Path, str]) -> None:
             path, name = file
             self._store.write(name, path.read_bytes())
 
         with ThreadPoolExecutor(_MAX_TRANSFERS) as pool:
-            list(pool.map(write, files[:-1]))
-            list(pool.map(write, files[-1:]))
+            list(pool.map(write, files[:-2]))
+            for file in files[-2:]:  # statistics, and then the count of what they are of
+                write(file)
             list(pool.map(self._store.delete, removed))
         for path, name in files:
             if name == keys.INFO_PATH:

@@ -1,8 +1,9 @@
-"""A real service in its own process, for the bridge's tests and benchmark."""
+"""A real service in its own process, for the bridge's tests and benchmark, or its web alone."""
 
 import json
 import os
 import queue
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,10 @@ from typing import Any
 
 import httpx
 
+from pp_bridge.service import INITIAL_STATUS
+from pp_bridge.settings import WebSettings
+from pp_bridge.shared_state import SharedState
+from pp_bridge.web_process import WebProcess
 from tests import ROOT
 
 SMALL_IMAGES = ("--resolution", "64x48", "--preset", "fast")
@@ -125,3 +130,36 @@ class BridgeServer:
                 self.lines.append(line)
                 self._unread_lines.put(line)
         self._unread_lines.put("")
+
+
+class WebServer:
+    """The web's process without a simulator, which answers no command unless the test does.
+
+    Args:
+        root: The folder for datasets.
+        token: Secret of the service.
+        open_files: Limit on the files that the process has open.
+    """
+
+    def __init__(self, root: Path, token: str | None = None, open_files: int | None = None) -> None:
+        self.root = root
+        self.shared_state = SharedState(["cam_high", "cam_wrist"], (32, 32))
+        self.shared_state.publish_status({**INITIAL_STATUS, "state": "idle"})
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files or soft, hard))
+        try:
+            settings = WebSettings("127.0.0.1", 0, 49832, token, root)
+            self.process = WebProcess(self.shared_state, settings)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.port = self.process.port
+        self.address = f"http://127.0.0.1:{self.port}"
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self.client = httpx.Client(base_url=self.address, timeout=TIMEOUT, headers=headers)
+
+    def __enter__(self) -> "WebServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.process.close()

@@ -52,3 +52,22 @@ def test_an_error_has_its_traceback_in_the_same_line():
 def test_what_uvicorn_says_again_in_colour_is_left_out():
     _, line = log_line(logging.INFO, "started", color_message="\x1b[1mstarted\x1b[0m")
     assert list(line) == ["time", "level", "logger", "message"]
+
+
+def test_libraries_repeat_themselves_in_vain(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
+    repeats = logs.RepeatFilter()
+
+    def pass_(name, line):
+        record = logging.getLogger(name).makeRecord(
+            name, logging.ERROR, "x.py", line, "m", (), None
+        )
+        return repeats.filter(record) and getattr(record, "left_out", 0)
+
+    assert sum(pass_("asyncio", 1) is not False for _ in range(1000)) == 5
+    assert pass_("asyncio", 2) == 0, "another message"
+    assert all(pass_("bridge", 1) == 0 for _ in range(100)), "ours are never left out"
+    clock[0] = 11.0
+    assert pass_("asyncio", 1) == 995
+    assert pass_("asyncio", 1) == 0

@@ -9,11 +9,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+import collect
 from experts.diagnosis import failure_stage
 from pp_collect import evaluate as pp_evaluate
 from pp_collect.evaluate import resolve_options
 from pp_collect.options import EvaluateOptions
-from pp_recorder.evaluation.lerobot_policy import Checkpoint, CheckpointError, to_lerobot
+from pp_recorder.evaluation import lerobot_policy
+from pp_recorder.evaluation.lerobot_policy import (
+    Checkpoint,
+    CheckpointError,
+    LeRobotPolicy,
+    to_lerobot,
+)
 from pp_recorder.evaluation.metrics import EpisodeResult, Grid, compute_metrics, wilson_interval
 from pp_recorder.evaluation.runner import FunctionPolicy, PolicyRunner, RandomPolicy, TaskOutcome
 from pp_recorder.parallel.processes import WorkerError, run_all
@@ -218,24 +225,50 @@ def test_pictures_are_for_those_who_ask(monkeypatch, tmp_path):
     assert len(drawn) == 2 * 4
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("nan", "the action must be finite, got NaN or infinity"),
-        ("short", "the action must have shape (8,), got (7,)"),
-        ("complex_", "the action must be of type float32, got complex64"),
-        ("none", "the action must be of type float32, got object"),
-        ("raises", "act raised ZeroDivisionError: by zero"),
-        ("leaves", "act raised SystemExit: enough"),
-        ("Hopeless", "reset raised KeyError: 'start'"),
-    ],
-)
-def test_what_a_policy_does_wrong_is_a_failed_episode(name, reason, tmp_path):
-    status, report = result(tmp_path, f"tests.policies:{name}", "--num-episodes", 2)
+WRONG = {
+    "nan": "the action must be finite, got NaN or infinity",
+    "huge": "the action must be finite as float32, got 1e+39",
+    "short": "the action must have shape (8,), got (7,)",
+    "wide": "the action must have shape (8,), got (1, 8)",
+    "complex_": "the action must be of type float32, got complex64",
+    "none": "the action must be of type float32, got object",
+    "ragged": "act raised ValueError: setting an array element with a sequence",
+    "raises": "act raised ZeroDivisionError: by zero",
+    "leaves": "act raised SystemExit: enough",
+    "cancels": "act raised CancelledError",
+    "interrupts": "act raised KeyboardInterrupt",
+    "unspeakable": "act raised UnspeakableError: its text cannot be had: RuntimeError",
+    "unprintable": "act raised ValueError: \\udcff",
+    "dies": "its process died twice (SIGKILL)",
+    "exits": "its process died twice (exit status 7)",
+    "dies_in_a_thread": "its process died twice (exit status 8)",
+}
+
+
+def test_what_a_policy_does_wrong_is_one_failed_episode(tmp_path, capsys):
+    count = len(WRONG) + 2
+    options = ["--num-episodes", count, "--max-steps", 3, "--workers", 1]
+    status, report = result(tmp_path, "tests.policies:WrongInTurn", *options)
     assert status == 0
-    assert report["scores"]["failures_by_reason"] == {reason: 2}
-    assert report["scores"]["errors"] == 2
-    assert report["episodes"][0]["steps"] == 0
+    found = [episode["reason"] for episode in report["episodes"]]
+    for reason, expected in zip(found[1:-1], WRONG.values(), strict=True):
+        assert reason.startswith(expected), (reason, expected)
+    assert not report["episodes"][0]["error"]
+    assert not report["episodes"][-1]["error"]
+    assert report["scores"]["errors"] == len(WRONG)
+    assert "ZeroDivisionError: by zero" in report["episodes"][8]["error"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_ctrl_c_is_no_mistake_of_a_policy():
+    def act(observation):
+        raise KeyboardInterrupt
+
+    env = gym.make("CartPole-v1")
+    outcome = TaskOutcome(None, "", "", "", {})
+    runner = PolicyRunner(env, FunctionPolicy(act), lambda infos: outcome, 0, 5)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(0)
 
 
 def test_a_mistake_halfway_spoils_only_its_episode(tmp_path):
@@ -457,6 +490,57 @@ def test_a_folder_that_is_no_checkpoint(tmp_path, checkpoint, capsys):
     (checkpoint / "config.json").write_text('{"type": "act"}')
     with pytest.raises(CheckpointError, match="has no input_features"):
         Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("config.json", {"input_features": [1]}, "has no input_features"),
+        ("config.json", {"input_features": {"a": 3}}, "feature a: 3, expected a dictionary"),
+        ("config.json", {"input_features": {"a": {}}}, "feature a: {}, expected a dictionary"),
+        ("config.json", {"output_features": {"a": {"shape": "8"}}}, "a list of whole numbers"),
+        ("config.json", {"output_features": {"a": {"shape": [None]}}}, "a list of whole numbers"),
+        ("config.json", {"n_action_steps": 8, "chunk_size": "x"}, "chunk_size is 'x'"),
+        ("config.json", {"n_action_steps": 8, "horizon": 1.5}, "horizon is 1.5"),
+        ("policy_preprocessor.json", {"steps": 3}, "steps must be a list"),
+        ("policy_preprocessor.json", {"steps": [3]}, "steps must be a list"),
+        ("policy_preprocessor.json", {"steps": [{"config": None}]}, "steps must be a list"),
+        ("policy_preprocessor.json", {"steps": [{"config": {"rename_map": 3}}]}, "steps must be"),
+        (
+            "policy_preprocessor.json",
+            {"steps": [{"config": {"rename_map": {"a": 3}}}]},
+            "rename_map must give names",
+        ),
+    ],
+)
+def test_a_malformed_checkpoint_is_refused_in_a_sentence(checkpoint, capsys, name, values, message):
+    change(checkpoint, name, **values)
+    with pytest.raises(SystemExit) as ended:
+        run(str(checkpoint))
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    words = ["--expert", "reactive", "--start-mix", "policy", "--start-policy", str(checkpoint)]
+    with pytest.raises(SystemExit) as ended:
+        collect.main(["--output", str(checkpoint / "set"), *words])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyError("type"), SystemExit(2), RuntimeError("header\ntoo")])
+def test_a_checkpoint_that_lerobot_cannot_load(checkpoint, monkeypatch, error):
+    class Config:
+        @staticmethod
+        def from_pretrained(folder):
+            raise error
+
+    class Torch:
+        @staticmethod
+        def set_num_threads(count):
+            pass
+
+    monkeypatch.setattr(lerobot_policy, "_import_lerobot", lambda: (Torch, None, Config))
+    with pytest.raises(CheckpointError, match=rf"lerobot cannot load .*: {type(error).__name__}"):
+        LeRobotPolicy(Checkpoint(checkpoint))
 
 
 def test_a_checkpoint_says_what_it_must_see(checkpoint):

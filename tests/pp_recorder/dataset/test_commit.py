@@ -7,6 +7,8 @@ import re
 import shutil
 import stat
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -307,6 +309,51 @@ def test_a_lock_that_breaks_is_no_other_run(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output error") as failed:
         lock(tmp_path)
     assert not isinstance(failed.value, FileExistsError)
+
+
+def test_a_lock_has_one_owner_at_a_time(tmp_path):
+    """Each owner removes the file that others have opened and are about to lock."""
+    owners, times, overlaps = [], [], []
+
+    def work():
+        for _ in range(1500):
+            try:
+                handle = lock(tmp_path)
+            except FileExistsError:
+                continue
+            owners.append(handle)
+            overlaps.extend(owners[1:])
+            times.append(time.sleep(0))  # let others try
+            owners.remove(handle)
+            unlock(tmp_path, handle)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(times) > 100
+    assert overlaps == []
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_lock_that_another_run_has_created_anew_is_not_removed(tmp_path):
+    first = lock(tmp_path)
+    (tmp_path / LOCK).unlink()  # somebody has deleted the folder's contents
+    second = lock(tmp_path)
+    unlock(tmp_path, first)
+    with pytest.raises(FileExistsError, match="another run"):
+        lock(tmp_path)
+    unlock(tmp_path, second)
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_lock_is_no_link(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=LOCK):
+        lock(tmp_path / "set")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("name", LACKING)

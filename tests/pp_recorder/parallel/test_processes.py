@@ -133,6 +133,26 @@ def test_a_signal_ends_a_run_cleanly(tmp_path, number, send):
     assert "Traceback" not in err
 
 
+def test_an_interrupt_during_imports_ends_the_process_in_a_sentence(tmp_path):
+    """The module that is imported first of all sends it."""
+    (tmp_path / "tqdm.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    script = "from pp_collect import start; start.evaluate()"
+    for words in (["collect.py"], ["-m", "pp_collect.evaluate"], ["-c", script]):
+        command = [sys.executable, *words, "--help"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
+
+
+def test_an_interrupt_before_the_run_is_answered_in_a_sentence(tmp_path, monkeypatch, capsys):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collect, "require_writable", interrupt)
+    assert run(tmp_path / "set") == 130
+    assert capsys.readouterr().err == "interrupted: nothing was begun\n"
+
+
 class Echo:
     """A worker, made by a factory that gets every request to stop before its process is ready."""
 
@@ -160,6 +180,22 @@ def test_a_worker_that_is_starting_leaves_signals_to_its_parent():
     assert list(run_all(Echo(), range(4), processes=2)) == [(k, k) for k in range(4)]
     assert ProcessPool(1).run_once(Echo().run, 3) == 3
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+@pytest.mark.parametrize("kind", ["run_all", "run_once", "boot"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_no_process_outlives_a_run_that_is_killed(kind, at_once):
+    """Neither one that has just been started, nor one that hangs."""
+    command = [sys.executable, "-m", "tests.stuck", kind]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        if at_once:
+            _wait_for(lambda: _workers_of(process))
+        else:
+            process.stdout.readline()
+        workers = _workers_of(process)
+        process.kill()
+    assert workers
+    _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), seconds=30)
 
 
 def test_an_output_that_vanishes_ends_the_run(tmp_path):

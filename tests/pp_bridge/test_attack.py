@@ -152,7 +152,7 @@ def test_a_dataset_is_believed_as_far_as_its_files_show(sound, names, tmp_path):
         "total_episodes-0-1000000000": "must list the episodes 0..999999999 in order",
         "episodes-have-no-end": "claims 2000000 rows",
         "a-task-list-has-no-end": "values, in",
-        "video_path-0--video_key-4000000": "which cannot be filled in",
+        "video_path-0--video_key-4000000": "the field 'video_key' with the format",
     }.items():
         with pytest.raises(DatasetError, match=message):
             Dataset(sound.parent / name).video_path(0, "observation.images.cam_high")

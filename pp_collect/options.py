@@ -545,8 +545,8 @@ class EvaluateOptions(PolicyOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceOptions(Options):
-    """The options of `pp-reproduce`."""
+class RecordedOptions(Options):
+    """Which recorded episodes to run again."""
 
     dataset: Annotated[DatasetFolder, Doc("the recorded dataset")]
     episode: Annotated[int | None, Doc("which one; default: all"), tyro.conf.arg(metavar="INT")] = (
@@ -556,7 +556,16 @@ class ReproduceOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayOptions(ReproduceOptions):
+class ReproduceOptions(RecordedOptions):
+    """The options of `pp-reproduce`."""
+
+    trust: Annotated[
+        bool, Doc("run the Python code that the dataset names as its start policy")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(RecordedOptions):
     """The options of `pp-replay`."""
 
     render: Annotated[

@@ -25,7 +25,7 @@ from pp_collect.factory import (
     make_starts,
     simulator_description,
 )
-from pp_collect.options import ReplayOptions, ReproduceOptions, SessionOptions
+from pp_collect.options import RecordedOptions, ReplayOptions, ReproduceOptions, SessionOptions
 from pp_collect.schema import (
     DATA_REVISION,
     as_recorded,
@@ -77,7 +77,7 @@ def reproduce_main(argv: list[str] | None = None) -> int:
         "compare them.",
         example="pp-reproduce datasets/pick_place --episode 3",
     )
-    return _run(options, reproduce)
+    return _run(options, lambda dataset, episodes: reproduce(dataset, episodes, options))
 
 
 def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> list[Comparison]:
@@ -129,11 +129,19 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
     return results
 
 
-def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
+def reproduce(dataset: Dataset, episodes: list[int], options: ReproduceOptions) -> list[Comparison]:
     """Collect episodes again from their seeds and compare every column and every image.
 
+    Args:
+        dataset: The recording.
+        episodes: Which of its episodes.
+        options: Whether the dataset is trusted.
+
+    Returns:
+        A comparison per episode.
+
     Raises:
-        DatasetError: The dataset does not say how it came about.
+        DatasetError: The dataset does not say how it came about, or names code and is not trusted.
     """
     provenance = require_ours(dataset)
     if (revision := provenance.get("revision", 1)) != DATA_REVISION:
@@ -158,7 +166,10 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
                     entry, steps = dataset.episodes[k], expert.num_steps
                     own = provenance_of(provenance, k)
                     mix = own.get("start_mix") or session.start_mix
-                    starts = starts_of(mix, own.get("start_policy"))
+                    start_policy = own.get("start_policy")
+                    if not options.trust:
+                        _require_no_code(dataset, start_policy)
+                    starts = starts_of(mix, start_policy)
                     _run_again(env, policy, [writer], entry, steps, starts, disturbance)
                     again = Dataset(output)
                     last = writer.num_episodes - 1
@@ -167,6 +178,15 @@ def reproduce(dataset: Dataset, episodes: list[int]) -> list[Comparison]:
             finally:
                 writer.release()
     return results
+
+
+def _require_no_code(dataset: Dataset, start_policy: str | None) -> None:
+    """Raise a `DatasetError` if a policy is a module, which a stranger may have chosen."""
+    if start_policy is not None and not Path(start_policy).is_dir():
+        raise DatasetError(
+            f"{dataset.root / keys.COLLECTION_PATH} names {start_policy!r} as what drove up "
+            "to the starts. Importing it runs its code: look at it, and give --trust"
+        )
 
 
 def _make_starts(
@@ -251,7 +271,7 @@ def _phases(rows: dict[str, np.ndarray]) -> list[str]:
 
 
 def _run(
-    options: ReproduceOptions, command: Callable[[Dataset, list[int]], list[Comparison]]
+    options: RecordedOptions, command: Callable[[Dataset, list[int]], list[Comparison]]
 ) -> int:
     setup_logging()
     status = 2
@@ -263,7 +283,7 @@ def _run(
 
 
 def _compare(
-    options: ReproduceOptions, command: Callable[[Dataset, list[int]], list[Comparison]]
+    options: RecordedOptions, command: Callable[[Dataset, list[int]], list[Comparison]]
 ) -> int:
     try:
         dataset = Dataset(options.dataset)

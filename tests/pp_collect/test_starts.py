@@ -292,7 +292,9 @@ def test_a_policy_of_ones_own_drives_in_a_collection(tmp_path, capsys):
     found = collected(root, *mix, "--num-episodes", "2", "--workers", "1")
     assert [entry["episode/start_event"] for entry in found.episodes] == ["takeover"] * 2
     assert replay.replay_main([str(root)]) == 0
-    assert replay.reproduce_main([str(root)]) == 0
+    assert replay.reproduce_main([str(root)]) == 2
+    assert "look at it, and give --trust" in capsys.readouterr().err
+    assert replay.reproduce_main([str(root), "--trust"]) == 0
 
 
 @pytest.mark.parametrize(

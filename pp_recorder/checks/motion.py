@@ -26,11 +26,13 @@ _SHORTEST = 40  # frames of an episode that is judged
 _FITS = 0.5  # least correlation from which anything is concluded
 _LATE, _BACKWARDS, _TURNED = 0.06, 0.12, 0.6  # by which another reading must fit better
 _ODD = 0.13  # share of blocks in which a picture differs from its neighbours
+_ALONE, _LEAST_ODD = 4.0, 0.012  # times as large a share as in any other frame; and in none
 _JUMP = 4.0  # times the usual change
 _VISIBLE = 4 * STILL_MEAN  # 8-bit levels: a change that no codec leaves out
 _ALL = 0.06  # by which all of them must fit better backwards
 _USUAL, _ALIEN = 0.6, 0.3  # correlation in most episodes; and where something is wrong
 _DARK, _BRIGHT = 0.22, 0.88  # of [0, 1]
+_LOOKED_AT, _SAME = 10, 0.2  # pictures of an episode; distance of a repetition, if 1 is usual
 _OFTEN = 0.4  # share of repeated pictures that no codec makes
 _SPREAD = 0.25  # of the logarithm of contrast or brightness between kinds of episodes
 
@@ -419,7 +421,7 @@ def _check_odd(view: DatasetView, scans: dict[int, EpisodeScan], result: CheckRe
         if scan.frames < 3:
             continue
         calm = _calm(view, episode, scan.frames)
-        odd = np.flatnonzero(scan.odd > np.where(calm, _ODD, 2 * _ODD))
+        odd = _odd_frames(np.where(calm, scan.odd, scan.odd / 2))
         for frame in odd.tolist():
             result.add_error(
                 f"episode {episode}, frame {frame}: {scan.odd[frame]:.0%} of the picture is unlike "
@@ -445,6 +447,20 @@ def _check_odd(view: DatasetView, scans: dict[int, EpisodeScan], result: CheckRe
                     episode,
                     frame,
                 )
+
+
+def _odd_frames(share: np.ndarray) -> np.ndarray:
+    """Return the frames whose pictures are odd, or stand out from all others in being so.
+
+    Args:
+        share: (frames,) of the blocks that are unlike those before and after.
+    """
+    order = np.argsort(share)[::-1]
+    first = int(order[0])
+    others = order[np.abs(order - first) > 1]
+    usual = max(share[others[0]] if others.size else np.inf, _LEAST_ODD)
+    stands_out = share[first] > _ALONE * usual
+    return np.union1d(np.flatnonzero(share > _ODD), [first] if stands_out else []).astype(int)
 
 
 def _calm(view: DatasetView, episode: int, frames: int) -> np.ndarray:
@@ -534,7 +550,7 @@ def _check_looks(
     episodes, means = list(shown), [scan.mean for scan in shown.values()]
     if len({mean.shape for mean in means}) > 1:
         return
-    _check_same(episodes, list(shown.values()), result)
+    _check_same(view, episodes, list(shown.values()), result)
     _check_turned(view, camera, episodes, means, result)
     if len(shown) < 3:
         return
@@ -548,10 +564,12 @@ def _check_looks(
         chroma = scan.mean - scan.mean.mean(axis=-1, keepdims=True)
         numbers["colour"].append(float(np.abs(chroma).mean() / 255 + 0.01))
     units = np.stack([_unit(mean) for mean in means])
+    grey = np.stack([_unit(mean.mean(axis=-1)) for mean in means])
+    alike = np.maximum(units @ units.T, grey @ grey.T)
     for name, values in numbers.items():
         rare = _rare(np.log(np.maximum(values, 1e-3)))
         usual_one = np.setdiff1d(np.arange(len(means)), rare)[0]
-        if rare.size and np.median(units[rare] @ units[usual_one]) > 0.8:  # the same scene
+        if rare.size and np.median(alike[rare, usual_one]) > 0.8:  # the same scene
             odd, usual = np.array(values)[rare].mean(), np.median(np.delete(values, rare))
             more = f" (and {len(rare) - 1} more)" if len(rare) > 1 else ""
             result.add_warning(
@@ -562,17 +580,39 @@ def _check_looks(
             return
 
 
-def _check_same(episodes: list[int], scans: list[EpisodeScan], result: CheckResult) -> None:
-    """Report episodes with the same pictures."""
-    order = np.argsort([scan.mean.mean() for scan in scans])
-    for first, second in zip(order, order[1:], strict=False):
-        a, b = scans[first].thumbs, scans[second].thumbs
-        frames = min(len(a), len(b))
-        moves = np.abs(np.diff(a[:frames].astype(np.float32), axis=0)).mean() if frames > 1 else 0
-        apart = np.abs(a[:frames].astype(np.float32) - b[:frames]).mean()
-        if frames >= _SHORTEST and moves > 0 and apart < 0.5:
-            low, high = sorted((episodes[first], episodes[second]))
-            result.add_error(f"episode {high}: it has the pictures of episode {low}", high)
+def _check_same(
+    view: DatasetView, episodes: list[int], scans: list[EpisodeScan], result: CheckResult
+) -> None:
+    """Report episodes with the same pictures, though their states differ as others do."""
+    rows = [row for row, scan in enumerate(scans) if len(scan.thumbs) >= _SHORTEST]
+    if len(rows) < 2 or len({scans[row].thumbs.shape[1:] for row in rows}) > 1:
+        return
+    shortest = min(len(scans[row].thumbs) for row in rows)
+    at = np.linspace(0, shortest - 1, _LOOKED_AT).astype(int)
+    shown = [scans[row].thumbs[at].astype(np.float32) for row in rows]
+    alike = _apart(np.stack([_unit(pictures) for pictures in shown]))
+    moves = [np.ptp(pictures, axis=0).mean() > 1 for pictures in shown]
+    try:
+        state = _positions(view) / np.maximum(_positions(view).std(axis=0), 1e-9)
+        begins = [view.spans[episodes[row]][0] for row in rows]
+        differ = _apart(np.stack([state[begin + at].ravel() for begin in begins])) > 0.5
+    except (UnavailableError, IndexError):
+        differ = alike >= 0  # of states that cannot be compared nothing is asked
+    for first, second in np.argwhere(np.triu(differ & (alike < _SAME), 1)).tolist():
+        if moves[first]:
+            one, other = episodes[rows[first]], episodes[rows[second]]
+            result.add_error(f"episode {other}: it has the pictures of episode {one}", other)
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    """Return the distances of rows (n, size) from each other, (n, n).
+
+    A usual one is 1: below the median, as a row that is unlike all others has many large ones.
+    """
+    squares = (values**2).sum(axis=1)
+    found = np.sqrt(np.maximum(squares[:, None] + squares - 2 * values @ values.T, 0))
+    usual = np.quantile(found[np.triu_indices(len(values), 1)], 0.3)
+    return found / max(float(usual), 1e-9)
 
 
 def _check_range(shown: dict[int, EpisodeScan], result: CheckResult) -> None:

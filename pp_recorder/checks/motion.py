@@ -22,6 +22,7 @@ _MOST_EPISODES = 100  # to which a model is fitted
 _RIDGE = 3e-3
 _ROUNDS = 4
 _LONGEST_S = 0.7  # s, the longest shift in time that is tried
+_SMALLEST = 64  # pixels of a side: in smaller pictures a codec leaves out what moves
 _SHORTEST = 40  # frames of an episode that is judged
 _FITS = 0.5  # least correlation from which anything is concluded
 _LATE, _BACKWARDS, _TURNED = 0.06, 0.12, 0.6  # by which another reading must fit better
@@ -230,6 +231,9 @@ def check_motion(view: DatasetView, result: CheckResult, camera: str) -> str:
 def _compare(view: DatasetView, result: CheckResult, camera: str) -> str:
     if is_depth(view.features[camera]):
         raise UnavailableError("it shows depth, not colours")
+    height, width = view.features[camera]["shape"][:2]
+    if min(height, width) < _SMALLEST:
+        raise UnavailableError(f"pictures of {width} x {height} pixels show too little")
     scans = view.scan(camera).episodes
     if not any(scan.frames for scan in scans.values()):
         raise UnavailableError("no picture could be decoded")
@@ -418,7 +422,7 @@ def _projection(view: DatasetView, camera: str) -> np.ndarray | None:
 def _check_odd(view: DatasetView, scans: dict[int, EpisodeScan], result: CheckResult) -> None:
     """Report pictures that are unlike those before and after, though the robot moves smoothly."""
     for episode, scan in sorted(scans.items()):
-        if scan.frames < 3:
+        if scan.frames < _SHORTEST:
             continue
         calm = _calm(view, episode, scan.frames)
         odd = _odd_frames(np.where(calm, scan.odd, scan.odd / 2))

@@ -3,6 +3,7 @@ import logging
 import os
 import shutil
 import time
+from contextlib import closing
 from fnmatch import fnmatch
 
 import pytest
@@ -154,8 +155,8 @@ def test_no_command_leaves_a_strangers_dataset(stranger, tmp_path, monkeypatch, 
     if "linked" in attack:
         assert hub.main([str(stranger), "me/set"]) == 2
     if "video" in attack:
-        with pytest.raises(DatasetError):
-            DatasetCatalog(tmp_path).video("set", 0, "left")
+        with closing(DatasetCatalog(tmp_path)) as catalog, pytest.raises(DatasetError):
+            catalog.video("set", 0, "left")
     assert packing.main([str(stranger), "--video-files", "per-episode"]) == 2
     printed = capsys.readouterr()
     assert "secret" not in printed.out + printed.err

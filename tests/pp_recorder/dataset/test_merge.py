@@ -59,7 +59,7 @@ def test_demonstrations_from_other_starts_join_and_still_reproduce(tmp_path, cap
     assert [part["start_policy"] for part in collection["parts"]] == [None, None, clumsy[1]]
     assert inspect_main([str(joint)]) == 0
     assert replay.replay_main([str(joint)]) == 0
-    assert replay.reproduce_main([str(joint)]) == 0
+    assert replay.reproduce_main([str(joint), "--trust"]) == 0
     assert "6 of 6" in capsys.readouterr().out
 
 

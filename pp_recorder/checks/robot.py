@@ -130,13 +130,16 @@ def check_tracking(view: DatasetView, result: CheckResult) -> str:
     known = error[np.isfinite(error)]
     if not known.size:
         raise UnavailableError("no episode has two frames")
+    varied = (view.collection.get("config") or {}).get("randomization") or {}
+    delay = max(varied.get("action_delay") or [0])  # steps
+    limit = TRACKING_LIMIT * (1 + delay)
     for i, (begin, end) in enumerate(view.spans):
         part = np.nan_to_num(error[begin:end])
         frame, joint = np.unravel_index(part.argmax(), part.shape)
-        if part[frame, joint] > TRACKING_LIMIT:
+        if part[frame, joint] > limit:
             result.add_warning(
                 f"episode {i}, frame {frame}: joint {joint} is {part[frame, joint]:.3f} rad away "
-                f"from its target one step later, expected at most {TRACKING_LIMIT}",
+                f"from its target one step later, expected at most {limit:g}",
                 i,
                 int(frame),
             )

@@ -22,6 +22,7 @@ import numpy as np
 
 from tests.check_dataset import import_lerobot
 
+_VERSION, _ = import_lerobot()  # also in the processes that run a policy, which import this module
 _STEPS = 30
 
 
@@ -181,11 +182,10 @@ def take_over(checkpoint: Path, output: Path, words: Sequence[str]) -> None:
 def main() -> int:
     """Run the check with and without cameras; return the exit status."""
     logging.disable(logging.INFO)
-    version, _ = import_lerobot()
     for options in (["--resolution", "64", "--preset", "fast"], ["--no-cameras"]):
         with tempfile.TemporaryDirectory() as folder:
             check(Path(folder), *options)
-    print(f"OK: checkpoints of lerobot-train act as in lerobot-eval (lerobot {version})")
+    print(f"OK: checkpoints of lerobot-train act as in lerobot-eval (lerobot {_VERSION})")
     return 0
 
 

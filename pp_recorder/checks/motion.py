@@ -35,7 +35,7 @@ _USUAL, _ALIEN = 0.6, 0.3  # correlation in most episodes; and where something i
 _DARK, _BRIGHT = 0.22, 0.88  # of [0, 1]
 _LOOKED_AT, _SAME = 10, 0.2  # pictures of an episode; distance of a repetition, if 1 is usual
 _OFTEN = 0.4  # share of repeated pictures that no codec makes
-_SPREAD = 0.25  # of the logarithm of contrast or brightness between kinds of episodes
+_SPREAD = 0.5  # of the logarithm of contrast or brightness between kinds of episodes
 
 _AXES = ("upside down", "mirrored")  # what changes the row, and the column
 
@@ -560,7 +560,7 @@ def _check_looks(
         return
     _check_same(view, episodes, list(shown.values()), result)
     _check_turned(view, camera, episodes, means, result)
-    if len(shown) < 3:
+    if len(shown) < 4:
         return
     _check_range(shown, result)
     varied = (view.collection.get("config") or {}).get("randomization") or {}

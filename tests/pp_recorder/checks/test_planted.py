@@ -22,6 +22,7 @@ MAY_MISS = 0.1
 ANYWHERE = ["--expert", "reactive", "--start-mix", "home=0.4,random=0.3,anywhere=0.3"]
 SMALL = ["--num-episodes", "4", "--resolution", "64", "--preset", "fast", "--workers", "1"]
 HEALTHY = {
+    "as make collect": ["--num-episodes", "3", "--resolution", "512", "--preset", "default"],
     "plain": [],
     "hasty": ["--steps-per-segment", "20"],
     "another seed and size": ["--seed", "77", "--resolution", "96x128"],

@@ -12,8 +12,8 @@ It proves nothing about PhysX or RTX, which are replaced by a first-order lag an
 that the modelled quirks are complete.
 
 A name without a behaviour in `tests.fake_isaac.models` checks its arguments and then raises
-NotImplementedError. Kit's own modules (`tests.fake_isaac.models.by_hand`) are written by hand: their
-sources are closed, and the arguments are those of the calls in Isaac Sim's sources.
+NotImplementedError. Kit's own modules are written by hand (`tests.fake_isaac.models.by_hand`):
+their sources are closed, and the arguments are those of the calls in Isaac Sim's sources.
 """
 
 import ast

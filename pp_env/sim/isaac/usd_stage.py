@@ -350,8 +350,8 @@ def _add_asset(stage: Usd.Stage, path: str, url: str, obj: ObjectConfig) -> Usd.
     """Reference the object's file, turned, scaled and moved so that it fills the object's box.
 
     Isaac's files are up to a fifth larger than the published sizes along one axis. Each axis is
-    scaled for itself, so that the object stands and is grasped as in MuJoCo. Some files have physics
-    and some do not: it is removed from the reference, so that the body above is the only one.
+    scaled for itself, so that the object stands and is grasped as in MuJoCo. Some files have
+    physics: it is removed from the reference, so that the body above is the only one.
     """
     shape = UsdGeom.Xform.Define(stage, path)
     asset = UsdGeom.Xform.Define(stage, f"{path}/asset").GetPrim()

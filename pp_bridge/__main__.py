@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pp_bridge import logs
@@ -14,10 +15,10 @@ from pp_bridge.settings import (
     validate_token,
 )
 from pp_bridge.shared_state import SharedState
-from pp_bridge.web_process import WebProcess
+from pp_bridge.web_process import StartError, WebProcess
 from pp_collect.factory import make_config, make_env
 from pp_collect.process import stop_on_signal
-from pp_env.config import PickPlaceConfig
+from pp_env.config import NAMED_CAMERAS, PickPlaceConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.commit import lock, unlock
@@ -45,13 +46,15 @@ def main(argv: list[str] | None = None) -> int:
         require_library()
         validate_token(token, options.host)
         validate_ports(options.streaming_port)
-        options.root.mkdir(parents=True, exist_ok=True)
+        _make_folder(options.root)
     except (ValueError, OSError, ImportError) as error:
         fail(_PROG, error)
     logs.set_up()
     status = 1
     try:
         status = serve(options, config, token)
+    except StartError as error:
+        fail(_PROG, error)
     except (OSError, RuntimeError, ImportError) as error:
         _LOG.error("ended", extra={"reason": str(error)}, exc_info=error)
     except KeyboardInterrupt:
@@ -62,37 +65,61 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
+def _make_folder(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            f"--root must be a folder, or one that can be made, got {root}: {error.strerror}"
+        ) from None
+
+
 def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit status.
 
     Raises:
-        OSError: Another service uses the root, or the port is taken.
+        StartError: Another service uses the root, or the port is taken.
         RuntimeError: The simulator can't be started, or the web's process has ended.
     """
     from pp_bridge.service import INITIAL_STATUS, Service
 
-    shared_state = SharedState([camera.name for camera in config.cameras], config.render.size)
+    shared_state = SharedState([camera.name for camera in NAMED_CAMERAS], config.render.size)
+    shared_state.show([camera.name for camera in config.cameras])
     shared_state.publish_status(INITIAL_STATUS)
-    owned = lock(options.root)
+    owned = _lock(options.root)
     try:
         web = WebProcess(shared_state, web_settings(options, token))
         _LOG.info("listening", extra={"address": f"http://{options.host}:{web.port}"})
         try:
             env = make_env(options, config, cameras=True)
+            service = Service(options, config, env, shared_state, web.commands, options.root)
             try:
                 env.reset(seed=0)  # it renders, so that missing OpenGL ends the service at once
-                work(
-                    Service(options, config, env, shared_state, web.commands, options.root),
-                    options.resume,
-                )
+                work(service, options.resume)
             finally:
-                env.close()
+                service.close()
         finally:
             web.close()
     finally:
         unlock(options.root, owned)
     _LOG.info("ended")
     return 0
+
+
+def _lock(root: Path) -> int:
+    """Return the handle of the root's lock, which no other service has.
+
+    Raises:
+        StartError: Another one has it, or the root can't be written.
+    """
+    try:
+        return lock(root)
+    except FileExistsError:
+        raise StartError(
+            f"another service uses {root}; stop that one, or choose another --root"
+        ) from None
+    except OSError as error:
+        raise StartError(f"the root {root} can't be written: {error.strerror}") from None
 
 
 def work(service: "Service", resume: bool) -> None:
@@ -111,7 +138,16 @@ def work(service: "Service", resume: bool) -> None:
 
 def web_settings(options: BridgeOptions, token: str | None) -> WebSettings:
     """Return the settings of the web's process."""
-    return WebSettings(options.host, options.port, options.streaming_port, token, options.root)
+    from pp_bridge.messages import scene_defaults
+
+    return WebSettings(
+        options.host,
+        options.port,
+        options.streaming_port,
+        token,
+        options.root,
+        scene_defaults(options),
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import reprlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -25,7 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 import pp_env
 from pp_bridge.catalog import DatasetCatalog, OutsideRootError
-from pp_bridge.messages import BridgeCommand, Reply, StartRequest
+from pp_bridge.messages import BridgeCommand, Reply, StartRequest, name_fields
 from pp_bridge.metrics import StatusCollector
 from pp_bridge.reports import Reports
 from pp_bridge.security import RequestFilter, TokenCheck
@@ -86,6 +86,7 @@ class Status(BaseModel):
         None, description="How the newest collection ended; null while one runs"
     )
     last_error: str | None = None
+    cameras: list[str] = Field([], description="What the live view shows, in this order")
     request: StartRequest | None = Field(None, description="The newest collection")
     episodes: int = Field(0, description="Finished and safe on disk")
     frames: int = Field(0, description="Of the finished episodes")
@@ -183,6 +184,7 @@ def add_collection(
     token: str | None,
     catalog: DatasetCatalog,
     send_command: SendCommand,
+    scene: Mapping[str, Any],
 ) -> None:
     """Add the routes of collections, datasets and metrics.
 
@@ -192,6 +194,7 @@ def add_collection(
         token: As in `make_app`.
         catalog: The datasets.
         send_command: Sends a command to the simulator's process and returns its reply.
+        scene: Defaults of a request that are the service's own.
     """
     reports, checks = Reports(catalog.without_paths), _checks(token)
     app.state.at_end.callback(catalog.close)
@@ -199,12 +202,27 @@ def add_collection(
 
     @app.exception_handler(HTTPException)
     async def hide_paths(request: Request, error: HTTPException) -> Response:
-        error.detail = catalog.without_paths(str(error.detail))
+        error.detail = name_fields(catalog.without_paths(str(error.detail)))
         return await http_exception_handler(request, error)
 
     _include_routes(app, _collect_routes(shared_state, catalog, send_command), checks)
     _include_routes(app, _dataset_routes(catalog, reports), checks)
     _include_routes(app, _metrics_routes(shared_state), checks)
+    _document_defaults(app, scene)
+
+
+def _document_defaults(app: FastAPI, scene: Mapping[str, Any]) -> None:
+    """Let the document tell the defaults of this service; the page fills its form in by them."""
+    general = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = general()
+        fields = document["components"]["schemas"]["StartRequest"]["properties"]
+        for name, value in scene.items():
+            fields[name]["default"] = value
+        return document
+
+    app.openapi = openapi
 
 
 def _checks(token: str | None) -> list[Any]:
@@ -277,9 +295,9 @@ def _collect_routes(
     routes = APIRouter(prefix="/collect", tags=["collection"])
 
     def describe(status: dict[str, Any]) -> Status:
-        found = Status(**status)
+        found = Status(**status, cameras=list(shared_state.cameras))
         if found.last_error is not None:
-            found.last_error = catalog.without_paths(found.last_error)
+            found.last_error = name_fields(catalog.without_paths(found.last_error))
         found.dropped = [catalog.without_paths(text) for text in found.dropped]
         return found
 
@@ -414,6 +432,8 @@ async def _has_left(client: Request) -> None:
 
 def _explain_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """Answer a request of the wrong form with a sentence, instead of FastAPI's nested lists."""
+    if hint := _wrong_content_type(request):
+        return JSONResponse({"detail": hint}, 422)
     reasons = []
     for reason in error.errors():
         if reason["type"] == "json_invalid":
@@ -428,6 +448,22 @@ def _explain_invalid(request: Request, error: RequestValidationError) -> JSONRes
     # A field's name comes from the client and may hold lone surrogates, which UTF-8 can't encode.
     detail = "; ".join(reasons).encode(errors="backslashreplace").decode()
     return JSONResponse({"detail": detail}, 422)
+
+
+def _wrong_content_type(request: Request) -> str | None:
+    """Return what to do about a body that is not declared as JSON, as by `curl -d`, or None."""
+    found = request.headers.get("content-type", "")
+    kind = found.partition(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in (
+        request.headers
+    )
+    if not has_body or kind == "application/json" or kind.endswith("+json"):
+        return None
+    declared = f"says {found[:100]!r}" if found else "is missing"
+    return (
+        f"the body must be JSON and declared so, but the header Content-Type {declared}; "
+        "with curl: -H 'Content-Type: application/json' -d '{...}'"
+    )
 
 
 def _explain_unreadable_body(_: Request, __: Exception) -> JSONResponse:

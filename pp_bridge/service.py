@@ -10,17 +10,18 @@ from typing import Any
 import gymnasium as gym
 
 from pp_bridge.live_view import FramePublisher
-from pp_bridge.messages import BridgeCommand, RefusalError, Reply, StartRequest
+from pp_bridge.messages import BridgeCommand, RefusalError, Reply, StartRequest, scene_defaults
 from pp_bridge.options import BridgeOptions
 from pp_bridge.shared_state import SharedState
-from pp_collect.factory import make_expert
+from pp_collect.factory import make_config, make_env, make_expert
 from pp_collect.options import SessionOptions
 from pp_collect.process import StopRequest
 from pp_collect.session import CollectionSession
 from pp_env.config import PickPlaceConfig
-from pp_env.sim import keep_alive
+from pp_env.sim import SIMULATORS, keep_alive
 from pp_recorder.command_line import select
 from pp_recorder.dataset.reader import DatasetError, read_json
+from pp_recorder.dataset.writer import require_empty
 from pp_recorder.status import StatusFile
 
 _IDLE_TICK = 0.05  # s to wait for a command while idle
@@ -126,7 +127,7 @@ class Service:
     Args:
         options: Options of the service.
         config: Configuration of the environment.
-        env: The environment, already reset.
+        env: The environment, already reset; closed when another one takes its place.
         shared_state: Receives status and images.
         commands: Connection that yields `BridgeCommand`s and takes `Reply`s.
         root: The folder that holds all datasets.
@@ -192,6 +193,10 @@ class Service:
         if self._interrupted is not None:
             self._start(self._interrupted.model_copy(update={"resume": True}))
 
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
     def _handle_command(self, timeout: float) -> None:
         if not self._commands.poll(timeout):
             return
@@ -223,8 +228,11 @@ class Service:
             not self._root.is_dir()
         ):  # it would be created, perhaps on the mount point of a missing disk
             raise RefusalError("storage", f"the root {self._root} is gone; bring it back")
+        request = request.in_scene(scene_defaults(self._options))
+        options = self._session_options(request)
+        self._set_scene(options)
         self._running = RunningCollection(
-            request, self._session_options(request), self._config, self._env, self._shared_state
+            request, options, self._config, self._env, self._shared_state
         )
         self._status = {**INITIAL_STATUS, "state": "collecting"}
         self._save_request(request, "collecting")
@@ -281,11 +289,47 @@ class Service:
         Raises:
             RefusalError: They do not fit together.
         """
-        output = self._root / request.output_dir
+        values = {**request.options(), "output": self._root / request.output_dir}
+        if not request.use_ycb:  # how the service shows the YCB set is no matter then
+            values |= {"ycb_meshes": None, "ycb_assets": SessionOptions.ycb_assets}
         try:
-            return select(SessionOptions, self._options, **request.options(), output=output)
+            return select(SessionOptions, self._options, **values)
         except ValueError as error:  # options that are sound one by one, but not together
             raise RefusalError("invalid", str(error)) from None
+
+    def _set_scene(self, options: SessionOptions) -> None:
+        """Replace the environment unless it has the scene of these options.
+
+        Raises:
+            RefusalError: There is no such scene, or nowhere to record it; all is as it was.
+        """
+        try:
+            config = make_config(options)
+            if not options.resume and isinstance(options.output, Path):
+                require_empty(options.output)
+        except ValueError as error:
+            raise RefusalError("invalid", str(error)) from None
+        except FileExistsError as error:
+            raise RefusalError("conflict", str(error)) from None
+        except OSError as error:
+            raise RefusalError("storage", str(error)) from None
+        if config == self._config:
+            return
+        if not SIMULATORS[options.simulator].replaceable:
+            raise RefusalError(
+                "conflict",
+                f"{options.simulator} keeps its first scene until the service ends; leave out what "
+                "is different, or start pp-bridge with it",
+            )
+        try:
+            env = make_env(options, config, cameras=True)
+            env.reset(seed=0)  # it renders
+        except Exception as error:  # such as a driver without memory
+            _LOG.exception("no such scene", extra={"output_dir": str(options.output)})
+            raise RefusalError("unavailable", f"the scene can't be made: {error}") from None
+        self._env.close()
+        self._env, self._config = env, config
+        self._shared_state.show([camera.name for camera in config.cameras])
 
     def _save_request(self, request: StartRequest, state: str) -> None:
         """Save a request and its state for the next process, in case this one is killed."""

@@ -2,9 +2,11 @@
 
 import ipaddress
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pp_bridge.shared_state import MAX_VIEWERS
 
@@ -31,6 +33,7 @@ class WebSettings:
         first_media_port: The first of `MAX_VIEWERS` UDP ports.
         token: Secret that every request must carry; None accepts all requests.
         root: The folder that holds all datasets; None serves the cameras and nothing else.
+        scene: Defaults of the requests that are the service's own, as JSON has them.
     """
 
     host: str
@@ -38,6 +41,7 @@ class WebSettings:
     first_media_port: int
     token: str | None
     root: Path | None
+    scene: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_token() -> str | None:

@@ -21,17 +21,18 @@ class SharedState:
     reader. The object can be passed to a process as it is started.
 
     Args:
-        cameras: Names of the cameras.
+        known_cameras: Names of the cameras there is room for; all are shown until `show`.
         size: Width and height of their images, pixels.
 
     Attributes:
-        cameras: Names of the cameras.
+        known_cameras: Names of the cameras there is room for.
     """
 
-    def __init__(self, cameras: Sequence[str], size: tuple[int, int]) -> None:
-        self.cameras = tuple(cameras)
+    def __init__(self, known_cameras: Sequence[str], size: tuple[int, int]) -> None:
+        self.known_cameras = tuple(known_cameras)
         width, height = size
-        self._shape = (len(self.cameras), height, width, 3)
+        self._shape = (len(self.known_cameras), height, width, 3)
+        self._shown = _CONTEXT.RawArray("b", range(len(self.known_cameras)))  # -1: no more
         self._pixels = _CONTEXT.RawArray("B", int(np.prod(self._shape)))
         self._pixels_lock = _CONTEXT.Lock()
         self._image_count = _CONTEXT.RawValue("Q")
@@ -39,6 +40,18 @@ class SharedState:
         self._status_lock = _CONTEXT.Lock()
         self._status_time = _CONTEXT.RawValue("d")
         self._viewers = _CONTEXT.RawValue("i")
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The names of the cameras that are shown."""
+        return tuple(self.known_cameras[index] for index in self._shown[:] if index >= 0)
+
+    def show(self, cameras: Sequence[str]) -> None:
+        """Show these of the known cameras, in this order, black until they are published."""
+        shown = [self.known_cameras.index(name) for name in cameras]
+        with self._pixels_lock:
+            self._shown[:] = shown + [-1] * (len(self.known_cameras) - len(shown))
+            self._view()[:] = 0
 
     @property
     def viewers(self) -> int:
@@ -75,8 +88,7 @@ class SharedState:
     def images(self) -> dict[str, np.ndarray]:
         """Return a copy of the newest images, (H, W, 3) uint8 each; black before the first."""
         with self._pixels_lock:
-            copies = self._view().copy()
-        return dict(zip(self.cameras, copies, strict=True))
+            return dict(zip(self.cameras, self._view().copy(), strict=True))
 
     def publish_status(self, status: dict[str, Any], wait: float = 0.0) -> bool:
         """Replace the status, unless a reader is copying it.
@@ -109,4 +121,5 @@ class SharedState:
         return time.monotonic() - self._status_time.value
 
     def _view(self) -> np.ndarray:
-        return np.frombuffer(self._pixels, np.uint8).reshape(self._shape)
+        every = np.frombuffer(self._pixels, np.uint8).reshape(self._shape)
+        return every[: len(self.cameras)]

@@ -1,6 +1,7 @@
 """The web's process: it runs beside the simulator's, at lower priority so as not to slow it."""
 
 import asyncio
+import errno
 import logging
 import multiprocessing
 import os
@@ -18,6 +19,15 @@ from pp_bridge.shared_state import MAX_VIEWERS, SharedState
 _NICE = 10
 _CONTEXT = multiprocessing.get_context("spawn")
 _LOG = logging.getLogger("pp_bridge.web_process")
+_REASONS = {  # why an address can't be had, and what would work
+    errno.EADDRINUSE: "another program uses it; choose another port",
+    errno.EACCES: "this user may not use it; choose a port from 1024 to 65535",
+    errno.EADDRNOTAVAIL: "this machine has no such address; try 127.0.0.1, or 0.0.0.0 for all",
+}
+
+
+class StartError(OSError):
+    """A service can't start where it was asked to; the message says what would work."""
 
 
 class WebProcess:
@@ -32,7 +42,7 @@ class WebProcess:
         port: TCP port it listens on.
 
     Raises:
-        OSError: The port is taken.
+        StartError: The port is taken.
     """
 
     def __init__(self, shared_state: SharedState, settings: WebSettings) -> None:
@@ -94,7 +104,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise OSError(f"can't listen on {host} port {port}: {error.strerror}") from error
+        reason = _REASONS.get(error.errno or 0, f"{error.strerror}")
+        raise StartError(f"can't listen on {host} port {port}: {reason}") from error
 
 
 def _serve(
@@ -129,7 +140,12 @@ def _serve(
     app = api.make_app(shared_state, settings.token, local_only=settings.token is None)
     if settings.root is not None:
         api.add_collection(
-            app, shared_state, settings.token, DatasetCatalog(settings.root), send_command
+            app,
+            shared_state,
+            settings.token,
+            DatasetCatalog(settings.root),
+            send_command,
+            settings.scene,
         )
     config = uvicorn.Config(
         app,

@@ -6,7 +6,7 @@ This is the only module that uses aiortc.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import av
@@ -46,9 +46,9 @@ class LiveStream:
 
     def __init__(self, shared_state: SharedState) -> None:
         self._shared_state = shared_state
-        self._tracks: dict[str, set[_Track]] = {name: set() for name in shared_state.cameras}
+        self._tracks: dict[str, set[_Track]] = {name: set() for name in shared_state.known_cameras}
         self._mailboxes: dict[str, set[asyncio.Queue[bytes]]] = {
-            name: set() for name in shared_state.cameras
+            name: set() for name in shared_state.known_cameras
         }
         self._peers: set[RTCPeerConnection] = set()
         self._vp8_encoders: dict[str, Vp8Encoder] = {}
@@ -81,11 +81,12 @@ class LiveStream:
         return answer
 
     async def jpegs(self, camera: str) -> AsyncIterator[bytes]:
-        """Yield a camera's images as JPEGs; a slow reader misses some."""
+        """Yield a camera's images as JPEGs while it is shown; a slow reader misses some."""
         mailbox: asyncio.Queue[bytes] = asyncio.Queue(1)
         with self._registered(self._mailboxes[camera], mailbox):
-            while True:
-                yield await mailbox.get()
+            while camera in self._shared_state.cameras:
+                with suppress(asyncio.TimeoutError):
+                    yield await asyncio.wait_for(mailbox.get(), 2 * _REPEAT_INTERVAL)
 
     async def close(self) -> None:
         """Close all WebRTC connections."""
@@ -151,9 +152,9 @@ class LiveStream:
     async def _stream(self) -> None:
         """Encode and distribute images until there are no viewers."""
         seen, sent = -1, 0.0
-        self._vp8_encoders = {name: Vp8Encoder() for name in self._shared_state.cameras}
+        self._vp8_encoders = {name: Vp8Encoder() for name in self._shared_state.known_cameras}
         self._jpeg_encoders = {
-            name: JpegEncoder(_COARSEST_QUANTIZER) for name in self._shared_state.cameras
+            name: JpegEncoder(_COARSEST_QUANTIZER) for name in self._shared_state.known_cameras
         }
         while self._shared_state.viewers:
             count = self._shared_state.image_count

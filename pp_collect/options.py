@@ -78,7 +78,7 @@ AssetsRoot = Annotated[
 class SceneOptions(Options):
     """The simulated scene."""
 
-    fps: Annotated[int, Ge(1), Doc("control and camera rate, Hz")] = 30
+    fps: Annotated[int, Ge(1), Le(1000), Doc("control and camera rate, Hz")] = 30
     simulator: Annotated[str, one_of(sorted(SIMULATORS)), Doc("physics and images")] = "mujoco"
     grasp: Annotated[Literal["fixed_joint", "friction"], Doc("grasp mode")] = "fixed_joint"
     randomize: Annotated[
@@ -92,7 +92,7 @@ class SceneOptions(Options):
         camera.name for camera in CAMERAS
     )
     use_ycb: Annotated[bool, Doc("household objects of the YCB set, not the cube")] = False
-    num_objects: Annotated[int, Ge(1), Doc("on the table: the target and others")] = 1
+    num_objects: Annotated[int, Ge(1), Le(1000), Doc("on the table: the target and others")] = 1
     object: Annotated[
         str | None, Doc("the only target, such as tomato_soup_can"), tyro.conf.arg(metavar="NAME")
     ] = None

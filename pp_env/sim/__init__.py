@@ -17,6 +17,7 @@ class Backend(NamedTuple):
         options: Keyword arguments that it takes beside `config` and `headless`.
         repeatable: Whether the same start and actions give the same states, bit for bit.
         single_process: Whether one process per machine is the sensible default.
+        replaceable: Whether a process may have one with another scene after the first.
         has_livestream: Whether it shows itself to remote viewers, on `streaming_port`.
         not_randomized: Fields of `RandomizationConfig` that it cannot vary.
     """
@@ -26,6 +27,7 @@ class Backend(NamedTuple):
     options: tuple[str, ...] = ()
     repeatable: bool = True
     single_process: bool = False
+    replaceable: bool = True
     has_livestream: bool = False
     not_randomized: tuple[str, ...] = ()
 
@@ -38,6 +40,7 @@ SIMULATORS = {
         options=("assets_root", "streaming_port"),
         repeatable=False,
         single_process=True,
+        replaceable=False,
         has_livestream=True,
         not_randomized=("table_textures", "object_textures", "friction", "mass"),
     ),

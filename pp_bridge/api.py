@@ -436,6 +436,9 @@ def _explain_invalid(request: Request, error: RequestValidationError) -> JSONRes
         return JSONResponse({"detail": hint}, 422)
     reasons = []
     for reason in error.errors():
+        if reason["type"] == "missing" and reason["loc"] == ("body",):
+            reasons.append("the body is missing; it must be JSON, see /openapi.json")
+            continue
         if reason["type"] == "json_invalid":
             error_in_words, place = reason["ctx"]["error"], reason["loc"][-1]
             reasons.append(f"the body must be JSON: {error_in_words} at character {place}")

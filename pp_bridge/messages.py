@@ -52,7 +52,9 @@ def name_fields(text: str) -> str:
         name = "output_dir" if name == "output" else name
         return f"'{name}'" if name in StartRequest.model_fields else match[0]
 
-    return re.sub(rf"--([a-z][a-z-]{{,{_MAX_NAME}}})", field_of, text)
+    option = rf"--([a-z][a-z-]{{,{_MAX_NAME}}})"
+    text = re.sub(rf"\w{{1,{_MAX_NAME}}} \({option}\)", field_of, text)  # as the configuration says
+    return re.sub(option, field_of, text)
 
 
 def _from_options() -> dict[str, Any]:

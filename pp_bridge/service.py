@@ -19,7 +19,7 @@ from pp_collect.process import StopRequest
 from pp_collect.session import CollectionSession
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import SIMULATORS, keep_alive
-from pp_recorder.command_line import select
+from pp_recorder.command_line import OptionError, select
 from pp_recorder.dataset.reader import DatasetError, read_json
 from pp_recorder.dataset.writer import require_empty
 from pp_recorder.status import StatusFile
@@ -294,6 +294,8 @@ class Service:
             values |= {"ycb_meshes": None, "ycb_assets": SessionOptions.ycb_assets}
         try:
             return select(SessionOptions, self._options, **values)
+        except OptionError as error:
+            raise RefusalError("invalid", f"'{error.name}' {error.problem}") from None
         except ValueError as error:  # options that are sound one by one, but not together
             raise RefusalError("invalid", str(error)) from None
 

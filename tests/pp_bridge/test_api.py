@@ -107,8 +107,28 @@ def test_what_is_not_there_is_not_found(server, collected, path):
         ({"noise_rad": 7}, "noise_rad: Input should be less than or equal to 0.2, got 7"),
         ({"noise_rad": 0.21}, "noise_rad: Input should be less than or equal to 0.2, got 0.21"),
         ({"control_mode": "ee_delta"}, "control_mode: Input should be 'joint_pos' or 'ee_pose'"),
-        ({"expert": "reactive", "start_mix": "home=2"}, "share of home must be from 0 to 1"),
-        ({"start_mix": "anywhere"}, "--expert waypoints cannot start from anywhere"),
+        ({"expert": "reactive", "start_mix": "home=2"}, "'start_mix' the share of home must"),
+        ({"start_mix": "anywhere"}, "'expert' waypoints cannot start from anywhere; try 'expert' re"),
+        ({"joint_speed": 1}, "'joint_speed' is for 'expert' reactive, got 'expert' waypoints"),
+        ({"task": " "}, "'task' must not be empty"),
+        ({"fps": 7}, "'fps' must divide the physics rate of 240 Hz, got 7"),
+        ({"fps": 10**4}, "fps: Input should be less than or equal to 1000"),
+        ({"num_objects": 2}, "'num_objects' must be from 1 to 1, because no object is there twice"),
+        ({"num_objects": 7, "use_ycb": True}, "'num_objects' must be from 1 to 6"),
+        ({"num_objects": 10**400}, "num_objects: Input should be less than or equal to 1000"),
+        ({"object": "unicorn", "use_ycb": True}, "object must be one of ['004_sugar_box', "),
+        ({"object": "x" * 1001}, "object: String should have at most 1000 characters"),
+        ({"randomize": "wild"}, "randomize: Input should be 'none', 'light' or 'full', got 'wild'"),
+        ({"preset": 7}, "preset: Input should be 'default', 'fast' or 'pretty', got 7"),
+        ({"grasp": "glue"}, "grasp: Input should be 'fixed_joint' or 'friction', got 'glue'"),
+        ({"use_ycb": 1}, "use_ycb: Input should be a valid boolean, got 1"),
+        ({"cameras": []}, "cameras: List should have at least 1 item"),
+        ({"cameras": ["cam_low"]}, "cameras.0: Input should be 'cam_high', 'cam_wrist', "),
+        ({"cameras": ["cam_high"] * 2}, "'cameras' must be some of cam_high, cam_wrist, cam_front"),
+        ({"cameras": ["cam_high"] * 5}, "cameras: List should have at most 4 items"),
+        ({"resolution": 2048}, "resolution: Extra inputs are not permitted"),
+        ({"simulator": "isaacsim"}, "simulator: Extra inputs are not permitted"),
+        ({"ycb_meshes": "/etc"}, "ycb_meshes: Extra inputs are not permitted"),
         ({"start_policy": "os:system"}, "start_policy: Extra inputs are not permitted"),
         ({"keep": "some"}, "keep: Input should be 'success' or 'all'"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
@@ -146,6 +166,67 @@ def test_a_whole_path_below_the_root_is_accepted(server, collected):
     response = server.start(str(server.root.resolve() / "two"))
     assert response.status_code == 409
     assert "two exists and is not an empty directory" in detail(response)
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({"Content-Type": "application/x-www-form-urlencoded"}, "says 'application/x-www-form-url"),
+        ({"Content-Type": "text/plain"}, "says 'text/plain'"),
+        ({}, "is missing"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/collect/start", "/session", "/live/offer"])
+def test_a_body_that_is_not_declared_as_json_is_explained(server, path, headers, found):
+    """As `curl -d` sends it; to accept it would let pages of other sites send such forms."""
+    body = b'{"output_dir": "undeclared", "num_episodes": 1}'
+    response = server.client.post(path, content=body, headers=headers)
+    assert response.status_code == 422
+    assert detail(response).startswith(
+        "the body must be JSON and declared so, but the header Content-Type " + found
+    )
+    assert detail(response).endswith("with curl: -H 'Content-Type: application/json' -d '{...}'")
+    assert not (server.root / "undeclared").exists()
+
+
+def test_a_missing_body_is_explained(server):
+    response = server.client.post("/collect/start")
+    assert response.status_code == 422
+    assert detail(response) == "the body is missing; it must be JSON, see /openapi.json"
+
+
+def test_a_scene_lasts_for_its_collection(server, collected):
+    """And what is left out is the service's, so that the next one is as before."""
+    scene = {"cameras": ["cam_side"], "use_ycb": True, "fps": 20}
+    refused = server.start("two", **scene)
+    assert refused.status_code == 409
+    assert refused.json()["detail"].endswith("or continue an interrupted collection with 'resume'")
+    assert server.status()["cameras"] != ["cam_side"], "nothing was done for it"
+    assert server.start("other-scene", **scene).json()["cameras"] == ["cam_side"]
+    server.wait_until_idle()
+    assert server.client.get("/live/cameras").json() == ["cam_side"]
+    assert server.client.get("/live/cam_high.mjpeg").status_code == 404
+    collection = Dataset(server.root / "other-scene").collection
+    assert (collection["config"]["timing"]["control_hz"], list(collection["cameras"])) == (
+        20,
+        ["cam_side"],
+    )
+    assert server.start("scene-of-the-service").json()["cameras"] == ["cam_high", "cam_wrist"]
+    server.wait_until_idle()
+    first, second = (Dataset(server.root / name) for name in ("two", "scene-of-the-service"))
+    assert first.collection["config"] == second.collection["config"]
+    assert second.table.equals(first.table.slice(0, len(second.table)))
+
+
+def test_a_viewer_of_a_camera_that_is_gone_gets_the_end(server):
+    server.start("watched-before", cameras=["cam_side"], num_episodes=1000)
+    with server.client.stream("GET", "/live/cam_side.mjpeg") as response:
+        pieces = response.iter_raw()
+        assert b"picture" in next(pieces)
+        server.client.post("/collect/stop")
+        server.start("watched-after")
+        assert sum(map(len, pieces)) >= 0  # it ends
+    server.wait_until_idle()
 
 
 def test_malformed_json_is_explained(server):

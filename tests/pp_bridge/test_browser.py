@@ -1,11 +1,14 @@
 """The page in a real browser: Debian's chromium, without a screen."""
 
+import dataclasses
 import importlib.util
+import json
 import re
 import shutil
 
 import pytest
 
+from pp_env.randomization import RANDOMIZATION_PRESETS
 from tests.pp_bridge.server import SHORT_EPISODES, SMALL_IMAGES, BridgeServer
 from tests.pp_bridge.test_web_process import TOKEN
 
@@ -63,10 +66,14 @@ def collect(page: Page, name: str, episodes: int) -> None:
     page.get_by_label("Dataset", exact=True).fill(name)
     page.get_by_label("Episodes", exact=True).fill(str(episodes))
     if not page.get_by_label("Keep").is_visible():
-        page.get_by_text("More", exact=True).click()
+        unfold(page, "Demonstrations")
     page.get_by_label("Keep").select_option(SHORT_EPISODES["keep"])
-    page.get_by_label("Steps per waypoint").fill(str(SHORT_EPISODES["steps_per_segment"]))
+    page.get_by_label("Steps per segment").fill(str(SHORT_EPISODES["steps_per_segment"]))
     page.get_by_role("button", name="Collect data").click()
+
+
+def unfold(page: Page, group: str) -> None:
+    page.locator("summary").get_by_text(group, exact=True).click()
 
 
 def frames(page: Page) -> list[int]:
@@ -116,7 +123,27 @@ def test_errors_are_words(server, page):
     (server.root / "taken" / "something").touch()
     page.goto(server.address)
     collect(page, "taken", 1)
-    expect(page.get_by_role("alert").first).to_contain_text("exists and is not an empty directory")
+    alert = page.get_by_role("alert").first
+    expect(alert).to_contain_text("exists and is not an empty directory")
+    expect(alert).to_contain_text("continue an interrupted collection with “Resume”")
+    page.get_by_label("Start mix").fill("anywhere")
+    collect(page, "free", 1)
+    expect(alert).to_have_text("“Expert” waypoints cannot start from anywhere; try “Expert” reactive")
+    page.get_by_label("Start mix").fill("home=7")
+    collect(page, "free", 1)
+    expect(alert).to_contain_text("“Start mix” the share of home must be from 0 to 1")
+    page.get_by_label("Start mix").fill("home")
+    unfold(page, "Scene")
+    page.get_by_label("Num objects").fill("2")
+    collect(page, "free", 1)
+    expect(alert).to_contain_text("“Num objects” must be from 1 to 1")
+    expect(alert).to_contain_text("“Use YCB” has six")
+    for camera in ("cam_high", "cam_wrist"):
+        page.get_by_label(camera, exact=True).uncheck()
+    collect(page, "free", 1)
+    expect(alert).to_contain_text("Cameras: List should have at least 1 item")
+    page.get_by_label("Num objects").fill("1")
+    page.get_by_label("cam_high", exact=True).check()
     collect(page, "free", 1)
     expect(page.locator("#state")).to_have_text("free is complete: 1 episode.")
     expect(page.locator("#error")).to_have_text("")
@@ -124,10 +151,10 @@ def test_errors_are_words(server, page):
 
 def test_a_wrong_number_that_is_folded_away_is_shown(server, page):
     page.goto(server.address)
-    page.get_by_text("More", exact=True).click()
+    unfold(page, "Demonstrations")
     expect(page.get_by_role("button", name="Collect data")).to_be_enabled()
     page.get_by_label("Seed").fill("")
-    page.get_by_text("More", exact=True).click()
+    unfold(page, "Demonstrations")
     expect(page.get_by_label("Seed")).to_be_hidden()
     page.get_by_role("button", name="Collect data").click()
     expect(page.get_by_label("Seed")).to_be_focused()
@@ -138,16 +165,101 @@ def test_the_keyboard_is_enough(server, page):
     expect(page.get_by_role("button", name="Collect data")).to_be_enabled()
     page.get_by_label("Dataset", exact=True).focus()
     seen = []
-    for _ in range(7):
+    for _ in range(8):
         page.keyboard.press("Tab")
         if page.evaluate("() => document.activeElement === document.body"):
             break  # past the last one
-        seen.append(page.evaluate("() => document.activeElement.id || document.activeElement.name"))
+        seen.append(page.evaluate("() => document.activeElement.name || document.activeElement.id"))
         html = page.evaluate("() => document.activeElement.outerHTML.slice(0, 200)")
         style = "() => getComputedStyle(document.activeElement).outlineStyle"
         assert page.evaluate(style) != "none", html
     assert seen[0] == "num_episodes"
     assert "start" in seen
+
+
+def test_a_form_that_comes_late_overwrites_nothing(server, page):
+    """The form once stood there while its defaults were fetched, which undid what one had typed."""
+    page.add_init_script("""
+        const fetched = window.fetch;
+        window.fetch = async (path, options) => {
+          if (path === "openapi.json") await new Promise((done) => { window.goOn = done; });
+          return fetched(path, options);
+        };""")
+    page.goto(server.address)
+    expect(page.locator("#progress")).to_be_visible()
+    page.wait_for_function("() => window.goOn")
+    expect(page.locator("#collect")).to_be_hidden()
+    page.evaluate("() => window.goOn()")
+    expect(page.get_by_label("Dataset", exact=True)).to_have_value("pick_place")
+
+
+def test_the_form_has_the_fields_bounds_and_defaults_of_the_request(server, page):
+    document = server.client.get("/openapi.json").json()
+    fields = document["components"]["schemas"]["StartRequest"]["properties"]
+    page.goto(server.address)
+    expect(page.locator("#collect")).to_be_visible()
+    controls = page.evaluate(
+        """() => Object.fromEntries([...document.getElementById("form").elements]
+            .filter(({ name }) => name).map((c) => [c.name, [c.value, c.min, c.max]]))"""
+    )
+    assert controls.keys() == fields.keys() - {"skill"}
+    assert controls["noise_rad"] == ["0.05", "0", str(fields["noise_rad"]["maximum"])]
+    assert controls["preset"][0] == "fast", "the service's own, not collect.py's"
+    assert controls["joint_speed"][0] == ""
+    assert controls["seed"][2] == str(2**53 - 1), "beyond it, a page's numbers are not exact"
+
+
+def test_a_collection_has_the_options_that_the_page_shows(server, page):
+    page.goto(server.address)
+    page.get_by_label("Dataset", exact=True).fill("special")
+    page.get_by_label("Episodes", exact=True).fill("1")
+    unfold(page, "Scene")
+    page.get_by_label("Randomize").select_option("light")
+    page.get_by_label("Use YCB").check()
+    page.get_by_label("Num objects").fill("2")
+    page.get_by_label("Object", exact=True).fill("mustard_bottle")
+    page.get_by_label("Random yaw").check()
+    page.get_by_label("cam_high", exact=True).uncheck()
+    page.get_by_label("cam_front", exact=True).check()
+    unfold(page, "Demonstrations")
+    page.get_by_label("Expert").select_option("reactive")
+    page.get_by_label("Start mix").fill("random=1")
+    page.get_by_label("Joint speed").fill("2")
+    page.get_by_role("button", name="Collect data").click()
+    expect(page.locator("#state")).to_have_text("special is complete: 1 episode.")
+    found = json.loads((server.root / "special/meta/collection.json").read_text())
+    config = found["config"]
+    assert (found["expert"], found["start_mix"], found["joint_speed"]) == ("reactive", "random=1", 2)
+    assert found["object"] == "mustard_bottle"
+    assert list(found["cameras"]) == ["cam_wrist", "cam_front"]
+    assert (config["num_objects"], len(config["objects"])) == (2, 6)
+    assert config["task"]["random_yaw"]
+    light = dataclasses.asdict(RANDOMIZATION_PRESETS["light"])
+    assert config["randomization"] == json.loads(json.dumps(light))
+    expect(page.locator("#cameras figcaption")).to_have_text(["cam_wrist", "cam_front"])
+    expect(page.locator("#asked-title")).to_have_text(
+        "Options – Randomize: light · Cameras: cam_wrist, cam_front · Use YCB: yes · "
+        "Num objects: 2 · Object: mustard_bottle · Random yaw: yes · Expert: reactive · "
+        "Start mix: random=1 · Joint speed: 2"
+    )
+    page.locator("#asked-title").click()
+    expect(page.locator("#options")).to_contain_text("Preset")
+    expect(page.locator("#transport")).to_contain_text("Live by")
+
+
+def test_on_a_phone_the_cameras_stack_and_move(server, page):
+    page.set_viewport_size({"width": 390, "height": 600})
+    page.goto(server.address)
+    expect(page.locator("#transport")).to_have_text("Live by WebRTC.")
+    boxes = """() => [...document.querySelectorAll("#cameras figure")]
+        .map((figure) => figure.getBoundingClientRect()).map(({ x, y }) => [x, y])"""
+    (left, top), (next_left, below) = page.evaluate(boxes)
+    assert next_left == left
+    assert below > top
+    page.set_viewport_size({"width": 820, "height": 600})
+    (left, top), (next_left, below) = page.evaluate(boxes)
+    assert next_left > left
+    assert below == top
 
 
 @pytest.mark.parametrize("width", [360, 800, 1280])

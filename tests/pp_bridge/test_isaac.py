@@ -47,6 +47,9 @@ def test_the_application_stays_alive_while_the_bridge_idles_and_while_it_collect
         server.wait(lambda status: status["episodes"] >= 1)
         server.client.post("/collect/stop")
         require_updates("idle")
+        refused = server.start("other", randomize="light")
+        assert refused.status_code == 409
+        assert refused.json()["detail"].startswith("isaacsim keeps its first scene until the servi")
         with server.client.stream("GET", "/live/cam_high.mjpeg") as stream:
             assert any(b"\xff\xd8\xff" in piece for piece in stream.iter_raw())
         assert server.end(signal.SIGTERM) == 0

@@ -1,6 +1,5 @@
 """The HTTP interface held to its own OpenAPI document."""
 
-import re
 from collections import Counter
 
 import pytest
@@ -8,9 +7,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from pp_bridge.messages import StartRequest
 from pp_bridge.settings import TOKEN_VARIABLE
-from tests import ROOT
 from tests.pp_bridge.server import SMALL_IMAGES, TIMEOUT, BridgeServer
 from tests.pp_bridge.test_web_process import TOKEN
 
@@ -61,11 +58,3 @@ def test_answers_are_as_documented(server):
     answers = hold_to_document(server, HEADERS, max_examples=10)
     assert answers.keys() > {200, 401, 404, 422}
     server.client.post("/collect/stop")
-
-
-def test_the_form_has_the_bounds_of_the_request():
-    page = (ROOT / "pp_bridge/page.html").read_text()
-    bounds = StartRequest.model_json_schema()["properties"]["noise_rad"]
-    field = re.search(r'<input id="noise_rad"[^>]*>', page)
-    assert field
-    assert f'min="{bounds["minimum"]}" max="{bounds["maximum"]}"' in field[0]

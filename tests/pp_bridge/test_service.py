@@ -25,7 +25,9 @@ REQUEST = {
     "steps_per_segment": 2, "noise_rad": 0.05, "path_noise_rad": 0.0, "task": None,
     "expert": "waypoints", "start_mix": "home", "action_noise": 0.0, "joint_speed": None,
     "gripper": None, "control_mode": "joint_pos", "first_attempt": 0,
-    "keep": "all", "resume": False,
+    "keep": "all", "resume": False, "fps": 30, "grasp": "fixed_joint", "randomize": "none",
+    "preset": "default", "cameras": ["cam_high", "cam_wrist"], "use_ycb": False,
+    "num_objects": 1, "object": None, "random_yaw": False,
 }  # fmt: skip
 
 

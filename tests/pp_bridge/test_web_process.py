@@ -25,7 +25,10 @@ TOKEN = "correct-horse-battery-staple"
         (["--streaming-port", "80"], "must be from 1024 to 65528"),
         (["--fps", "31"], "must divide the physics rate"),
         (["--assets-root", "x"], "for --simulator isaacsim"),
-        (["--root", "/proc/nowhere"], "/proc/nowhere"),
+        (["--root", "/proc/nowhere"], "--root must be a folder, or one that can be made, got /proc"),
+        (["--root", __file__], "--root must be a folder, or one that can be made, got "),
+        (["--port", "99999"], "--port must be from 0 to 65535, got 99999"),
+        (["--port", "-1"], "--port must be from 0 to 65535, got -1"),
     ],
 )
 def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options, message):
@@ -48,8 +51,20 @@ def test_a_taken_port_and_a_taken_root_are_named(tmp_path):
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "pp_bridge", "--root", str(tmp_path), "--port", str(port)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
-    assert done.returncode == 1
-    assert f"can't listen on 127.0.0.1 port {port}: Address already in use" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"pp-bridge: error: can't listen on 127.0.0.1 port {port}: another program uses it; "
+        "choose another port"
+    ]
+
+
+def test_an_address_of_another_machine_is_refused_in_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    with pytest.raises(SystemExit):
+        main(["--root", str(tmp_path), "--host", "192.0.2.1"])
+    assert "can't listen on 192.0.2.1 port 8080: this machine has no such address; try 127.0.0.1" in (
+        capsys.readouterr().err
+    )
 
 
 def test_only_the_token_opens_the_service(tmp_path):
@@ -116,8 +131,10 @@ def test_two_services_do_not_share_a_root(tmp_path):
     with BridgeServer(tmp_path, *SMALL_IMAGES):
         command = [sys.executable, "-m", "pp_bridge", "--root", str(tmp_path), "--port", "0"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
-    assert done.returncode == 1
-    assert "another run is writing into" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"pp-bridge: error: another service uses {tmp_path}; stop that one, or choose another --root"
+    ]
 
 
 def test_the_service_ends_when_its_web_process_does(tmp_path):

@@ -115,7 +115,7 @@ _Options: Any = create_model(
 
 
 class StartRequest(_Options):
-    """A collection to start; defaults of the scene are the service's, others those of collect.py."""
+    """A collection to start; of the scene, defaults are the service's, others are collect.py's."""
 
     skill: Literal["pick_place"] = Field("pick_place", description="What is demonstrated")
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import deque
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -323,12 +324,15 @@ class Service:
                 f"{options.simulator} keeps its first scene until the service ends; leave out what "
                 "is different, or start pp-bridge with it",
             )
-        try:
-            env = make_env(options, config, cameras=True)
-            env.reset(seed=0)  # it renders
-        except Exception as error:  # such as a driver without memory
-            _LOG.exception("no such scene", extra={"output_dir": str(options.output)})
-            raise RefusalError("unavailable", f"the scene can't be made: {error}") from None
+        with ExitStack() as undo:
+            try:
+                env = make_env(options, config, cameras=True)
+                undo.callback(env.close)
+                env.reset(seed=0)  # it renders
+            except Exception as error:  # such as a driver without memory
+                _LOG.exception("no such scene", extra={"output_dir": str(options.output)})
+                raise RefusalError("unavailable", f"the scene can't be made: {error}") from None
+            undo.pop_all()
         self._env.close()
         self._env, self._config = env, config
         self._shared_state.show([camera.name for camera in config.cameras])

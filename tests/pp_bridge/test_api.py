@@ -108,7 +108,10 @@ def test_what_is_not_there_is_not_found(server, collected, path):
         ({"noise_rad": 0.21}, "noise_rad: Input should be less than or equal to 0.2, got 0.21"),
         ({"control_mode": "ee_delta"}, "control_mode: Input should be 'joint_pos' or 'ee_pose'"),
         ({"expert": "reactive", "start_mix": "home=2"}, "'start_mix' the share of home must"),
-        ({"start_mix": "anywhere"}, "'expert' waypoints cannot start from anywhere; try 'expert' re"),
+        (
+            {"start_mix": "anywhere"},
+            "'expert' waypoints cannot start from anywhere; try 'expert' re",
+        ),
         ({"joint_speed": 1}, "'joint_speed' is for 'expert' reactive, got 'expert' waypoints"),
         ({"task": " "}, "'task' must not be empty"),
         ({"fps": 7}, "'fps' must divide the physics rate of 240 Hz, got 7"),

@@ -128,7 +128,9 @@ def test_errors_are_words(server, page):
     expect(alert).to_contain_text("continue an interrupted collection with “Resume”")
     page.get_by_label("Start mix").fill("anywhere")
     collect(page, "free", 1)
-    expect(alert).to_have_text("“Expert” waypoints cannot start from anywhere; try “Expert” reactive")
+    expect(alert).to_have_text(
+        "“Expert” waypoints cannot start from anywhere; try “Expert” reactive"
+    )
     page.get_by_label("Start mix").fill("home=7")
     collect(page, "free", 1)
     expect(alert).to_contain_text("“Start mix” the share of home must be from 0 to 1")
@@ -229,7 +231,11 @@ def test_a_collection_has_the_options_that_the_page_shows(server, page):
     expect(page.locator("#state")).to_have_text("special is complete: 1 episode.")
     found = json.loads((server.root / "special/meta/collection.json").read_text())
     config = found["config"]
-    assert (found["expert"], found["start_mix"], found["joint_speed"]) == ("reactive", "random=1", 2)
+    assert (found["expert"], found["start_mix"], found["joint_speed"]) == (
+        "reactive",
+        "random=1",
+        2,
+    )
     assert found["object"] == "mustard_bottle"
     assert list(found["cameras"]) == ["cam_wrist", "cam_front"]
     assert (config["num_objects"], len(config["objects"])) == (2, 6)

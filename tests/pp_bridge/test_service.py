@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import pp_env
-from pp_bridge import live_view
-from pp_bridge.messages import BridgeCommand, StartRequest
+from pp_bridge import live_view, service
+from pp_bridge.messages import SCENE, BridgeCommand, StartRequest, name_fields
 from pp_bridge.options import BridgeOptions
 from pp_bridge.service import Service
 from pp_bridge.shared_state import SharedState
@@ -119,6 +119,21 @@ def test_an_error_ends_the_collection_and_not_the_service(tmp_path):
     assert harness.send_command("start", output_dir="next").reason is None
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("less --noise-rad or --steps-per-segment", "less 'noise_rad' or 'steps_per_segment'"),
+        ("control_hz (--fps) must divide", "'fps' must divide"),
+        ("continue with --resume", "continue with 'resume'"),
+        ("choose another --output", "choose another 'output_dir'"),
+        ("--ycb-meshes is the service's", "--ycb-meshes is the service's"),
+        ("a -- b --- c --", "a -- b --- c --"),
+    ],
+)
+def test_messages_name_fields_of_the_request(text, expected):
+    assert name_fields(text) == expected
+
+
 def test_a_streak_of_failures_ends_the_collection_with_its_reason(tmp_path):
     harness = ServiceHarness(tmp_path, StuckArm)
     harness.send_command("start", keep="success", num_episodes=1)
@@ -126,6 +141,27 @@ def test_a_streak_of_failures_ends_the_collection_with_its_reason(tmp_path):
         harness.service.tick()
     assert harness.service.status()["outcome"] == "failed"
     assert "20 attempts in a row failed" in harness.service.status()["last_error"]
+
+
+def test_a_scene_that_cannot_be_made_leaves_all_as_it_was(harness, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(service, "make_env", fail)
+    refused = harness.send_command("start", cameras=["cam_side"])
+    assert (refused.reason, refused.detail) == (
+        "unavailable",
+        "the scene can't be made: no memory",
+    )
+    assert harness.shared_state.cameras == ("cam_high", "cam_wrist")
+    assert harness.send_command("start").reason is None
+
+
+def test_a_request_names_no_code_and_no_file():
+    assert SCENE
+    for name, field in StartRequest.model_fields.items():
+        assert "Path" not in str(field.annotation), name
+    assert not {"start_policy", "simulator", "resolution"} & StartRequest.model_fields.keys()
 
 
 def test_an_interrupted_collection_is_remembered_and_a_finished_one_is_not(tmp_path):

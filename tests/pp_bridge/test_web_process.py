@@ -25,7 +25,10 @@ TOKEN = "correct-horse-battery-staple"
         (["--streaming-port", "80"], "must be from 1024 to 65528"),
         (["--fps", "31"], "must divide the physics rate"),
         (["--assets-root", "x"], "for --simulator isaacsim"),
-        (["--root", "/proc/nowhere"], "--root must be a folder, or one that can be made, got /proc"),
+        (
+            ["--root", "/proc/nowhere"],
+            "--root must be a folder, or one that can be made, got /proc",
+        ),
         (["--root", __file__], "--root must be a folder, or one that can be made, got "),
         (["--port", "99999"], "--port must be from 0 to 65535, got 99999"),
         (["--port", "-1"], "--port must be from 0 to 65535, got -1"),
@@ -62,8 +65,9 @@ def test_an_address_of_another_machine_is_refused_in_a_sentence(tmp_path, monkey
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
     with pytest.raises(SystemExit):
         main(["--root", str(tmp_path), "--host", "192.0.2.1"])
-    assert "can't listen on 192.0.2.1 port 8080: this machine has no such address; try 127.0.0.1" in (
-        capsys.readouterr().err
+    assert (
+        "can't listen on 192.0.2.1 port 8080: this machine has no such address; try 127.0.0.1"
+        in (capsys.readouterr().err)
     )
 
 
@@ -133,7 +137,8 @@ def test_two_services_do_not_share_a_root(tmp_path):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"pp-bridge: error: another service uses {tmp_path}; stop that one, or choose another --root"
+        f"pp-bridge: error: another service uses {tmp_path}; stop that one, or choose another "
+        "--root"
     ]
 
 

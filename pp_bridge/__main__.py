@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,13 +92,14 @@ def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) ->
         web = WebProcess(shared_state, web_settings(options, token))
         _LOG.info("listening", extra={"address": f"http://{options.host}:{web.port}"})
         try:
-            env = make_env(options, config, cameras=True)
-            service = Service(options, config, env, shared_state, web.commands, options.root)
-            try:
+            with ExitStack() as at_end:
+                env = make_env(options, config, cameras=True)
+                at_end.callback(env.close)
                 env.reset(seed=0)  # it renders, so that missing OpenGL ends the service at once
+                service = Service(options, config, env, shared_state, web.commands, options.root)
+                at_end.pop_all()  # the environment is the service's now
+                at_end.callback(service.close)
                 work(service, options.resume)
-            finally:
-                service.close()
         finally:
             web.close()
     finally:

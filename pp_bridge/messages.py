@@ -26,9 +26,7 @@ _GROUPS = {SceneOptions: "Scene", DemonstrationOptions: "Demonstrations"}  # of 
 _SUGGESTIONS = {"object": [obj.name for obj in YCB_OBJECTS if obj.fits_gripper]}
 # What a request must not choose: code and files of the service's machine, the simulator, and how
 # much memory images take.
-_OF_THE_SERVICE = {
-    *("start_policy", "ycb_meshes", "ycb_assets", "simulator", "resolution"),
-}
+_OF_THE_SERVICE = ("start_policy", "ycb_meshes", "ycb_assets", "simulator", "resolution")
 
 
 def _names(cls: type) -> list[str]:
@@ -79,7 +77,7 @@ def _from_options() -> dict[str, Any]:
 
 def _field(name: str, cls: type) -> Any:
     """Return the type of an option as JSON has it, and what the page needs for its control."""
-    default = next(f.default for f in dataclasses.fields(SessionOptions) if f.name == name)
+    default: Any = next(f.default for f in dataclasses.fields(SessionOptions) if f.name == name)
     hint = _json_type(name, get_type_hints(cls, include_extras=True)[name])
     required = name == "num_episodes"  # a default would be a guess
     return hint, Field(

@@ -221,7 +221,7 @@ def test_the_document_tells_what_needs_a_token(tmp_path):
     for token in (None, TOKEN):
         app = api.make_app(shared_state, token, local_only=token is None)
         catalog = DatasetCatalog(tmp_path)
-        api.add_collection(app, shared_state, token, catalog, lambda _: None)
+        api.add_collection(app, shared_state, token, catalog, lambda _: None, {})
         catalog.close()
         for path, operations in app.openapi()["paths"].items():
             for operation in operations.values():

@@ -72,8 +72,7 @@ class DatasetCatalog:
     def without_paths(self, text: str) -> str:
         """Return a message for clients, who need not know where the root is."""
         text = text[: 10 * _MAX_MESSAGE].replace(self._place, "")
-        text = _FOLDERS.sub("", text)[:_MAX_MESSAGE]
-        return text.encode(errors="backslashreplace").decode()
+        return _readable(_FOLDERS.sub("", text)[:_MAX_MESSAGE])
 
     def locate(self, text: str) -> Path:
         """Return the folder that a name or a whole path stands for; it need not exist.

@@ -137,7 +137,8 @@ class ObjectConfig:
 def _ycb(
     name: str, size: Vec3, mass: float, rgb: Vec3, bands: tuple[Band, ...], shape: Shape = "box"
 ) -> ObjectConfig:
-    asset = f"Isaac/Props/YCB/Axis_Aligned_Physics/{name}.usd"
+    # Its sibling Axis_Aligned_Physics has 003 to 006 only; the colliders are ours in any case.
+    asset = f"Isaac/Props/YCB/Axis_Aligned/{name}.usd"
     return ObjectConfig(name, size, mass, asset=asset, shape=shape, rgb=rgb, bands=bands)
 
 

@@ -89,22 +89,27 @@ def fit(file: str, obj: ObjectConfig) -> tuple[np.ndarray, np.ndarray]:
     return quat, -(turned.max(0) + turned.min(0)) / 2
 
 
-def quarter_turns(extent: np.ndarray, size: np.ndarray) -> np.ndarray | None:
+def quarter_turns(
+    extent: np.ndarray, size: np.ndarray, tolerance: float = SIZE_TOLERANCE
+) -> np.ndarray | None:
     """Find the quarter turns, as a rotation matrix (3, 3), that give a box another box's extents.
 
     Args:
         extent: (3,) the extents of the box, m.
         size: (3,) the required extents, m.
+        tolerance: Relative difference allowed in each extent.
 
     Returns:
-        The smallest turn that matches every extent within `SIZE_TOLERANCE`; None if there is none.
+        The turn that matches best, and of those that match alike the smallest; None if none does.
     """
-    for order in ((0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1)):
-        if (np.abs(extent[list(order)] / size - 1) < SIZE_TOLERANCE).all():
-            turn = np.eye(3)[list(order)]
-            turn[0] *= round(np.linalg.det(turn))  # a swap of two axes is a reflection
-            return turn
-    return None
+    orders = ((0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1))
+    errors = [float(np.abs(extent[list(order)] / size - 1).max()) for order in orders]
+    error, order = min(zip(errors, orders, strict=True), key=lambda pair: round(pair[0], 2))
+    if error >= tolerance:
+        return None
+    turn = np.eye(3)[list(order)]
+    turn[0] *= round(np.linalg.det(turn))  # a swap of two axes is a reflection
+    return turn
 
 
 def texture(file: str) -> Path | None:

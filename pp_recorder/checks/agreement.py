@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pp_recorder.checks.findings import CheckResult, UnavailableError, text_of
+from pp_recorder.checks.findings import CheckResult, UnavailableError, named, text_of
 from pp_recorder.checks.robot_model import RobotModel, has_model, robot_model
 from pp_recorder.checks.signals import (
     Signal,
@@ -16,6 +16,7 @@ from pp_recorder.checks.signals import (
     moving,
     positions_and_velocities,
     quaternions,
+    rotations,
     signals,
     stack,
     targets,
@@ -228,13 +229,13 @@ def check_hand_pose(view: DatasetView, result: CheckResult) -> str:
     expected, rotation = model.forward(joints)
     noise = _joint_noise(view)
     far = np.linalg.norm(position - expected, axis=1)
-    turned = _angle(_matrix(quaternion), rotation)
+    turned = _angle(rotations(quaternion), rotation)
     _report_pose(view, result, "eef_pos", far, POSITION_TOLERANCE + noise, "m", position, expected)
     right = _quaternion(rotation)
     _report_pose(
         view, result, "eef_quat", turned, ANGLE_TOLERANCE + 3 * noise, "rad", quaternion, right
     )
-    _check_held(view, result, position, _matrix(quaternion))
+    _check_held(view, result, position, rotations(quaternion))
     _check_upright(view, result)
     return f"within {np.median(far) * 1000:.2f} mm and {np.median(turned):.4f} rad of the joints'"
 
@@ -243,8 +244,7 @@ def _joint_noise(view: DatasetView) -> float:
     """Return how far noise on the joints may move the hand, m."""
     if not view.collection:
         return NOISE_REACH * USUAL_NOISE  # others' tools drop what would say so
-    config = view.collection.get("config") or {}
-    limits = (config.get("randomization") or {}).get("joint_pos_noise") or [0.0]
+    limits = view.randomization.get("joint_pos_noise") or [0.0]
     return NOISE_REACH * float(max(limits))
 
 
@@ -312,18 +312,6 @@ def _distance(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.median(apart))
 
 
-def _matrix(quaternion: np.ndarray) -> np.ndarray:
-    """Return rotation matrices (n, 3, 3) of quaternions (n, 4), w first, of any length."""
-    length = np.linalg.norm(quaternion, axis=1, keepdims=True)
-    w, x, y, z = (quaternion / np.where(length > 1e-9, length, 1)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), -1, 0)
-
-
 def _quaternion(matrix: np.ndarray) -> np.ndarray:
     """Return unit quaternions (n, 4), w first, of rotation matrices: the largest eigenvector."""
     m = matrix
@@ -353,7 +341,7 @@ def _check_held(view: DatasetView, result: CheckResult, hand: np.ndarray, turn: 
         return
     held = by_name["is_grasped"] > 0.5
     local = np.einsum("nji,nj->ni", turn, place - hand)
-    relative = np.einsum("nji,njk->nik", turn, _matrix(pose))
+    relative = np.einsum("nji,njk->nik", turn, rotations(pose))
     for episode, (begin, end) in enumerate(view.spans):
         rows = begin + np.flatnonzero(held[begin:end])
         if len(rows) < 5:
@@ -381,7 +369,7 @@ def _check_held(view: DatasetView, result: CheckResult, hand: np.ndarray, turn: 
 def _check_upright(view: DatasetView, result: CheckResult) -> None:
     """Check that the object stands upright at the start, and is turned only where that varies."""
     pose = next((v for (_, stem), v in quaternions(view).items() if stem == "object_quat"), None)
-    task = (view.collection.get("config") or {}).get("task") or {}
+    task = view.config.get("task") or {}
     if pose is None or "random_yaw" not in task:
         return
     for episode, (begin, _) in enumerate(view.spans):
@@ -424,7 +412,7 @@ def check_lag(view: DatasetView, result: CheckResult) -> str:
         raise UnavailableError("no episode moves long enough")
     if min(error for _, error, _ in found.values()) > RELATED and not has_model(view):
         raise UnavailableError("the numbers of the action are no targets for the state")
-    _report_lags(view, result, report, found)
+    _report_lags(view, report, found)
     _report_joint_lags(view, report, chosen, lags, errors, used, found)
     _report_mismatches(view, report, chosen, action, state, found)
     _check_gripper(view, report, pairs)
@@ -475,8 +463,7 @@ def _expected_lags(view: DatasetView, episode: int) -> tuple[int, int] | None:
         delay = None
     if delay is not None:
         return low + delay, high + delay
-    config = view.collection.get("config") or {}
-    delays = (config.get("randomization") or {}).get("action_delay") or [0]
+    delays = view.randomization.get("action_delay") or [0]
     if not view.collection:
         delays = [0, 3]
     return low + int(min(delays)), high + int(max(delays))
@@ -484,7 +471,6 @@ def _expected_lags(view: DatasetView, episode: int) -> tuple[int, int] | None:
 
 def _report_lags(
     view: DatasetView,
-    result: CheckResult,
     report: Callable[..., None],
     found: dict[int, tuple[int, float, Callable[[int], float]]],
 ) -> None:
@@ -500,10 +486,7 @@ def _report_lags(
             wrong.setdefault(lag - nearest, []).append(episode)
     for shift, episodes in wrong.items():
         lag = found[episodes[0]][0]
-        one = f"episode {episodes[0]}" + (
-            f" (and {len(episodes) - 1} more)" if len(episodes) > 1 else ""
-        )
-        where = "all episodes" if len(episodes) == len(found) > 1 else one
+        where = "all episodes" if len(episodes) == len(found) > 1 else named(episodes)
         report(
             f"{where}: the state follows the action {lag} frame(s) later, {abs(shift)} "
             f"{'more' if shift > 0 else 'fewer'} than expected: the "
@@ -535,10 +518,9 @@ def _report_joint_lags(
                     shifts.append((episode, own[best], lag))
         if shifts:
             episode, best, lag = shifts[0]
-            more = f" (and {len(shifts) - 1} more)" if len(shifts) > 1 else ""
             report(
-                f"episode {episode}{more}: the state follows {action.name} {best} frame(s) later, "
-                f"the other numbers {lag}",
+                f"{named([e for e, _, _ in shifts])}: the state follows {action.name} {best} "
+                f"frame(s) later, the other numbers {lag}",
                 episode,
             )
 
@@ -577,10 +559,9 @@ def _report_mismatches(
             text = f": {unit_text(scale) or f'it is {scale:.3g} times as large'}"
         elif matrix.max() > 0.95:
             text = f": it fits {pairs[int(matrix.argmax())][1].name}"
-        elif scale > 3 or scale < 1 / 3 or text == "" and matrix[k] > 0.5:
+        elif scale > 3 or scale < 1 / 3 or matrix[k] > 0.5:
             continue  # it moves while the state stands still, or hits something
-        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        report(f"episode {episode}{more}: {own.name} does not follow {signal.name}{text}", episode)
+        report(f"{named(bad.tolist())}: {own.name} does not follow {signal.name}{text}", episode)
 
 
 def _shifted(action: np.ndarray, state: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
@@ -596,7 +577,7 @@ def _check_gripper(
     for action, state in pairs:
         if "gripper" not in action.name:
             continue
-        bad, good = [], 0
+        bad = []
         for episode, (begin, end) in enumerate(view.spans):
             a, s = action.values[begin:end], state.values[begin:end]
             if end - begin < 30 or not np.ptp(a) or np.ptp(s) < 1e-6:
@@ -605,12 +586,10 @@ def _check_gripper(
             scores = [_correlations(a[: len(a) - d, None], s[d:, None])[0, 0] for d in delays]
             if min(scores) < -0.6 and max(scores) < 0.3:
                 bad.append(episode)
-            good += max(scores) > 0.6
         if bad:
-            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
             report(
-                f"episode {bad[0]}{more}: {state.name} moves against {action.name}: open and "
-                "closed are swapped?",
+                f"{named(bad)}: {state.name} moves against {action.name}: open and closed are "
+                "swapped?",
                 bad[0],
             )
 

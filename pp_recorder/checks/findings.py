@@ -1,5 +1,6 @@
 """The result of a check, its findings, and helpers for their wording."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,12 @@ def text_of(frames: Any) -> str:
     if len(frames) == 1:
         return f"frame {frames[0]}"
     return f"frames {frames[0]}..{frames[-1]} ({len(frames)} of them)"
+
+
+def named(episodes: Sequence[int]) -> str:
+    """Return `episode 3`, or `episode 3 (and 2 more)` for several."""
+    more = f" (and {len(episodes) - 1} more)" if len(episodes) > 1 else ""
+    return f"episode {episodes[0]}{more}"
 
 
 def first_line(error: Exception) -> str:

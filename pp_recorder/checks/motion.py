@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pp_recorder.checks.findings import CheckResult, UnavailableError
-from pp_recorder.checks.signals import moving, triples
+from pp_recorder.checks.findings import CheckResult, UnavailableError, named
+from pp_recorder.checks.signals import moving, rotations, triples
 from pp_recorder.checks.video_scan import STILL_MEAN, CameraScan, EpisodeScan
 from pp_recorder.checks.view import DatasetView, feature_names, is_depth
 from pp_recorder.dataset import keys
@@ -172,11 +172,10 @@ def _where_correlation(foretold: np.ndarray, track: Track) -> np.ndarray:
     return (weight @ (first * second)) / np.where(size > 1e-9, size, np.inf)
 
 
-def _tracks(view: DatasetView, scans: dict[int, EpisodeScan]) -> dict[int, Track]:
+def _tracks(
+    view: DatasetView, scans: dict[int, EpisodeScan], state: np.ndarray
+) -> dict[int, Track]:
     """Return the tracks of the episodes that have a picture for every row, and move."""
-    state = _positions(view)
-    spread = np.maximum(state.std(axis=0), 1e-9)
-    state = (state - state.mean(axis=0)) / spread
     values, vectors = np.linalg.eigh(state.T @ state / len(state))
     order = np.argsort(values)[::-1][:_COMPONENTS]
     order = order[values[order] > 1e-3 * values.max()]
@@ -205,16 +204,23 @@ def _tracks(view: DatasetView, scans: dict[int, EpisodeScan]) -> dict[int, Track
     return tracks
 
 
-def _positions(view: DatasetView) -> np.ndarray:
-    """Return the numbers of the state that are no velocities and move, (frames, size)."""
-    state = view.column(keys.STATE)[: view.spans[-1][1]].astype(np.float64)
+def _motion(view: DatasetView) -> np.ndarray | None:
+    """Return the numbers of the state that are no velocities and move, or None.
+
+    Returns:
+        (frames, size), each with mean 0 and standard deviation 1.
+    """
+    try:
+        state = view.column(keys.STATE)[: view.spans[-1][1]].astype(np.float64)
+    except UnavailableError:
+        return None
     names = feature_names(view.features[keys.STATE])
     if len(names) == state.shape[1]:
         state = state[:, ["vel" not in name and "quat" not in name for name in names]]
     state = state[:, moving(state)]
     if not state.size or not np.isfinite(state).all():
-        raise UnavailableError("the state does not move")
-    return state
+        return None
+    return (state - state.mean(axis=0)) / np.maximum(state.std(axis=0), 1e-9)
 
 
 def check_motion(view: DatasetView, result: CheckResult, camera: str) -> str:
@@ -237,15 +243,13 @@ def _compare(view: DatasetView, result: CheckResult, camera: str) -> str:
     scans = view.scan(camera).episodes
     if not any(scan.frames for scan in scans.values()):
         raise UnavailableError("no picture could be decoded")
-    _check_odd(view, scans, result)
-    _check_looks(view, camera, scans, result)
-    try:
-        tracks = _tracks(view, scans)
-    except UnavailableError:
-        tracks = {}
-    if not tracks:
+    state = _motion(view)
+    _check_odd(view, scans, state, result)
+    _check_looks(view, camera, scans, state, result)
+    tracks = {} if state is None else _tracks(view, scans, state)
+    if state is None or not tracks:
         return "no motion to compare with"
-    _check_repeats(view, view.scan(camera), result)
+    _check_repeats(view, view.scan(camera), state, result)
     fits = _check_time(view, Camera(tracks, view.fps), result)
     _check_orientation(view, camera, tracks, fits, result)
     known = [fit.lags[0] for fit in fits.values()] or [0.0]
@@ -348,11 +352,8 @@ def _report(add: Callable[..., None], episodes: set[int], total: int, text: str)
     if not episodes:
         return
     first = min(episodes)
-    if len(episodes) == total > 1:
-        add(f"all episodes: {text}", first)
-        return
-    more = f" (and {len(episodes) - 1} more)" if len(episodes) > 1 else ""
-    add(f"episode {first}{more}: {text}", first)
+    where = "all episodes" if len(episodes) == total > 1 else named(sorted(episodes))
+    add(f"{where}: {text}", first)
 
 
 # ------------------------------------------------------------------------------------- orientation
@@ -404,12 +405,7 @@ def _projection(view: DatasetView, camera: str) -> np.ndarray | None:
     if own.get("parent") != "world" or "eef_pos" not in hands:
         return None
     try:
-        w, x, y, z = own["quat_wxyz_in_parent"]
-        rotation = np.array([
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ])  # fmt: skip
+        rotation = rotations(np.array([own["quat_wxyz_in_parent"]], dtype=np.float64))[0]
         matrix = np.array(own["intrinsics_px"], dtype=np.float64)
         local = (hands["eef_pos"] - np.array(own["position_in_parent_m"])) @ rotation
     except (LookupError, TypeError, ValueError):
@@ -423,12 +419,17 @@ def _projection(view: DatasetView, camera: str) -> np.ndarray | None:
 # ------------------------------------------------------------------------------------ single frames
 
 
-def _check_odd(view: DatasetView, scans: dict[int, EpisodeScan], result: CheckResult) -> None:
+def _check_odd(
+    view: DatasetView,
+    scans: dict[int, EpisodeScan],
+    state: np.ndarray | None,
+    result: CheckResult,
+) -> None:
     """Report pictures that are unlike those before and after, though the robot moves smoothly."""
     for episode, scan in sorted(scans.items()):
         if scan.frames < _SHORTEST:
             continue
-        calm = _calm(view, episode, scan.frames)
+        calm = _calm(view, episode, scan.frames, state)
         odd = _odd_frames(np.where(calm, scan.odd, scan.odd / 2))
         for frame in odd.tolist():
             result.add_error(
@@ -471,26 +472,21 @@ def _odd_frames(share: np.ndarray) -> np.ndarray:
     return np.union1d(np.flatnonzero(share > _ODD), [first] if stands_out else []).astype(int)
 
 
-def _calm(view: DatasetView, episode: int, frames: int) -> np.ndarray:
+def _calm(view: DatasetView, episode: int, frames: int, state: np.ndarray | None) -> np.ndarray:
     """Return in which frames the robot does not jerk, (frames,); everywhere if that is unknown."""
-    try:
-        begin, end = view.spans[episode]
-        state = _positions(view)
-    except UnavailableError:
+    begin, end = (0, 0) if state is None else view.spans[episode]
+    if state is None or end - begin != frames:
         return np.ones(frames, dtype=bool)
-    if end - begin != frames or frames < 4:
-        return np.ones(frames, dtype=bool)
-    state = state[begin:end] / np.maximum(state.std(axis=0), 1e-9)
-    speed = np.linalg.norm(np.diff(state, axis=0), axis=1)
+    speed = np.linalg.norm(np.diff(state[begin:end], axis=0), axis=1)
     jerk = np.append(0, np.abs(np.diff(speed, append=speed[-1])))
     rough = jerk > max(float(np.percentile(speed, 90)), 1e-9)
     return ~np.convolve(rough, np.ones(3), "same").astype(bool)
 
 
-def _check_repeats(view: DatasetView, scan: CameraScan, result: CheckResult) -> None:
+def _check_repeats(
+    view: DatasetView, scan: CameraScan, state: np.ndarray, result: CheckResult
+) -> None:
     """Report pictures that stand still while those before and after, and the state, move."""
-    state = _positions(view)
-    state = state / np.maximum(state.std(axis=0), 1e-9)
     thrifty = {e for file in scan.files if file.codec != "h264" for e in file.episodes}
     for episode, own in sorted(scan.episodes.items()):
         begin, end = view.spans[episode]
@@ -549,7 +545,11 @@ def _stops(
 
 
 def _check_looks(
-    view: DatasetView, camera: str, scans: dict[int, EpisodeScan], result: CheckResult
+    view: DatasetView,
+    camera: str,
+    scans: dict[int, EpisodeScan],
+    state: np.ndarray | None,
+    result: CheckResult,
 ) -> None:
     """Compare the mean pictures of the episodes."""
     shown = {e: scan for e, scan in sorted(scans.items()) if scan.frames and scan.image_stats}
@@ -558,13 +558,12 @@ def _check_looks(
     episodes, means = list(shown), [scan.mean for scan in shown.values()]
     if len({mean.shape for mean in means}) > 1:
         return
-    _check_same(view, episodes, list(shown.values()), result)
+    _check_same(view, episodes, list(shown.values()), state, result)
     _check_turned(view, camera, episodes, means, result)
     if len(shown) < 4:
         return
     _check_range(shown, result)
-    varied = (view.collection.get("config") or {}).get("randomization") or {}
-    if len(set(varied.get("light_intensity") or [])) > 1:
+    if len(set(view.randomization.get("light_intensity") or [])) > 1:
         return  # by intention
     numbers = {name: [] for name in ("contrast", "brightness", "range", "colour")}
     for scan in shown.values():
@@ -582,9 +581,8 @@ def _check_looks(
         usual_one = np.setdiff1d(np.arange(len(means)), rare)[0]
         if rare.size and np.median(alike[rare, usual_one]) > 0.8:  # the same scene
             odd, usual = np.array(values)[rare].mean(), np.median(np.delete(values, rare))
-            more = f" (and {len(rare) - 1} more)" if len(rare) > 1 else ""
             result.add_warning(
-                f"episode {episodes[rare[0]]}{more}: the {name} of the pictures is {odd:.2f}, "
+                f"{named([episodes[k] for k in rare])}: the {name} of the pictures is {odd:.2f}, "
                 f"elsewhere {usual:.2f}: washed out, or of another light?",
                 episodes[rare[0]],
             )
@@ -592,7 +590,11 @@ def _check_looks(
 
 
 def _check_same(
-    view: DatasetView, episodes: list[int], scans: list[EpisodeScan], result: CheckResult
+    view: DatasetView,
+    episodes: list[int],
+    scans: list[EpisodeScan],
+    state: np.ndarray | None,
+    result: CheckResult,
 ) -> None:
     """Report episodes with the same pictures, though their states differ as others do."""
     rows = [row for row, scan in enumerate(scans) if len(scan.thumbs) >= _SHORTEST]
@@ -603,12 +605,10 @@ def _check_same(
     shown = [scans[row].thumbs[at].astype(np.float32) for row in rows]
     alike = _apart(np.stack([_unit(pictures) for pictures in shown]))
     moves = [np.ptp(pictures, axis=0).mean() > 1 for pictures in shown]
-    try:
-        state = _positions(view) / np.maximum(_positions(view).std(axis=0), 1e-9)
-        begins = [view.spans[episodes[row]][0] for row in rows]
+    differ = alike >= 0  # of states that cannot be compared nothing is asked
+    begins = [] if state is None else [view.spans[episodes[row]][0] for row in rows]
+    if state is not None and max(begins) + shortest <= len(state):
         differ = _apart(np.stack([state[begin + at].ravel() for begin in begins])) > 0.5
-    except (UnavailableError, IndexError):
-        differ = alike >= 0  # of states that cannot be compared nothing is asked
     for first, second in np.argwhere(np.triu(differ & (alike < _SAME), 1)).tolist():
         if moves[first]:
             one, other = episodes[rows[first]], episodes[rows[second]]
@@ -684,9 +684,8 @@ def _check_turned(
     for name, members in found.items():
         if len(members) > len(means) / 2:
             continue
-        more = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
         result.add_error(
-            f"episode {episodes[members[0]]}{more}: the pictures are {name}, compared with the "
+            f"{named([episodes[k] for k in members])}: the pictures are {name}, compared with the "
             "other episodes",
             episodes[members[0]],
         )
@@ -715,10 +714,9 @@ def _check_channels(
     ]  # fmt: skip
     rest = [k for k in range(len(means)) if k not in rare and k != first]
     if rare and (not rest or np.min(plain[rest, first]) > 0.9):
-        more = f" (and {len(rare) - 1} more)" if len(rare) > 1 else ""
         result.add_error(
-            f"episode {episodes[rare[0]]}{more}: red and blue are swapped, compared with the other "
-            "episodes",
+            f"{named([episodes[k] for k in rare])}: red and blue are swapped, compared with the "
+            "other episodes",
             episodes[rare[0]],
         )
 

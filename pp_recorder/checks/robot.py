@@ -130,8 +130,7 @@ def check_tracking(view: DatasetView, result: CheckResult) -> str:
     known = error[np.isfinite(error)]
     if not known.size:
         raise UnavailableError("no episode has two frames")
-    varied = (view.collection.get("config") or {}).get("randomization") or {}
-    delay = max(varied.get("action_delay") or [0])  # steps
+    delay = max(view.randomization.get("action_delay") or [0])  # steps
     limit = TRACKING_LIMIT * (1 + delay)
     for i, (begin, end) in enumerate(view.spans):
         part = np.nan_to_num(error[begin:end])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def has_model(view: DatasetView) -> bool:
     return True
 
 
+@cache
 def _franka_panda() -> tuple[RobotModel, list[str]]:
     """Return the model, and the names of the numbers of its state."""
     from pp_env import kinematics, panda

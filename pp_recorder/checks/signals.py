@@ -32,16 +32,21 @@ class Signal:
 
 def signals(view: DatasetView, key: str) -> list[Signal]:
     """Return the named numbers of a feature; none if it has no names or cannot be read."""
-    feature = view.features.get(key, {})
-    names = feature_names(feature)
-    try:
-        values = view.column(key)[: view.spans[-1][1]]
-    except UnavailableError:
-        return []
-    if len(names) != values.shape[1]:
+    names = feature_names(view.features.get(key, {}))
+    values = _values(view, key, names)
+    if values is None:
         return []
     columns = values.astype(np.float64).T
     return [Signal(key, name, column) for name, column in zip(names, columns, strict=True)]
+
+
+def _values(view: DatasetView, key: str, names: list[str]) -> np.ndarray | None:
+    """Return a feature's rows, (frames, names), or None if it cannot be read or named so."""
+    try:
+        values = view.column(key)[: view.spans[-1][1]]
+    except UnavailableError:
+        return None
+    return values if len(names) == values.shape[1] else None
 
 
 def all_signals(view: DatasetView) -> list[Signal]:
@@ -58,13 +63,15 @@ def stack(chosen: list[Signal]) -> np.ndarray:
 def triples(view: DatasetView, suffixes: str) -> dict[tuple[str, str], np.ndarray]:
     """Return numbers called *_x, *_y, ... by feature and stem, each (frames, len(suffixes))."""
     found = {}
-    for key in view.features:
-        named = {signal.name: signal for signal in signals(view, key)}
-        for name in named:
+    for key, feature in view.features.items():
+        names = feature_names(feature)
+        for name in names:
             stem = name.removesuffix(f"_{suffixes[0]}")
-            parts = [named.get(f"{stem}_{axis}") for axis in suffixes]
-            if stem != name and all(parts):
-                found[key, stem] = stack([part for part in parts if part])
+            parts = [f"{stem}_{axis}" for axis in suffixes]
+            values = _values(view, key, names) if stem != name and set(parts) <= {*names} else None
+            if values is not None:
+                columns = [names.index(part) for part in parts]
+                found[key, stem] = values[:, columns].astype(np.float64)
     return found
 
 
@@ -72,6 +79,18 @@ def quaternions(view: DatasetView) -> dict[tuple[str, str], np.ndarray]:
     """Return the quaternions (frames, 4), w first, by feature and stem."""
     groups = triples(view, "wxyz")
     return {(key, stem): v for (key, stem), v in groups.items() if stem.endswith("quat")}
+
+
+def rotations(quaternion: np.ndarray) -> np.ndarray:
+    """Return rotation matrices (n, 3, 3) of quaternions (n, 4), w first, of any length."""
+    length = np.linalg.norm(quaternion, axis=1, keepdims=True)
+    w, x, y, z = (quaternion / np.where(length > 1e-9, length, 1)).T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
 
 
 def positions_and_velocities(view: DatasetView) -> dict[str, tuple[list[Signal], list[Signal]]]:

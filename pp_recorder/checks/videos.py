@@ -115,8 +115,7 @@ def check_intrinsics(view: DatasetView, result: CheckResult) -> str:
     cameras = view.collection.get("cameras")
     if not isinstance(cameras, dict) or not cameras:
         raise UnavailableError("collection.json describes no cameras")
-    config = view.collection.get("config") or {}
-    lenses = {c.get("name"): c for c in config.get("cameras") or ()}
+    lenses = {c.get("name"): c for c in view.config.get("cameras") or ()}
     checked = 0
     for feature in view.cameras:
         name = feature.rsplit(".", 1)[-1]

@@ -161,6 +161,16 @@ class DatasetView:
         content = _read_json(self.root, keys.COLLECTION_PATH)
         return content if isinstance(content, dict) else {}
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The environment's configuration in the provenance; empty if there is none."""
+        return self.collection.get("config") or {}
+
+    @property
+    def randomization(self) -> dict[str, Any]:
+        """What the configuration varies from episode to episode; empty if that is not known."""
+        return self.config.get("randomization") or {}
+
     @cached_property
     def tasks(self) -> list[str]:
         """The task strings by index."""

@@ -40,7 +40,7 @@ def fill_in(pattern: Any, **values: Any) -> str:
     what = f"{pattern!r:.200}, which cannot be filled in with {values!r:.200}"
     for _, field in _parse(pattern):
         value = values.get(field or "")
-        is_fine = _is_count(value) if field in _NUMBERS else isinstance(value, str)
+        is_fine = is_count(value) if field in _NUMBERS else isinstance(value, str)
         if field is not None and not is_fine:
             raise DatasetError(f"{what}: {field} is {value!r:.100}")
     name = str(pattern).format(**values)
@@ -174,5 +174,6 @@ def _names_like(patterns: Iterable[Any], cameras: Iterable[str] = ()) -> re.Patt
     return re.compile("|".join(found) or r"(?!)")
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def is_count(value: Any) -> bool:
+    """Return True for a whole number that a column can hold, from 0 on."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pp_recorder.dataset import keys, tables
-from pp_recorder.dataset.files import fill_in, locate, table_files
+from pp_recorder.dataset.files import fill_in, is_count, locate, table_files
 from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.schema import feature_fault, is_vector
 from pp_recorder.dataset.stats import Stats
@@ -262,7 +262,7 @@ def to_rows(table: pa.Table, path: Path) -> list[dict[str, Any]]:
 def entry_fault(entry: dict[str, Any], cameras: list[str], num_frames: float = math.inf) -> str:
     """Return what a row of `meta/episodes` lacks that is needed to read the episode, or ""."""
     for key in (keys.LENGTH, keys.FROM_INDEX):
-        if not _is_count(entry.get(key)):
+        if not is_count(entry.get(key)):
             return f"{key} is {entry.get(key)!r}, expected a whole number"
     if not entry[keys.LENGTH] or entry[keys.FROM_INDEX] + entry[keys.LENGTH] > num_frames:
         return (
@@ -275,7 +275,7 @@ def entry_fault(entry: dict[str, Any], cameras: list[str], num_frames: float = m
     for camera in cameras:
         for field in ("chunk_index", "file_index"):
             name = keys.video_column(camera, field)
-            if not _is_count(entry.get(name)):
+            if not is_count(entry.get(name)):
                 return f"{name} is {entry.get(name)!r}, expected a whole number"
         for side in ("from", "to"):
             name = keys.video_column(camera, f"{side}_timestamp")
@@ -368,19 +368,15 @@ def _info_fault(info: dict[str, Any]) -> str:
     for key, feature in features.items():
         if fault := feature_fault(key, feature):
             return fault
-    if not _is_count(info.get("fps")) or not info["fps"]:
+    if not is_count(info.get("fps")) or not info["fps"]:
         return f"fps is {info.get('fps')!r}, expected a whole number above 0"
     for key in ("total_episodes", "total_frames", "total_tasks"):
-        if not _is_count(info.get(key, 0 if key == "total_tasks" else None)):
+        if not is_count(info.get(key, 0 if key == "total_tasks" else None)):
             return f"{key} is {info.get(key)!r}, expected a whole number"
     has_cameras = any(feature["dtype"] == "video" for feature in features.values())
     if has_cameras and not isinstance(info.get("video_path"), str):
         return f"video_path is {info.get('video_path')!r}, expected a pattern for the videos"
     return ""
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def read_texts(path: Path, index: str) -> list[str]:

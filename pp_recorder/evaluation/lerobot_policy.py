@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.files import is_count
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -294,7 +295,7 @@ def _shapes(config: dict[str, Any], name: str) -> Shapes:
         raise CheckpointError(f"the checkpoint's config.json has no {name}; is it a policy's?")
     for key, feature in features.items():
         shape = feature.get("shape") if isinstance(feature, dict) else None
-        if not isinstance(shape, list) or not all(map(_is_count, shape)):
+        if not isinstance(shape, list) or not all(map(is_count, shape)):
             raise CheckpointError(
                 f"the checkpoint's config.json has in {name} the feature {key}: {feature!r:.100}, "
                 "expected a dictionary with its shape, a list of whole numbers"
@@ -328,15 +329,11 @@ def _plan_length(config: dict[str, Any]) -> int:
     given = {name: config.get(name) for name in defaults}
     numbers = {name: defaults[name] if n is None else n for name, n in given.items()}
     for name, number in numbers.items():
-        if not _is_count(number):
+        if not is_count(number):
             raise CheckpointError(
                 f"the checkpoint's config.json: {name} is {number!r:.100}, expected a whole number"
             )
     return numbers["chunk_size"] or max(numbers["horizon"] - numbers["n_obs_steps"] + 1, 0)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _list(shapes: Shapes) -> str:

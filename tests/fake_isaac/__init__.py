@@ -12,7 +12,8 @@ It proves nothing about PhysX or RTX, which are replaced by a first-order lag an
 that the modelled quirks are complete.
 
 A name without a behaviour in `tests.fake_isaac.models` checks its arguments and then raises
-NotImplementedError. Only `carb.settings` is written by hand, without a recorded signature.
+NotImplementedError. Kit's own modules are written by hand (`tests.fake_isaac.models.by_hand`):
+their sources are closed, and the arguments are those of the calls in Isaac Sim's sources.
 """
 
 import ast
@@ -31,9 +32,9 @@ from typing import Any
 
 from pxr import Usd
 
-from tests.fake_isaac.models import ASSET_ROOT, MODELS, Functions
+from tests.fake_isaac.models import ASSET_ROOT, MODELS, Functions, RenderProduct, by_hand
 from tests.fake_isaac.models import ProcessEnded as ProcessEnded
-from tests.fake_isaac.physics import Physics
+from tests.fake_isaac.physics import Physics, Toggle
 
 RECORDS = json.loads(Path(__file__).with_name("isaac_api.json").read_text())["records"]
 VERSIONS = ("4.5.0", "5.0.0", "5.1.0", "6.0.1")
@@ -50,10 +51,9 @@ class FakeIsaac:
     Attributes:
         version: One of `VERSIONS`.
         assets_root: Value of `get_assets_root_path`.
-        frame_lag: Number of renders until an image shows a change.
-        warmup_renders: Number of renders after a camera's initialisation without an image.
-        attachment_works: Ways of enabling a joint that physics notices: "toggle" for a joint that
-            existed at the last hard reset, "recreate" for one that was defined since.
+        frame_lag: Number of frames by which an image lags behind; with 0 the next shows a change.
+        warmup_renders: Number of renders without an image after the first render product was made.
+        toggle: What enabling a joint does.
         assets_reachable: False to behave as without a network.
         missing_extensions: Extensions that are not installed.
         disabled_extensions: Extensions whose modules can't be imported before `enable_extension`.
@@ -62,20 +62,20 @@ class FakeIsaac:
         gains_ignored: The robot has gains of 80 and 4, regardless of `set_gains`.
         reset_forgets_gains: A reset restores the gains of the first initialisation, as Isaac's
             documentation says; by its sources it restores those of the last `set_gains`.
-        tensor_views_break_on_recreate: The joints can't be read once a joint prim was defined while
-            physics ran.
+        close_hangs: Closing the application never returns, which here raises an error.
         calls: Every call: its qualified name and the arguments passed.
         warnings: Warnings that Isaac logs for calls that it ignores.
-        leaked_annotators: Number of annotators leaked by repeated `Camera.initialize`.
+        viewport: The application's viewport, which draws a picture of its own at each update while
+            its `updates_enabled` is true.
         leaked_arguments: The part of the command line that the application passed to Kit.
     """
 
     version: str
     assets_root: Path
     _: KW_ONLY
-    frame_lag: int = 1
+    frame_lag: int = 0
     warmup_renders: int = 3
-    attachment_works: tuple[str, ...] = ("toggle", "recreate")
+    toggle: Toggle = "holds"
     assets_reachable: bool = True
     missing_extensions: tuple[str, ...] = ()
     disabled_extensions: tuple[str, ...] = ()
@@ -83,19 +83,19 @@ class FakeIsaac:
     never_a_frame: bool = False
     gains_ignored: bool = False
     reset_forgets_gains: bool = False
-    tensor_views_break_on_recreate: bool = False
+    close_hangs: bool = False
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
             raise ValueError(f"version must be one of {VERSIONS}, got {self.version!r}")
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.warnings: list[str] = []
-        self.leaked_annotators = 0
+        self.viewport = SimpleNamespace(updates_enabled=True)
         self.leaked_arguments: list[str] = []
         self.settings: dict[str, Any] = {ASSET_ROOT: str(self.assets_root)}
         self.app: Any = None
         self.world: Any = None
-        self.cameras: list[Any] = []
+        self.products: list[RenderProduct] = []
         self.physics_hz, self.rendering_dt = 60, 1.0 / 60.0
         self.time, self.steps = 0.0, 0
         self.functions = Functions(self)
@@ -131,12 +131,16 @@ class FakeIsaac:
         self.settings |= settings
         absent = (*self.missing_extensions, *self.disabled_extensions)
         self._install(lambda module: not _is_part(module, absent))
-        values = SimpleNamespace(get=self.settings.get, set=self.settings.__setitem__)
-        self._add_module("carb.settings", {"get_settings": lambda: values})
+        for module, contents in by_hand(self).items():
+            if not _is_part(module, absent):
+                self._add_module(module, contents)
         self.functions.create_new_stage()
 
     def enable(self, extension: str) -> bool:
         """Make an extension's modules importable, and return True, if it is installed."""
+        for module, contents in by_hand(self).items():
+            if _is_part(module, (extension,)) and not _is_part(module, self.missing_extensions):
+                self._add_module(module, contents)
         self._install(
             lambda m: _is_part(m, (extension,)) and not _is_part(m, self.missing_extensions)
         )
@@ -146,8 +150,8 @@ class FakeIsaac:
         """Make this the current stage, which invalidates the World of the previous one."""
         if self.world is not None and self.playing:
             self.physics.stop()
-        self.stage, self.world, self.cameras = stage, None, []
-        self.physics = Physics(stage, self.attachment_works, self.tensor_views_break_on_recreate)
+        self.stage, self.world, self.products = stage, None, []
+        self.physics = Physics(stage, self.toggle)
         self.loading = _UPDATES_TO_LOAD
         return True
 
@@ -157,8 +161,8 @@ class FakeIsaac:
         if simulate and self.playing:
             for _ in range(max(int(self.rendering_dt * self.physics_hz), 1)):
                 self.advance()
-        for camera in self.cameras:
-            camera.expose()
+        for product in self.products:
+            product.expose()
 
     def advance(self) -> None:
         """Make one physics step."""

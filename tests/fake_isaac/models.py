@@ -10,11 +10,13 @@ import math
 import signal
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdRender
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
 
 from tests.fake_isaac import physics as world
 
@@ -46,6 +48,9 @@ class SimulationApp(Model):
         self.sim.app = self.public
         parts = (text.removeprefix("--").partition("=") for text in self.config["extra_args"])
         self.sim.start({path: _parsed(value) for path, _, value in parts})
+        if self.sim.version >= "5":  # 4.5 has no such key
+            is_off = self.config.get("disable_viewport_updates", False) and self.config["headless"]
+            self.sim.viewport.updates_enabled = not is_off
 
     def update(self) -> None:
         self.sim.update()
@@ -62,6 +67,8 @@ class SimulationApp(Model):
         return self.exiting
 
     def close(self, exit_code: int = 0, **_: bool) -> None:
+        if self.sim.close_hangs:
+            raise AssertionError("the process hangs here, holding the interpreter's lock")
         if not self.exiting:
             self.exiting = True
             if self.config["fast_shutdown"]:
@@ -145,7 +152,7 @@ class World(Model):
             self.stop()
             self.play()
         things = list(self.scene.model.objects.values())
-        for kind in (SingleXFormPrim, Camera, SingleArticulation, SingleRigidPrim):
+        for kind in (SingleXFormPrim, SingleArticulation, SingleRigidPrim):
             for thing in [thing for thing in things if type(thing.model) is kind]:
                 thing.initialize()
         for thing in things:
@@ -358,14 +365,20 @@ class SingleArticulation(_PhysicsPrim):
 
     @property
     def is_ready(self) -> bool:
-        if self.is_initialized and self.has_handles:
+        if self.is_initialized and self.has_handles and self.has_view():
             return True
         self.sim.warnings.append(f"{self.name} needs to be initialized")
         return False
 
     @property
     def handles_initialized(self) -> bool:
-        return self.has_handles and self.controller.model.robot is not None
+        return self.has_handles and self.has_view() and self.controller.model.robot is not None
+
+    def has_view(self) -> bool:
+        """Fail, as in Isaac, if a prim was deleted since the last hard reset."""
+        if not self.physics.has_view:
+            raise AttributeError("'Articulation' object has no attribute '_physics_view'")
+        return True
 
     @property
     def dof_names(self) -> list[str] | None:
@@ -379,7 +392,7 @@ class SingleArticulation(_PhysicsPrim):
         return self.physics.dof_names.index(dof_name) if self.is_initialized else None
 
     def read(self, values: str, indices: Any = None) -> np.ndarray | None:
-        if not self.is_ready or self.physics.broken:
+        if not self.is_ready:
             return None
         found = getattr(self.physics, values).astype(np.float32)
         return found if indices is None else found[np.asarray(indices)]
@@ -486,126 +499,78 @@ class Values(Model):
         vars(self.public).update(values)
 
 
-class Camera(_Wrapper):
-    """A camera; its pose methods, which use axes of their own, are not imitated."""
+class RenderProduct:
+    """A picture that the renderer draws of a camera at each frame, until it is destroyed."""
 
-    def construct(
-        self, prim_path: str, name: str, frequency: int | None,
-        resolution: tuple[int, int] | None, **others: Any,
-    ) -> None:  # fmt: skip
-        _refuse(others)
-        rate = self.sim.settings.get(_RATE)
-        if frequency is not None and rate is not None and rate % frequency != 0:
-            raise Exception("frequency needs to be a divisible by the rendering frequency")
-        self.frequency = -1 if rate is None else frequency or rate
-        prim = self.sim.stage.GetPrimAtPath(prim_path)
-        if prim and prim.GetTypeName() != "Camera":
-            raise Exception("prim path does not correspond to a Camera prim.")
-        self.wrap(
-            prim or UsdGeom.Camera.Define(self.sim.stage, prim_path).GetPrim(), prim_path, name
-        )
-        self.size, self.product, self.has_rgb = tuple(resolution or (128, 128)), None, False
-        self.views: deque[world.View] = deque(maxlen=max(self.sim.frame_lag, 1))
-        self.renders, self.elapsed, self.previous = 0, 0.0, 0.0
-        self.frame: dict[str, Any] = {"rendering_time": 0, "rendering_frame": 0}
-        if self.sim.version >= "5":
-            self._square("horizontal", "vertical", self.size[1] / self.size[0])
-
-    def initialize(self, physics_sim_view: Any, attach_rgb_annotator: bool = True) -> None:
-        is_old, stage = self.sim.version < "5", self.sim.stage
-        if self.product is None:
-            self.product = f"/Render/OmniverseKit/HydraTextures/Replicator_{len(self.sim.cameras)}"
-            with Usd.EditContext(stage, stage.GetSessionLayer()):
-                product = UsdRender.Product.Define(stage, self.product)
-                product.CreateResolutionAttr(Gf.Vec2i(*self.size))
-                product.CreateCameraRel().SetTargets([self.prim.GetPath()])
-            self.sim.cameras.append(self)
-        else:  # the time's annotator is attached once more; in 4.5 the one for images, too
-            self.sim.leaked_annotators += 2 if is_old else 1
-        self.has_rgb = self.has_rgb or attach_rgb_annotator
-        if is_old:
-            self.frame["rgba"] = np.zeros((*self.size, 4), np.int32)
+    def __init__(self, sim: Any, camera: Any, resolution: tuple[int, int]) -> None:
+        self.sim, self.size = sim, tuple(resolution)
+        self.prim = sim.stage.GetPrimAtPath(str(camera))
+        if not self.prim or self.prim.GetTypeName() != "Camera":
+            raise ValueError(f"{camera} is no camera")
+        self.path = f"/Render/OmniverseKit/HydraTextures/Replicator_{len(sim.products)}"
+        self.views: deque[world.View] = deque(maxlen=sim.frame_lag + 1)
+        self.renders = 0
+        sim.products.append(self)
 
     def expose(self) -> None:
-        """Record what is in view; `get_rgba` renders it."""
+        """Record what is in view; `image` renders it."""
         self.views.append(world.look(self.prim, self.size, self.sim.physics.visible))
         self.renders += 1
-        self.elapsed, self.previous = self.elapsed + self.sim.time - self.previous, self.sim.time
-        if self.frequency < 0 or self.elapsed >= 1.0 / self.frequency:
-            self.elapsed, self.frame["rendering_time"] = 0.0, self.sim.time
 
-    def get_rgba(self, device: str | None = None) -> np.ndarray | None:
-        """Return (H, W, 4) uint8; before the first frame an empty array, or None since 6.0."""
+    def image(self) -> np.ndarray:
+        """Return (H, W, 4) uint8; before the first frame an empty array."""
         sim = self.sim
-        if not self.has_rgb and sim.version < "5":
-            raise AttributeError("'NoneType' object has no attribute 'get_data'")
-        if not self.has_rgb:
-            return None
-        if sim.never_a_frame or self.renders <= max(sim.warmup_renders, sim.frame_lag - 1):
-            return np.zeros(0, np.uint8) if sim.version < "6" else None
+        if sim.never_a_frame or self.renders <= max(sim.warmup_renders, sim.frame_lag):
+            return np.zeros(0, np.uint8)
         image = world.render(self.views[0])
         return 0 * image if sim.black_frames else image
 
-    def get_rgb(self, device: str | None = None) -> np.ndarray | None:
-        pixels = self.get_rgba()
-        if self.sim.version >= "5" and (pixels is None or len(pixels) == 0):
-            return None
-        return pixels[..., :3]
+    def destroy(self) -> None:
+        self.sim.products.remove(self)
 
-    def get_current_frame(self, clone: bool) -> dict[str, Any]:
-        """Return the frame; in 4.5, `rgba` is a black image before the first one."""
-        key, pixels = ("rgba" if self.sim.version < "5" else "rgb"), self.get_rgba()
-        has_frame = pixels is not None and pixels.ndim == 3
-        return self.frame | ({key: pixels} if has_frame else {})
 
-    def get_render_product_path(self) -> str | None:
-        return self.product
+class Annotator:
+    """The colours of a render product."""
 
-    def get_resolution(self) -> Any:
-        if self.sim.version >= "5":
-            return self.size
-        product = self.sim.stage.GetPrimAtPath(self.product)  # fails before `initialize`
-        return UsdRender.Product(product).GetResolutionAttr().Get()
+    product: RenderProduct | None = None
 
-    def get_focal_length(self) -> float:
-        return self.prim.GetAttribute("focalLength").Get() / 10.0
+    def __init__(self, sim: Any, name: str) -> None:
+        if name != "rgb":
+            raise NotImplementedError(f"the fake has no annotator {name!r}")
+        self.sim = sim
 
-    def set_focal_length(self, value: float) -> None:
-        self.prim.GetAttribute("focalLength").Set(value * 10.0)
+    def attach(self, render_products: Sequence[str]) -> None:
+        (path,) = render_products
+        self.product = next(product for product in self.sim.products if product.path == path)
 
-    def get_horizontal_aperture(self) -> float:
-        return self.prim.GetAttribute("horizontalAperture").Get() / 10.0
+    def detach(self) -> None:
+        self.product = None
 
-    def set_horizontal_aperture(self, value: float, maintain_square_pixels: bool = True) -> None:
-        self.prim.GetAttribute("horizontalAperture").Set(value * 10.0)
-        width, height = self.get_resolution()
-        if maintain_square_pixels:
-            self._square("horizontal", "vertical", height / width)
+    def get_data(self) -> np.ndarray:
+        if self.product is None:
+            raise RuntimeError("the annotator is not attached")
+        return self.product.image()
 
-    def get_vertical_aperture(self) -> float:
-        return self.prim.GetAttribute("verticalAperture").Get() / 10.0
 
-    def set_vertical_aperture(self, value: float, maintain_square_pixels: bool = True) -> None:
-        self.prim.GetAttribute("verticalAperture").Set(value * 10.0)
-        width, height = self.get_resolution()
-        if maintain_square_pixels:
-            self._square("vertical", "horizontal", width / height)
+def by_hand(sim: Any) -> dict[str, dict[str, Any]]:
+    """Return what Kit's own modules hold, as far as it is imitated."""
+    settings = SimpleNamespace(get=sim.settings.get, set=sim.settings.__setitem__)
 
-    def _square(self, given: str, other: str, ratio: float) -> None:
-        value = self.prim.GetAttribute(f"{given}Aperture").Get()
-        self.prim.GetAttribute(f"{other}Aperture").Set(value * ratio)
+    def render_product(camera: Any, resolution: tuple[int, int]) -> RenderProduct:
+        sim.calls.append(("rep.create.render_product", {"camera": str(camera)}))
+        return RenderProduct(sim, camera, resolution)
 
-    def get_clipping_range(self) -> tuple[float, float]:
-        near, far = self.prim.GetAttribute("clippingRange").Get()
-        return near, far
+    def get_annotator(name: str) -> Annotator:
+        return Annotator(sim, name)
 
-    def set_clipping_range(self, near_distance: float | None, far_distance: float | None) -> None:
-        near, far = self.get_clipping_range()
-        new = Gf.Vec2f(near_distance or near, far_distance or far)
-        self.prim.GetAttribute("clippingRange").Set(new)
-
-    def post_reset(self) -> None:
-        self.elapsed = 0.0
+    return {
+        "carb.settings": {"get_settings": lambda: settings},
+        "omni.replicator.core": {
+            "create": SimpleNamespace(render_product=render_product),
+            "AnnotatorRegistry": SimpleNamespace(get_annotator=get_annotator),
+        },
+        "omni.kit.viewport.utility": {"get_active_viewport": lambda: sim.viewport},
+    }
 
 
 class Functions:
@@ -682,7 +647,7 @@ MODELS: dict[str, type[Model]] = {
     model.__name__: model
     for model in (
         SimulationApp, World, Scene, PhysicsContext, SingleXFormPrim, SingleRigidPrim,
-        SingleArticulation, ArticulationController, Camera,
+        SingleArticulation, ArticulationController,
     )
 } | {"ArticulationAction": Values, "JointsState": Values}  # fmt: skip
 

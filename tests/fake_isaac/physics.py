@@ -9,9 +9,8 @@ Matrices are `Gf`'s, for row vectors: a pose in its parent comes before the pare
 
 import functools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pxr import Gf, Sdf, Tf, Usd, UsdGeom, UsdPhysics, UsdShade
@@ -30,6 +29,11 @@ _MIN_HALF = 0.05  # of the image's width, so that the object can be seen in a sm
 _TURNS = [
     f"xformOp:rotate{axes}" for axes in ("X", "Y", "Z", "XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
 ]
+
+
+# What enabling a joint while playing does: it holds, physics does not notice, or Isaac loses its
+# view of the robot.
+Toggle = Literal["holds", "ignored", "breaks"]
 
 
 class View(NamedTuple):
@@ -69,22 +73,20 @@ class Physics:
 
     Args:
         stage: With at most one articulation, the Panda.
-        attachment_works: Ways of enabling a joint that physics notices: "toggle", "recreate".
-        breaks: True if defining a joint while playing makes the joint positions unreadable.
+        toggle: What enabling a joint does.
     """
 
-    def __init__(self, stage: Usd.Stage, attachment_works: Iterable[str], breaks: bool) -> None:
-        self._stage, self._works, self._breaks = stage, attachment_works, breaks
-        self.playing, self.broken = False, False
+    def __init__(self, stage: Usd.Stage, toggle: Toggle) -> None:
+        self._stage, self._toggle = stage, toggle
+        self.playing, self.has_view = False, False
         self.epoch = 0  # number of the run of physics
         self.visible: list[Usd.Prim] = []
 
     def start(self) -> None:
         """Read the stage, as a hard reset does."""
-        self.gravity_on_robot, self.broken = True, False
+        self.gravity_on_robot, self.has_view = True, True
         self._read_bodies()
         self._read_robot()
-        self._resynced: set[Sdf.Path] = set()
         self._refresh()
         for joint in [joint for joint in self._joints if self._ends(joint) is not None]:
             _require_excluded(joint)
@@ -182,8 +184,8 @@ class Physics:
             if other != body or not joint.GetJointEnabledAttr().Get():
                 continue
             _require_excluded(joint)
-            is_new = any(joint.GetPath().HasPrefix(path) for path in self._resynced)
-            if ("recreate" if is_new else "toggle") not in self._works:
+            if self._toggle != "holds":
+                self.has_view = self.has_view and self._toggle != "breaks"
                 continue
             frames = [
                 matrix(joint.GetLocalPos0Attr().Get(), joint.GetLocalRot0Attr().Get()),
@@ -247,12 +249,11 @@ class Physics:
             return pose_ops(prim), world_matrix(prim.GetParent()).GetInverse()
 
     def _on_change(self, notice: Usd.Notice.ObjectsChanged, _: object) -> None:
+        """Notice prims that appear or vanish; Isaac loses its view of the robot if any vanishes."""
         for path in [path for path in notice.GetResyncedPaths() if path.IsPrimPath()]:
-            self._resynced.add(path)
             self._stale = True
-            prim = self._stage.GetPrimAtPath(path)
-            if self._breaks and prim and prim.IsA(UsdPhysics.Joint):
-                self.broken = True
+            if not self._stage.GetPrimAtPath(path):
+                self.has_view = False
 
     def _is_in_body(self, prim: Usd.Prim) -> bool:
         return any(prefix in self.bodies for prefix in prim.GetPath().GetPrefixes())

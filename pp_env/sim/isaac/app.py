@@ -4,6 +4,7 @@ Nothing of Isaac Sim may be imported before the application runs, so every impor
 function. Not run on hardware yet: docs/isaac-sim.md lists what has been checked and how.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pp_env.processors import usable_processors
 from pp_env.sim.isaac import machine
 from pp_env.sim.isaac.machine import NEWEST, OLDEST, IsaacSimError
 
@@ -43,7 +45,7 @@ _ZERO_DELAY = (
 )
 _DLAA = 4  # smooths edges without DLSS, which would render at a lower resolution
 _SHOW_GRID_AND_UI = 3286  # as in NVIDIA's livestream example
-_CLOSE_TIMEOUT = 60.0  # s
+_MOST_THREADS = 32  # Isaac Sim's own limit since 5.0
 
 _started: Any = None  # the application that this process started; a process can have one
 
@@ -88,8 +90,10 @@ def start(
         "anti_aliasing": _DLAA,
         "multi_gpu": False,
         "disable_viewport_updates": headless and streaming_port is None,  # 5.0 and newer
+        "limit_cpu_threads": _threads(),  # 5.0 and newer
         "extra_args": [
             *_ZERO_DELAY,
+            *_threads_settings(major),
             *_assets_setting(assets_root),
             *_stream_settings(major, streaming_port),
         ],
@@ -101,6 +105,8 @@ def start(
     sys.argv = argv[:1]
     try:
         _started = SimulationApp(config)
+        if config["disable_viewport_updates"]:
+            _stop_viewport()
     finally:
         sys.argv = argv
         for number, handler in handlers.items():
@@ -122,10 +128,10 @@ def keep_alive() -> None:
 
 
 def shutdown_app(status: int) -> None:
-    """Shut the application down and exit the process with `status`; return if it never started.
+    """Exit the process with `status`, if the application runs; return if it never started.
 
-    The application itself always exits with status 0, and closing it may hang. So a failure skips
-    closing it, and a success waits for it no longer than a minute.
+    The application is not closed. In 4.5 to 6.0 closing it can hang for ever, and it ends the
+    process with status 0 even after a failure. Call this last: everything must have been written.
     """
     if _started is None:
         return
@@ -133,14 +139,6 @@ def shutdown_app(status: int) -> None:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    if status == 0:
-        watchdog = threading.Timer(_CLOSE_TIMEOUT, os._exit, (0,))
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            _started.close()
-        finally:
-            watchdog.cancel()  # or it would end a process that survives a failed close
     os._exit(status)
 
 
@@ -244,6 +242,31 @@ def _require_main_thread() -> None:
             "Isaac Sim must be started and driven by the main thread; make the environment there "
             "and let other threads talk to it through a queue"
         )
+
+
+def _threads() -> int:
+    """Return the number of Kit's threads: one per processor that this process may use."""
+    return min(usable_processors(), _MOST_THREADS)
+
+
+def _threads_settings(major: int) -> list[str]:
+    """Return settings that keep 4.5 to the processors that this process may use, as 5.0 does."""
+    if major >= 5:
+        return []
+    count = str(_threads())
+    os.environ.update({"PXR_WORK_THREAD_LIMIT": count, "OPENBLAS_NUM_THREADS": count})
+    return [
+        f"--/plugins/carb.tasking.plugin/threadCount={count}",
+        f"--/plugins/omni.tbb.globalcontrol/maxThreadCount={count}",
+    ]
+
+
+def _stop_viewport() -> None:
+    """Stop the viewport, which nobody sees, from drawing a picture at every update, also in 4.5."""
+    with contextlib.suppress(ImportError):  # an application without a viewport
+        viewport = import_module("omni.kit.viewport.utility").get_active_viewport()
+        if viewport is not None:
+            viewport.updates_enabled = False
 
 
 def _assets_setting(assets_root: str | None) -> list[str]:

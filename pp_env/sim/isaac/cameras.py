@@ -1,5 +1,6 @@
 """The cameras of the Isaac Sim scene, rendered together."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +11,17 @@ from pp_env.sim.isaac import app as isaac_app
 from pp_env.sim.isaac.app import IsaacSimError
 
 _RENDERS_TO_WARM_UP = 200
+_TIME_TO_WARM_UP = 180.0  # s; both must have passed: shaders compile for minutes the first time
 _MAX_LAG = 8  # renders
+_OLD_SHARE = 0.05  # of the old picture that may still be seen, as the renderer's history fades
 
 
 class Cameras:
-    """All cameras of the scene, which render together and are initialised once.
+    """All cameras of the scene, which render together.
 
-    They stay out of Isaac's scene registry, which would initialise them again at every reset; in
-    4.5 each initialisation leaks an annotator.
+    They use Replicator's render products directly. Isaac's own `Camera` copies the picture at every
+    rendered frame, leaks an annotator at each initialisation (4.5), and leaves its render product
+    behind.
 
     Args:
         app: The running `SimulationApp`.
@@ -29,17 +33,25 @@ class Cameras:
     def __init__(
         self, app: Any, world: Any, config: PickPlaceConfig, path: Callable[[CameraConfig], str]
     ) -> None:
-        sensors = isaac_app.load(app, "isaacsim.sensors.camera")
+        replicator = isaac_app.load(app, "omni.replicator.core")
         self._world = world
         self._size = config.render.size
-        self._cameras = {
-            camera.name: sensors.Camera(
-                prim_path=path(camera), name=camera.name, resolution=self._size
-            )
-            for camera in config.cameras
-        }
-        for camera in self._cameras.values():
-            camera.initialize()
+        self._products = [
+            replicator.create.render_product(path(camera), self._size) for camera in config.cameras
+        ]
+        self._colors: dict[str, Any] = {}
+        for camera, product in zip(config.cameras, self._products, strict=True):
+            annotator = replicator.AnnotatorRegistry.get_annotator("rgb")
+            annotator.attach([product.path])
+            self._colors[camera.name] = annotator
+
+    def close(self) -> None:
+        """Stop rendering."""
+        for annotator in self._colors.values():
+            annotator.detach()
+        for product in self._products:
+            product.destroy()
+        self._colors, self._products = {}, []
 
     def render(self, times: int) -> None:
         """Render all cameras so many times, without stepping physics."""
@@ -53,7 +65,7 @@ class Cameras:
             IsaacSimError: A camera has no image.
         """
         width, height = self._size
-        found = {name: camera.get_rgba() for name, camera in self._cameras.items()}
+        found = {name: annotator.get_data() for name, annotator in self._colors.items()}
         for name, pixels in found.items():
             if not self._is_image(pixels):
                 raise IsaacSimError(
@@ -68,17 +80,18 @@ class Cameras:
         Raises:
             IsaacSimError: A camera stays empty or black.
         """
-        for _ in range(_RENDERS_TO_WARM_UP):
+        begin, renders = time.monotonic(), 0
+        while renders < _RENDERS_TO_WARM_UP or time.monotonic() - begin < _TIME_TO_WARM_UP:
             self._world.render()
-            found = [camera.get_rgba() for camera in self._cameras.values()]
+            renders += 1
+            found = [annotator.get_data() for annotator in self._colors.values()]
             if all(self._is_image(p) and np.std(p[..., :3]) > 2.0 for p in found):
                 return
-        images = self.read()
-        spread = {name: round(float(p.std()), 1) for name, p in images.items()}
+        spread = {name: round(float(p.std()), 1) for name, p in self.read().items()}
         raise IsaacSimError(
-            f"after {_RENDERS_TO_WARM_UP} frames a camera still sees one colour (standard "
-            f"deviation {spread}); check the GPU's driver, or delete the settings of an earlier "
-            "version by starting isaac-sim.sh once with --reset-user"
+            f"after {renders} frames in {time.monotonic() - begin:.0f} s a camera still sees one "
+            f"colour (standard deviation {spread}); check the GPU's driver, or delete the settings "
+            "of an earlier version by starting isaac-sim.sh once with --reset-user"
         )
 
     def measure_lag(self, name: str) -> int:
@@ -99,10 +112,10 @@ class Cameras:
             )
         full_change = np.abs(seen[0] - seen[-1])[changed].mean()
         for k in range(1, _MAX_LAG):
-            if np.abs(seen[k] - seen[-1])[changed].mean() < 0.25 * full_change:
+            if np.abs(seen[k] - seen[-1])[changed].mean() < _OLD_SHARE * full_change:
                 return k
         return _MAX_LAG
 
     def _is_image(self, pixels: Any) -> bool:
-        # Before the first frame, 4.5 gives an empty array and 5.x gives None.
+        # Before the first frame it is an empty array.
         return pixels is not None and np.ndim(pixels) == 3 and pixels.shape[:2] == self._size[::-1]

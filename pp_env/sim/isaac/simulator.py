@@ -5,6 +5,7 @@ measured when the simulator starts (which attachment holds, how many frames an i
 or by `python -m pp_collect.isaac_check`.
 """
 
+import traceback
 from typing import Any, Literal
 
 import numpy as np
@@ -19,16 +20,19 @@ from pp_env.sim.isaac import app as isaac_app
 from pp_env.sim.isaac.app import IsaacSimError
 from pp_env.sim.isaac.cameras import Cameras
 
-Attachment = Literal["toggle", "recreate", "carry"]
-ATTACHMENTS: tuple[Attachment, ...] = ("toggle", "recreate", "carry")  # in order of preference
+Attachment = Literal["toggle", "carry"]
+ATTACHMENTS: tuple[Attachment, ...] = ("toggle", "carry")  # in order of preference
 
-_SOLVER_ITERATIONS = 16  # of the robot: a firm grip needs more than PhysX's default of 4
 _PROBE_TIME = 0.1  # s, in which a free object falls 5 cm
 _PROBE_OFFSET = np.array([0.15, 0.0, 0.15])  # m from the TCP at HOME, touching nothing
 _PROBE_SIDE = 0.2  # m from the table's middle: in view, and not below the hand
 _MAX_DRIFT = 0.002  # m that a held object may move
 _MIN_FALL = 0.01  # m that a released object must fall
 _STEPS_TO_LOAD = 2000
+_INTERRUPTED = (
+    "the robot can't be read or moved any more: the timeline was paused or stopped, or a prim was "
+    "removed while it ran, by someone else; reset first (collect.py goes on with --resume)"
+)
 _RENDERS_AFTER_TELEPORT = 4  # in addition to the lag: the renderer's history fades over several
 
 
@@ -84,6 +88,8 @@ class IsaacSimulator:
         self._stage = usd_stage
         self._robot_url = isaac_app.robot_url(assets_root)
         self._build(assets_root)
+        if self._owns_world:
+            usd_stage.set_deterministic(self._world.stage)
         self._wrap_prims()
         self._variation: Variation | None = None
         self._held: _HeldObject | None = None
@@ -110,8 +116,8 @@ class IsaacSimulator:
 
     def reset(self, initial: InitialState) -> SimState:
         """Set the initial state and let the object settle."""
-        if not self._world.is_playing() or not self._robot.handles_initialized:
-            self._start_physics()  # the timeline was stopped by someone else
+        if not self._is_ready():
+            self._start_physics()  # someone else stopped the timeline or removed a prim
         self._release()
         usd, stage = self._stage, self._world.stage
         usd.set_marker(stage, initial.goal_pos)
@@ -130,10 +136,10 @@ class IsaacSimulator:
         """Advance one control period with `command` as the servos' targets.
 
         Raises:
-            IsaacSimError: The timeline was paused or stopped.
+            IsaacSimError: The timeline was paused or stopped, or a prim was removed.
         """
-        if not self._world.is_playing():  # stepping would silently do nothing
-            raise IsaacSimError("the timeline was paused or stopped by someone else; reset first")
+        if not self._is_ready():  # stepping would silently do nothing
+            raise IsaacSimError(_INTERRUPTED)
         grasped = self._update_grasp(command)
         # The joint holds the object, so the fingers keep their position and don't fight it.
         fingers = np.full(2, command.gripper) if self._held is None else self._held.fingers
@@ -142,7 +148,11 @@ class IsaacSimulator:
             self._world.step(render=False)
             self._carry()
         self._images = None
-        self._state = self._observe(grasped)
+        fingers_before = self._state.gripper_pos
+        state = self._observe(grasped)
+        # Over the whole period: one noisy instant must not decide that the fingers have stopped.
+        moved = (state.gripper_pos - fingers_before) / self._config.timing.control_period
+        self._state = state._replace(gripper_vel=moved)
         if self._has_viewer:
             self._render()
         return self._state
@@ -183,6 +193,7 @@ class IsaacSimulator:
         if self._world is None:
             return
         world, self._world = self._world, None
+        self._cameras.close()  # or a shared application would go on drawing them
         world.stop()
         if self._owns_world:
             world.clear_instance()
@@ -229,11 +240,7 @@ class IsaacSimulator:
             self._app.update()
 
     def _wrap_prims(self) -> None:
-        """Wrap the scene's prims.
-
-        Call it before physics starts: wrapping rewrites transforms, and the solver's iteration
-        count is read from USD.
-        """
+        """Wrap the scene's prims, before physics starts, because that rewrites transforms."""
         prims = isaac_app.load(self._app, "isaacsim.core.prims")
         usd = self._stage
         self._robot = prims.SingleArticulation(prim_path=usd.ROBOT, name="franka")
@@ -243,13 +250,12 @@ class IsaacSimulator:
             for i in range(len(self._config.object_pool))
         ]
         self._target = 0
-        self._robot.set_solver_position_iteration_count(_SOLVER_ITERATIONS)
 
     def _start_physics(self) -> None:
         """Reset hard: read physics from the stage, and initialise handles and gains again."""
         self._held = None
         for index in range(len(self._objects)):
-            self._stage.detach(self._world.stage, self._attachment == "recreate", index)
+            self._stage.detach(self._world.stage, index)
         self._world.reset()
         for prim in (self._robot, self._hand, *self._objects):
             prim.initialize()
@@ -259,6 +265,16 @@ class IsaacSimulator:
             raise IsaacSimError(f"the robot should have the joints {wanted}, found {found}")
         self._dofs = np.array([found.index(name) for name in wanted])
         self._set_gains()
+
+    def _is_ready(self) -> bool:
+        """Return True if physics runs and the robot can be read.
+
+        Isaac drops its view of the robot when any prim is removed. Asking for it then raises.
+        """
+        try:
+            return bool(self._world.is_playing() and self._robot.handles_initialized)
+        except AttributeError:
+            return False
 
     def _set_gains(self) -> None:
         servo, controller = self._config.servo, self._robot.get_articulation_controller()
@@ -309,16 +325,15 @@ class IsaacSimulator:
             _teleport(self._objects[index], pose)
 
     def _observe(self, grasped: bool) -> SimState:
-        positions, velocities = (
-            self._robot.get_joint_positions(),
-            self._robot.get_joint_velocities(),
-        )
-        if positions is None or velocities is None or not np.isfinite(positions).all():
-            raise IsaacSimError(
-                "the robot's joints can't be read any more: the simulation was stopped, or adding "
-                f"the grasp joint ({self._attachment!r}) invalidated them; reset first, or try "
-                "another attachment"
-            )
+        try:
+            positions = self._robot.get_joint_positions()
+            velocities = self._robot.get_joint_velocities()
+        except AttributeError as error:
+            raise IsaacSimError(f"{_INTERRUPTED} ({error})") from error
+        if positions is None or velocities is None:
+            raise IsaacSimError(_INTERRUPTED)
+        if not np.isfinite(positions).all():
+            raise IsaacSimError(f"the robot's joints are at {positions}: physics has diverged")
         positions = np.asarray(positions, dtype=np.float64)[self._dofs]
         velocities = np.asarray(velocities, dtype=np.float64)[self._dofs]
         return SimState(
@@ -343,18 +358,15 @@ class IsaacSimulator:
     def _hold(self, state: SimState) -> None:
         """Attach the object at its current pose, so that nothing moves."""
         self._held = _HeldObject(state)
-        if self._attachment != "carry":
-            recreate = self._attachment == "recreate"
-            stage, index = self._world.stage, self._target
-            self._stage.attach(stage, state.eef, state.object, recreate, index)
+        if self._attachment == "toggle":
+            self._stage.attach(self._world.stage, state.eef, state.object, self._target)
 
     def _release(self) -> None:
         if self._held is None:
             return
         self._held = None
-        if self._attachment != "carry":
-            recreate = self._attachment == "recreate"
-            self._stage.detach(self._world.stage, recreate, self._target)
+        if self._attachment == "toggle":
+            self._stage.detach(self._world.stage, self._target)
         # It has the hand's velocity; setting the velocity also wakes it up if it sleeps.
         self._object.set_linear_velocity(np.zeros(3))
         self._object.set_angular_velocity(np.zeros(3))
@@ -399,22 +411,30 @@ class IsaacSimulator:
         )
 
     def _works(self, attachment: Attachment) -> bool:
-        """Return True if the attachment holds an object and releases it; it stays selected."""
+        """Return True if the attachment holds an object and releases it; it stays selected.
+
+        After an error physics starts anew, so that the next attachment finds it as this one did.
+        """
         self._attachment = attachment
+        try:
+            return self._holds()
+        except Exception:  # of any kind: nobody has run this, and another attachment may work
+            traceback.print_exc()
+            self._start_physics()
+            return False
+
+    def _holds(self) -> bool:
+        """Return True if an object beside the hand is held, and falls when it is released."""
         self._teleport_robot(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
         self._world.step(render=False)
         before = self._observe(grasped=False)
         _teleport(self._object, Pose(tcp_position(before) + _PROBE_OFFSET, rotation.about_z(0.3)))
         steps = round(_PROBE_TIME * self._config.timing.physics_hz)
-        try:
-            before = self._observe(grasped=False)
-            self._hold(before)
-            held = self._state_after(steps)
-            self._release()
-            free = self._state_after(steps)
-        except IsaacSimError:  # the handles did not survive
-            self._start_physics()
-            return False
+        before = self._observe(grasped=False)
+        self._hold(before)
+        held = self._state_after(steps)
+        self._release()
+        free = self._state_after(steps)
         moved = np.linalg.norm(held.object.position - before.object.position)
         fell = held.object.position[2] - free.object.position[2]
         return bool(moved < _MAX_DRIFT and fell > _MIN_FALL)

@@ -37,6 +37,9 @@ LIGHTS = f"{ROOT}/Lights"
 MATERIALS = f"{ROOT}/Materials"
 PHYSICS_SCENE = "/physicsScene"  # where Isaac's World expects it
 
+_SOLVER_ITERATIONS = 16  # of the robot, at least: a firm grip needs more than PhysX's default of 4
+_ASSET_TOLERANCE = 0.25  # relative difference allowed between a file's box and the object's
+
 _GRIP_MATERIAL = f"{MATERIALS}/grip"
 _OBJECT_PAINT = f"{MATERIALS}/object_paint"
 _TABLE_PAINT = f"{MATERIALS}/table_paint"
@@ -107,9 +110,16 @@ def build(
     _add_robot(stage, robot_url)
     for camera in config.cameras:
         _add_camera(stage, camera, config.render.size)
-    # The joints exist before physics starts, so that enabling one changes no structure.
+    # The joints exist before physics starts and are never removed: Isaac's view of the robot does
+    # not survive the removal of any prim.
     for index in range(len(config.object_pool)):
         _write_grasp_joint(stage, index, np.zeros(3), rotation.about_z(0.0), enabled=False)
+
+
+def set_deterministic(stage: Usd.Stage) -> None:
+    """Let PhysX give the same states for the same start, whatever it simulated before."""
+    for scene in [prim for prim in stage.Traverse() if prim.IsA(UsdPhysics.Scene)]:
+        _author_physx(scene, "PhysxSceneAPI", "physxScene:enableEnhancedDeterminism", True)
 
 
 def set_marker(stage: Usd.Stage, position: np.ndarray) -> None:
@@ -158,7 +168,7 @@ def set_visible(stage: Usd.Stage, visible: bool, index: int = 0) -> None:
     imageable.GetVisibilityAttr().Set(tokens.inherited if visible else tokens.invisible)
 
 
-def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False, index: int = 0) -> None:
+def attach(stage: Usd.Stage, hand: Pose, obj: Pose, index: int = 0) -> None:
     """Enable a pool object's grasp joint so that it holds the object at its current pose.
 
     A joint forces its two frames together; frames left at identity would pull the object's centre
@@ -168,25 +178,18 @@ def attach(stage: Usd.Stage, hand: Pose, obj: Pose, recreate: bool = False, inde
         stage: The stage.
         hand: Pose of `panda_hand`, from the physics engine.
         obj: Pose of the object, from the physics engine.
-        recreate: Create the joint again instead of enabling the existing one.
         index: The object's index in the pool.
     """
     offset = rotation.unrotate(hand.quat_wxyz, obj.position - hand.position)
     turn = rotation.multiply(rotation.inverse(hand.quat_wxyz), obj.quat_wxyz)
-    if recreate:
-        stage.RemovePrim(numbered(GRASP_JOINT, index))
     _write_grasp_joint(stage, index, offset, turn, enabled=True)
     _filtered_pairs(stage, index).SetTargets([HAND, *FINGERS])
 
 
-def detach(stage: Usd.Stage, recreate: bool = False, index: int = 0) -> None:
-    """Disable or remove a pool object's grasp joint, and let it collide with the hand again."""
-    path = numbered(GRASP_JOINT, index)
-    joint = UsdPhysics.FixedJoint(stage.GetPrimAtPath(path))
-    if joint and recreate:
-        stage.RemovePrim(path)
-    elif joint:
-        joint.GetJointEnabledAttr().Set(False)
+def detach(stage: Usd.Stage, index: int = 0) -> None:
+    """Disable a pool object's grasp joint, and let it collide with the hand again."""
+    joint = UsdPhysics.FixedJoint(stage.GetPrimAtPath(numbered(GRASP_JOINT, index)))
+    joint.GetJointEnabledAttr().Set(False)
     _filtered_pairs(stage, index).SetTargets([])
 
 
@@ -346,8 +349,9 @@ def _require_collider(stage: Usd.Stage, path: str) -> None:
 def _add_asset(stage: Usd.Stage, path: str, url: str, obj: ObjectConfig) -> Usd.Prim:
     """Reference the object's file, turned, scaled and moved so that it fills the object's box.
 
-    Some of Isaac's folders have physics and some do not: physics is removed from the reference, so
-    that the body above is the only one.
+    Isaac's files are up to a fifth larger than the published sizes along one axis. Each axis is
+    scaled for itself, so that the object stands and is grasped as in MuJoCo. Some files have
+    physics: it is removed from the reference, so that the body above is the only one.
     """
     shape = UsdGeom.Xform.Define(stage, path)
     asset = UsdGeom.Xform.Define(stage, f"{path}/asset").GetPrim()
@@ -364,25 +368,27 @@ def _add_asset(stage: Usd.Stage, path: str, url: str, obj: ObjectConfig) -> Usd.
             "--assets-root, or leave `ObjectConfig.asset` out (--no-ycb-assets) for a plain shape"
         )
     scale, turn = _fit(np.array(extent.GetSize()), obj, url)
-    middle = turn @ np.array(extent.GetMidpoint())
-    _move(shape.GetPrim(), -scale * middle, rotation.from_matrix(turn))
-    shape.AddScaleOp().Set(Gf.Vec3f(scale))
+    middle = turn @ (scale * np.array(extent.GetMidpoint()))
+    _move(shape.GetPrim(), -middle, rotation.from_matrix(turn))
+    shape.AddScaleOp().Set(Gf.Vec3f(*scale.tolist()))
     return shape.GetPrim()
 
 
-def _fit(extent: np.ndarray, obj: ObjectConfig, url: str) -> tuple[float, np.ndarray]:
-    """Return the scale and the rotation (3, 3) that give a file's box the published size.
+def _fit(extent: np.ndarray, obj: ObjectConfig, url: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scale (3,) and the rotation (3, 3) that give a file's box the object's size.
 
-    The scale is 1 for a file in metres and 0.01 for one in centimetres. The axis that points up
-    differs from file to file, so the rotation consists of quarter turns.
+    The file is in metres or in centimetres. The axis that points up differs from file to file, so
+    the rotation consists of quarter turns.
     """
-    for scale in (1.0, 0.01):
-        turn = meshes.quarter_turns(extent * scale, np.array(obj.size))
+    size = np.array(obj.size)
+    for unit in (1.0, 0.01):
+        turn = meshes.quarter_turns(unit * extent, size, _ASSET_TOLERANCE)
         if turn is not None:
-            return scale, turn
+            return np.abs(turn).T @ size / extent, turn
     raise StageError(
-        f"{obj.name} should measure {obj.size} m in some order, but {url} measures "
-        f"{tuple(np.round(extent, 4).tolist())}; set `ObjectConfig.size` to its box in metres"
+        f"{obj.name} should measure {obj.size} m in some order, within {_ASSET_TOLERANCE:.0%}, but "
+        f"{url} measures {tuple(np.round(extent, 4).tolist())}; set `ObjectConfig.size` to its box "
+        "in metres, or leave `ObjectConfig.asset` out (--no-ycb-assets) for a plain shape"
     )
 
 
@@ -419,6 +425,10 @@ def _add_robot(stage: Usd.Stage, url: str) -> None:
     robot = UsdGeom.Xform.Define(stage, ROBOT).GetPrim()
     robot.GetReferences().AddReference(url)  # does not fail if there is no such file
     _require_robot(stage, url)
+    for prim in [p for p in Usd.PrimRange(robot) if p.HasAPI(UsdPhysics.ArticulationRootAPI)]:
+        name = "physxArticulation:solverPositionIterationCount"
+        if (prim.GetAttribute(name).Get() or 0) < _SOLVER_ITERATIONS:  # Isaac's own file has 32
+            _author_physx(prim, "PhysxArticulationAPI", name, _SOLVER_ITERATIONS)
 
 
 def _require_robot(stage: Usd.Stage, robot_url: str) -> None:
@@ -517,9 +527,14 @@ def _filtered_pairs(stage: Usd.Stage, index: int) -> Usd.Relationship:
     return UsdPhysics.FilteredPairsAPI(body).GetFilteredPairsRel()
 
 
-_PHYSX_TYPES = {float: Sdf.ValueTypeNames.Float, str: Sdf.ValueTypeNames.Token}
+_PHYSX_TYPES = {
+    bool: Sdf.ValueTypeNames.Bool,
+    int: Sdf.ValueTypeNames.Int,
+    float: Sdf.ValueTypeNames.Float,
+    str: Sdf.ValueTypeNames.Token,
+}
 
 
-def _author_physx(prim: Usd.Prim, schema: str, attribute: str, value: float | str) -> None:
+def _author_physx(prim: Usd.Prim, schema: str, attribute: str, value: bool | float | str) -> None:
     prim.AddAppliedSchema(schema)
     prim.CreateAttribute(attribute, _PHYSX_TYPES[type(value)]).Set(value)

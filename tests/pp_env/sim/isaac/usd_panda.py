@@ -42,6 +42,8 @@ def write_panda(path: Path, visual_detail: float = 0.0) -> None:
     root.AddAppliedSchema("PhysxArticulationAPI")  # usd-core does not know PhysX's schemas
     self_collisions = "physxArticulation:enabledSelfCollisions"
     root.CreateAttribute(self_collisions, Sdf.ValueTypeNames.Bool).Set(False)
+    iterations = "physxArticulation:solverPositionIterationCount"
+    root.CreateAttribute(iterations, Sdf.ValueTypeNames.Int).Set(32)  # as in Isaac's file
 
     world = {panda.BASE.name: _pose(panda.BASE)}
     for parent, link in _tree():

@@ -117,11 +117,11 @@ class DatasetSchema:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
-        for key, feature in self.features.items():
-            sides = feature.shape[:2] if feature.dtype == "video" else ()
-            if any(side < _MIN_SIDE or side % 2 for side in sides):  # colours have half as many
+        for key in [key for key, feature in self.features.items() if feature.dtype == "video"]:
+            height, width = self.features[key].shape[:2]
+            if min(height, width) < _MIN_SIDE or height % 2 or width % 2:  # colours have half
                 raise ValueError(
-                    f"{key} has pictures of {sides[1]} x {sides[0]}; both sides must be even, at "
+                    f"{key} has pictures of {width} x {height}; both sides must be even, at "
                     f"least {_MIN_SIDE}. gymnasium.wrappers.ResizeObservation or, for what is "
                     "rendered, a subclass of gymnasium.Wrapper can change them"
                 )

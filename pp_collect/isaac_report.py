@@ -138,10 +138,10 @@ def _verdict(facts: dict[str, Any], passed: int, failed: int) -> str:
     counts = f"{passed} passed, {failed} failed"
     if facts["error"]:
         return f"{facts['state'].capitalize()}: {counts}"
-    if facts["state"] == "starting":
-        return "Unfinished: Isaac Sim was starting when this was written"
     if facts["question"]:
         return f"Unfinished: {facts['question']!r} was being asked; {counts} before"
+    if facts["state"] == "starting":
+        return "Unfinished: Isaac Sim was starting when this was written"
     return counts.capitalize()
 
 

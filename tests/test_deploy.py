@@ -22,6 +22,7 @@ from pp_bridge.options import BridgeOptions
 from pp_bridge.settings import TOKEN_VARIABLE, validate_token
 from pp_collect import runs
 from pp_collect.factory import make_config
+from pp_collect.isaac_report import HUMAN_QUESTIONS
 from pp_collect.options import CollectOptions
 from pp_env.sim.isaac import machine
 from pp_recorder.command_line import parse
@@ -435,13 +436,26 @@ def test_the_workflow_installs_the_packages_of_the_bootstrap():
         assert install.split("--no-install-recommends ")[1].split() == mesa
 
 
-@pytest.mark.parametrize("form", ["bug_report", "feature_request"])
+@pytest.mark.parametrize("form", ["bug_report", "feature_request", "isaac_sim"])
 def test_an_issue_form_has_fields_with_names_of_their_own(form):
-    content = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{form}.yml").read_text())
+    content = issue_form(form)
     assert {"name", "description", "body"} <= content.keys()
-    names = [field["id"] for field in content["body"]]
+    fields = [field for field in content["body"] if field["type"] != "markdown"]
+    names = [field["id"] for field in fields]
     assert len(names) == len(set(names))
-    assert all(field["attributes"]["label"] for field in content["body"])
+    assert all(field["attributes"]["label"] for field in fields)
+
+
+def issue_form(name):
+    return yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text())
+
+
+def test_the_form_for_isaac_sim_asks_for_the_report_and_what_no_program_can_tell():
+    fields = {f["id"]: f for f in issue_form("isaac_sim")["body"] if "id" in f}
+    assert fields["report"]["validations"]["required"]
+    assert "render" not in fields["report"]["attributes"], "no file can be attached to such a field"
+    labels = [option["label"] for option in fields["seen"]["attributes"]["options"]]
+    assert tuple(labels) == HUMAN_QUESTIONS
 
 
 def test_the_bug_report_asks_for_versions_by_a_command_that_works():

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from pxr import Usd, UsdGeom, UsdPhysics
 
 import collect
 from experts.pick_place import PickPlaceExpert
-from pp_collect import isaac_check
 from pp_env import panda
 from pp_env.config import HOME_JOINT_POS, GraspConfig, PickPlaceConfig, RenderConfig, TaskConfig
 from pp_env.env import PickPlaceEnv
@@ -589,20 +588,6 @@ def test_without_the_application_leaving_is_nothing():
     assert shutdown_app(3) == 3
 
 
-def test_the_self_test_runs_to_its_end(isaac, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(isaac_check, "_MEMORY_EPISODES", 4)
-    monkeypatch.setattr(isaac_check, "_EPISODES", 2)
-    with isaac(), suppress(ProcessEnded):
-        isaac_check.main(["--output", str(tmp_path / "out"), "--resolution", str(SIZE)])
-    out = capsys.readouterr().out
-    report = json.loads((tmp_path / "out/report.json").read_text())
-    results = {r["question"]: r for r in report["results"]}
-    assert len(results) == 17, out
-    failed = {q: r["found"] for q, r in results.items() if r["passed"] is False}
-    assert failed == {}, out
-    assert list((tmp_path / "out").glob("start_cam_*.jpg"))
-
-
 def soft_robot(root, assets):
     """Copy the assets with a robot whose own gains are not the configured ones."""
     shutil.copytree(assets, root)
@@ -612,14 +597,3 @@ def soft_robot(root, assets):
             UsdPhysics.DriveAPI(prim, "angular").GetStiffnessAttr().Set(1.0)
     stage.GetRootLayer().Save()
     return root
-
-
-def test_the_self_test_says_what_fails(isaac, assets, tmp_path, monkeypatch):
-    monkeypatch.setattr(isaac_check, "_MEMORY_EPISODES", 2)
-    monkeypatch.setattr(isaac_check, "_EPISODES", 1)
-    root = soft_robot(tmp_path / "assets", assets)
-    with isaac(gains_ignored=True, root=root), pytest.raises(ProcessEnded) as ended:
-        isaac_check.main(["--output", str(tmp_path), "--resolution", str(SIZE)])
-    assert ended.value.args == (1,)
-    results = json.loads((tmp_path / "report.json").read_text())["results"]
-    assert "gains are those that were set" in {r["question"] for r in results if not r["passed"]}

@@ -15,7 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pp_env.gpus import installed_gpus, usable_gpus
 from pp_env.processors import usable_processors
+from pp_env.sim import SIMULATORS
 
 OLDEST, NEWEST = (4, 5), (6, 0)
 HOW_TO_RUN = (
@@ -93,6 +95,7 @@ def start(
         "height": size[1],
         "anti_aliasing": _DLAA,
         "multi_gpu": False,
+        **_gpu_settings(),
         "disable_viewport_updates": headless and streaming_port is None,  # 5.0 and newer
         "limit_cpu_threads": _threads(),  # 5.0 and newer
         "extra_args": [
@@ -255,6 +258,30 @@ def _require_gpu() -> None:
             f"({_NVIDIA_DRIVER[0]} is missing); in a container pass it with '--gpus all' or "
             "'nvidia.com/gpu: 1'"
         )
+
+
+def _gpu_settings() -> dict[str, int]:
+    """Return which GPU draws and which computes, or nothing to leave that to Isaac Sim.
+
+    The first is numbered as Vulkan does, which knows nothing of CUDA_VISIBLE_DEVICES, the second
+    as CUDA does. `SIMULATORS["isaacsim"].gpu_variable` counts as CUDA.
+
+    Raises:
+        IsaacSimError: There is no such GPU.
+    """
+    gpus, variable = usable_gpus(), SIMULATORS["isaacsim"].gpu_variable
+    chosen = os.environ.get(variable)
+    if chosen is None and (gpus[:1] == (0,) or not installed_gpus()):
+        return {}
+    numbers = [str(number) for number in range(len(gpus))]
+    if (chosen or "0") not in numbers:
+        raise IsaacSimError(
+            f"{variable}={chosen or 0} must be one of {', '.join(numbers) or 'none'}, a number "
+            f"among the GPUs that CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} "
+            f"leaves of the {len(installed_gpus())} here; 'nvidia-smi -L' lists them"
+        )
+    number = int(chosen or 0)
+    return {"active_gpu": gpus[number], "physics_gpu": number}
 
 
 def _threads() -> int:

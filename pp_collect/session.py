@@ -396,7 +396,7 @@ def worker_render_env(number: int) -> dict[str, str]:
     if len(gpus) > 1:
         chosen["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         chosen |= {row.gpu_variable: str(number % len(gpus)) for row in SIMULATORS.values()}
-    elif gpus not in ((), (0,)):  # MuJoCo before 4 does not look at CUDA_VISIBLE_DEVICES
+    elif gpus and gpus[0]:  # MuJoCo before 4 does not look at CUDA_VISIBLE_DEVICES
         chosen[SIMULATORS["mujoco"].gpu_variable] = str(gpus[0])
     return {name: value for name, value in chosen.items() if name not in os.environ}
 

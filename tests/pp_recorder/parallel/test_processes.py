@@ -75,18 +75,14 @@ def test_worker_processes_do_not_import_pyarrow():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_workers_that_are_replaced_give_the_same(alone, tmp_path, caplog):
-    options = ["--num-episodes", 5, "--workers", 2, "--restart-every", 3]
-    assert run(tmp_path / "set", *options) == 0
-    assert crash.differences(alone, tmp_path / "set") == []
-    assert "died" not in caplog.text
-
-
-def test_failures_are_kept_in_order(tmp_path):
+def test_failures_are_kept_in_order(tmp_path, caplog):
     options = ["--num-episodes", 6, "--keep", "all", "--no-cameras"]
     assert run(tmp_path / "one", *options, "--workers", 1) == 0
     assert run(tmp_path / "two", *options, "--workers", 2) == 0
     assert crash.differences(tmp_path / "one", tmp_path / "two") == []
+    assert run(tmp_path / "worn", *options, "--workers", 2, "--restart-every", 2) == 0
+    assert crash.differences(tmp_path / "one", tmp_path / "worn") == []
+    assert "died" not in caplog.text
     assert len({e["episode/success"] for e in _episodes(tmp_path / "one")}) == 2
 
 

@@ -492,6 +492,6 @@ def _describe_exit(exit_code: int | None) -> str:
     """Return the name of the signal that ended a process, or its exit status."""
     if exit_code is None:
         return "it hung while it ended"
-    if exit_code is not None and exit_code < 0:
+    if exit_code < 0:
         return signal.Signals(-exit_code).name
     return f"exit status {exit_code}"

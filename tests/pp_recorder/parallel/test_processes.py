@@ -341,10 +341,10 @@ class Ends(Worker):
 @pytest.mark.parametrize("how", ["leaves", "stays"])
 def test_workers_that_hang_as_they_end_hold_nobody_up(tmp_path, monkeypatch, caplog, how):
     monkeypatch.setattr(processes, "_JOIN_TIMEOUT", 1.0)
-    before = time.monotonic()
-    results = run_all(partial(Ends, tmp_path, how), range(2), 2)
+    give_up = time.monotonic() + 300
+    ends = partial(Ends, tmp_path, how)
+    results = run_all(ends, range(2), 2, stop=lambda: time.monotonic() > give_up)
     assert list(results) == [(0, 0), (1, 1)]
-    assert time.monotonic() - before < 60, "it would never end"
     assert multiprocessing.active_children() == []
     assert ("died (it hung while it ended)" in caplog.text) == (how == "leaves")
 

@@ -146,14 +146,17 @@ $(LEROBOT_TRAIN_VENV)/.ready: setup.cfg deploy/bootstrap.py \
 		-e examples/lerobot_env -e examples/lerobot_policy
 	@touch $@
 
+# A name of its own, because make would take the commas for those of $(if).
+CLIENTS_TORCH := "torch>=2.11,<2.12" "torchvision>=0.26,<0.27"
+
 $(CLIENTS_VENV)/.ready: tests/clients-requirements.txt setup.cfg deploy/bootstrap.py \
 		examples/lerobot_env/pyproject.toml examples/lerobot_policy/pyproject.toml
 	@$(PYTHON312) -c "import sys; v = sys.version_info[:2]; v in ((3, 12), (3, 13)) or sys.exit( \
 		'error: the newest lerobot needs Python 3.12 or 3.13, but $(PYTHON312) is %d.%d; ' % v + \
 		'name another: make check-clients PYTHON312=/path/to/python3.12')"
 	$(PYTHON312) deploy/bootstrap.py $(CLIENTS_VENV) .
-	$(if $(TORCH_INDEX),$(CLIENTS_VENV)/bin/pip install --quiet "torch>=2.11,<2.12" \
-		"torchvision>=0.26,<0.27" --index-url $(TORCH_INDEX))
+	$(if $(TORCH_INDEX),$(CLIENTS_VENV)/bin/pip install --quiet $(CLIENTS_TORCH) \
+		--index-url $(TORCH_INDEX))
 	$(CLIENTS_VENV)/bin/pip install --quiet -r tests/clients-requirements.txt matplotlib \
 		-e examples/lerobot_env -e examples/lerobot_policy
 	@touch $@

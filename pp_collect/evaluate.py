@@ -35,7 +35,6 @@ from pp_collect.robustness import (
     vary_scene,
     vary_starts,
 )
-from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
 from pp_collect.start import raise_on_interrupt
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
@@ -43,6 +42,7 @@ from pp_env.control import CONTROL_MODES
 from pp_env.sim import SIMULATORS, shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
+from pp_recorder.dataset.versions import describe_environment
 from pp_recorder.evaluation.lerobot_policy import ACTION, ENVIRONMENT_STATE, Checkpoint
 from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, compute_metrics
 from pp_recorder.evaluation.runner import (

@@ -572,15 +572,14 @@ class RecordedOptions(Options):
         None
     )
     json: Annotated[bool, Doc("print the result as JSON")] = False
+    trust: Annotated[
+        bool, Doc("run the Python code that the dataset names: a start policy, an environment")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions(RecordedOptions):
     """The options of `pp-reproduce`."""
-
-    trust: Annotated[
-        bool, Doc("run the Python code that the dataset names as its start policy")
-    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,13 @@
 """Run a collection to its end, in this process or with rollout workers."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pp_collect.factory import Expert, make_env
 from pp_collect.options import CollectOptions
@@ -25,6 +27,7 @@ from pp_env.config import PickPlaceConfig
 from pp_env.gpus import usable_gpus
 from pp_env.processors import usable_processors
 from pp_env.sim import SIMULATORS
+from pp_recorder.dataset import keys
 from pp_recorder.parallel.processes import Died, ProcessPool, WorkerPool
 from pp_recorder.parallel.ray_cluster import RayCluster, require_library
 from pp_recorder.rollout import EpisodeSink
@@ -86,6 +89,41 @@ class RunMonitor:
             successes=self.stats.successes,
             memory=resident_memory(),
         )
+
+
+def finish_complete(
+    options: CollectOptions, config: PickPlaceConfig, expert: Expert, status: StatusFile
+) -> RunMonitor | None:
+    """Close a resumed dataset that has all its episodes; return None if any are missing.
+
+    No simulator starts, which may take minutes and a GPU: what it says of itself is already stored.
+
+    Args:
+        options: Of the collection.
+        config: Of the environment.
+        expert: Chooses the actions.
+        status: The status file.
+
+    Raises:
+        DatasetError: The dataset was collected otherwise, or cannot be repaired.
+    """
+    if not options.resume:
+        return None
+    count = _stored(options, keys.INFO_PATH).get("total_episodes")
+    if not isinstance(count, int) or count < options.num_episodes:
+        return None
+    simulator = _stored(options, keys.COLLECTION_PATH).get("simulator_details")
+    writer = make_writer(options, config, simulator or {})
+    try:
+        if writer.num_episodes < options.num_episodes:  # the last ones were damaged
+            return None
+        stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
+        monitor = RunMonitor(options, writer, stats, expert.typical_steps, status)
+        close_writer(writer, options)
+        monitor.progress.close()
+    finally:
+        writer.release()
+    return monitor
 
 
 def run_local(
@@ -252,6 +290,22 @@ def format_report(monitor: RunMonitor, seconds: float) -> str:
         ]
     lines += [f"failed     {n} x {what}" for what, n in sorted(stats.failures.items())]
     return "\n".join(lines)
+
+
+def _stored(options: CollectOptions, name: str) -> dict[str, Any]:
+    """Return a JSON file of the dataset at the output; empty if none is to be found there."""
+    from pp_recorder.dataset.files import locate
+    from pp_recorder.dataset.reader import DatasetError, read_json
+
+    try:
+        if isinstance(options.output, Path):
+            return read_json(locate(options.output, name)) or {}
+        from pp_recorder.storage.object_store import ObjectStore
+
+        found = json.loads(ObjectStore(options.output).read(name) or b"{}")
+    except (DatasetError, ValueError):  # the writer will say what is wrong, or repair it
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _make_pool(options: CollectOptions) -> WorkerPool:

@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import time
@@ -11,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import collect
+from pp_collect import runs, session
 from pp_collect.options import CollectOptions
 from pp_collect.process import restart_is_due
 from pp_env.config import HOME_JOINT_POS
 from pp_env.control import hand_pose_action
 from pp_env.layout import ACTION, HAND_POSE_ACTION, OBSERVATION
-from pp_recorder.parallel.processes import STOP_SIGNALS
+from pp_recorder.parallel.processes import STOP_SIGNALS, ProcessPool
 from tests import ROOT
 
 QUICK = [
@@ -427,6 +429,56 @@ def test_starting_anew_after_each_episode_gives_the_same_dataset(dataset, tmp_pa
         assert read(output, pattern).equals(read(dataset, pattern))
     status = json.loads(file.read_text())
     assert (status["state"], status["exit_status"], status["episodes"]) == ("complete", 0, 2)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_complete_dataset_starts_no_simulator(dataset, tmp_path, monkeypatch, capsys, workers):
+    output = tmp_path / "set"
+    shutil.copytree(dataset, output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    for module in (runs, session):
+        monkeypatch.setattr(module, "make_env", lambda *_: pytest.fail("a simulator started"))
+    monkeypatch.setattr(ProcessPool, "run_once", lambda *_: pytest.fail("a process started"))
+    options = ["--resume", "--workers", workers, "--seed"]
+    assert run(output, "--num-episodes", "2", *options, "5") == 0
+    assert "episodes   2" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert run(output, "--num-episodes", "1", *options, "6") == 1
+    assert "seed was 5, is now 6" in capsys.readouterr().err
+    with pytest.raises(pytest.fail.Exception, match="started"):
+        run(output, "--num-episodes", "3", *options, "5")
+
+
+def test_a_run_killed_before_it_packed_the_videos_is_completed_without_a_simulator(
+    dataset, tmp_path, monkeypatch
+):
+    output = tmp_path / "set"
+    options = ["--num-episodes", "2", "--seed", "5", "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "close_writer", lambda writer, _: writer.release())
+        assert run(output, *options) == 0
+    assert len(list(output.rglob("*.mp4"))) == 4
+    monkeypatch.setattr(runs, "make_env", lambda *_: pytest.fail("a simulator started"))
+    assert run(output, *options) == 0
+    assert frames(output).keys() == frames(dataset).keys()
+
+
+@pytest.mark.parametrize("name", ["meta/info.json", "meta/collection.json"])
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"total_episodes": "9"}'])
+def test_a_damaged_dataset_is_not_taken_for_complete(
+    dataset, tmp_path, monkeypatch, capsys, name, content
+):
+    output = tmp_path / "set"
+    shutil.copytree(dataset, output)
+    (output / name).write_text(content)
+    monkeypatch.setattr(runs, "make_env", lambda *_: fails("a simulator started"))
+    assert run(output, "--num-episodes", "2", "--seed", "5", "--resume") == 1
+    error = capsys.readouterr().err
+    assert "a simulator started" in error if "info" in name else "collection.json" in error
+
+
+def fails(what):
+    raise RuntimeError(what)
 
 
 def test_memory_may_be_a_reason_to_start_anew():

@@ -17,6 +17,7 @@ _CODEC_NAMES = {
 }
 _INFO_NAMES = {"is_depth_map": "video.is_depth_map"}
 
+_MIN_SIDE = 4  # pixels of a picture
 NOT_NUMBERS = ("video", "image", "string", "language")  # dtypes that LeRobot knows beside them
 
 
@@ -98,7 +99,7 @@ class DatasetSchema:
         info: The `info.json` of datasets that are joined; it declares the features, in its order.
 
     Raises:
-        ValueError: The codec is unknown.
+        ValueError: The codec is unknown, or pictures have a size that cannot be encoded.
     """
 
     features: dict[str, Feature]
@@ -116,6 +117,14 @@ class DatasetSchema:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
+        for key, feature in self.features.items():
+            sides = feature.shape[:2] if feature.dtype == "video" else ()
+            if any(side < _MIN_SIDE or side % 2 for side in sides):  # colours have half as many
+                raise ValueError(
+                    f"{key} has pictures of {sides[1]} x {sides[0]}; both sides must be even, at "
+                    f"least {_MIN_SIDE}. gymnasium.wrappers.ResizeObservation or, for what is "
+                    "rendered, a subclass of gymnasium.Wrapper can change them"
+                )
 
     def task_of(self, start_info: dict[str, Any]) -> str:
         """Return the instruction of an episode that started with this `info`."""

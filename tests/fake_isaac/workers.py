@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pp_collect import session
-from pp_env.sim.isaac import app as isaac_app
-from pp_env.sim.isaac import cameras
+from pp_env.sim.isaac import cameras, machine
 from pp_recorder.parallel.processes import STOP_SIGNALS
 from tests.fake_isaac import FakeIsaac
 
@@ -31,7 +30,7 @@ class Plan:
 
     def enter(self) -> None:
         """Install the fake in this process for good, and report how it is started."""
-        isaac_app._NVIDIA_DRIVER = (self.assets,)
+        machine.check = lambda: None
         cameras._TIME_TO_WARM_UP = 0.0
         fake = FakeIsaac("4.5.0", self.assets)
         fake.__enter__()

@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import collect
-from pp_collect import replay
+from pp_collect import replay, runs
 from pp_env.sim import meshes
 from pp_recorder.checks import cli as inspect
 from pp_recorder.dataset import hub, keys, merge
@@ -144,6 +144,16 @@ def test_a_store_holds_the_same_files_as_a_folder(images):
     stored, alone = images
     assert stored == alone
     assert sum(name.endswith(".mp4") for name in stored) == 2
+
+
+def test_a_complete_dataset_starts_no_simulator(bucket, prefix, tmp_path, monkeypatch):
+    assert run(prefix, tmp_path / "one", episodes=1) == 0
+    before = bucket.contents(prefix)
+    monkeypatch.setattr(runs, "make_env", lambda *_: pytest.fail("a simulator started"))
+    assert run(prefix, tmp_path / "two", episodes=1, resume=True) == 0
+    assert bucket.contents(prefix) == before
+    with pytest.raises(pytest.fail.Exception, match="a simulator started"):
+        run(prefix, tmp_path / "two", episodes=2, resume=True)
 
 
 def test_chunks_are_joined_there_as_well(bucket, prefix, tmp_path, monkeypatch):

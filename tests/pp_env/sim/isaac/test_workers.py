@@ -11,7 +11,7 @@ from pp_collect.options import CollectOptions
 from pp_collect.process import StopRequest
 from pp_env import gpus
 from pp_env.sim.isaac import app as isaac_app
-from pp_env.sim.isaac import cameras
+from pp_env.sim.isaac import cameras, machine
 from pp_recorder.command_line import parse
 from pp_recorder.status import StatusFile
 from tests import crash
@@ -43,7 +43,7 @@ def alone(tmp_path_factory, assets):
     config = make_config(options)
     expert = make_expert(options, config)
     with pytest.MonkeyPatch.context() as patch, FakeIsaac("4.5.0", assets):
-        patch.setattr(isaac_app, "_NVIDIA_DRIVER", (assets,))
+        patch.setattr(machine, "check", lambda: None)
         patch.setattr(isaac_app, "_started", None)
         patch.setattr(cameras, "_TIME_TO_WARM_UP", 0.0)
         runs.run_local(options, config, expert, StopRequest(), StatusFile(None))

@@ -207,7 +207,7 @@ def run_episodes(options: EvaluateOptions) -> dict[str, list[EvaluatedEpisode]]:
 def may_end_its_process(options: EvaluateOptions) -> bool:
     """Return True for a policy that is not ours, where the simulator can have a process for it."""
     is_ours = options.policy in OWN_POLICIES
-    return not is_ours and not SIMULATORS[options.simulator].single_process
+    return not is_ours and SIMULATORS[options.simulator].process_memory is None
 
 
 def make_runner(options: EvaluateOptions, factor: str = UNVARIED) -> PolicyRunner:

@@ -24,7 +24,9 @@ from pp_collect.session import (
     worker_render_env,
 )
 from pp_env.config import PickPlaceConfig
+from pp_env.gpus import usable_gpus
 from pp_env.processors import usable_processors
+from pp_env.sim import SIMULATORS
 from pp_recorder.dataset import keys
 from pp_recorder.parallel.processes import Died, ProcessPool, WorkerPool
 from pp_recorder.parallel.ray_cluster import RayCluster, require_library
@@ -209,7 +211,9 @@ def run_parallel(
 
 
 def resolve_workers(options: CollectOptions) -> CollectOptions:
-    """Return the options with the number of processes: one per processor, as far as memory goes.
+    """Return the options with the number of processes, as far as memory goes.
+
+    By default it is one per processor, or per GPU where a process should have one of its own.
 
     Raises:
         ValueError: There is not enough memory.
@@ -218,12 +222,15 @@ def resolve_workers(options: CollectOptions) -> CollectOptions:
     if options.ray_address is not None:
         require_library()
         return options
-    each = _WORKER_MEMORY if options.record_cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
+    each = SIMULATORS[options.simulator].process_memory or (
+        _WORKER_MEMORY if options.record_cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
+    )
     memory = free_memory()
     most = max(int(memory / each), 1)
     workers = options.workers
     if workers is None:
-        one_each = min(usable_processors(), most, options.num_episodes)
+        places = len(usable_gpus()) if options.needs_gpu else usable_processors()
+        one_each = max(1, min(places, most, options.num_episodes))
         workers = 1 if options.single_worker_reason else one_each
     if workers > most:
         raise ValueError(
@@ -304,10 +311,10 @@ def _stored(options: CollectOptions, name: str) -> dict[str, Any]:
 def _make_pool(options: CollectOptions) -> WorkerPool:
     if options.ray_address is not None:
         return RayCluster(
-            options.ray_address, options.workers, options.gpu_share, worker_render_env
+            options.ray_address, options.workers, options.attempt_gpu_share, worker_render_env
         )
     assert options.workers is not None  # resolve_workers
-    return ProcessPool(options.workers, worker_render_env)
+    return ProcessPool(options.workers, worker_render_env, partial(restart_is_due, options))
 
 
 def _wanted_attempts(

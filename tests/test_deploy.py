@@ -329,7 +329,7 @@ def test_a_ray_job_collects_with_options_that_exist(name):
     for worker in workers:
         limits = worker.container["resources"]["limits"]
         gpus = limits.get("nvidia.com/gpu", 0)
-        assert limits["cpu"] * args.gpu_share == pytest.approx(gpus), "one attempt per core"
+        assert limits["cpu"] * args.attempt_gpu_share == pytest.approx(gpus), "one attempt per core"
         memory = int(limits["memory"].removesuffix("Gi")) * 2**30
         assert memory > limits["cpu"] * runs._WORKER_MEMORY
 

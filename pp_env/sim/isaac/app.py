@@ -15,7 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pp_env.gpus import installed_gpus, usable_gpus
 from pp_env.processors import usable_processors
+from pp_env.sim import SIMULATORS
 from pp_env.sim.isaac import machine
 from pp_env.sim.isaac.machine import NEWEST, OLDEST, IsaacSimError
 
@@ -89,6 +91,7 @@ def start(
         "height": size[1],
         "anti_aliasing": _DLAA,
         "multi_gpu": False,
+        **_gpu_settings(),
         "disable_viewport_updates": headless and streaming_port is None,  # 5.0 and newer
         "limit_cpu_threads": _threads(),  # 5.0 and newer
         "extra_args": [
@@ -242,6 +245,30 @@ def _require_main_thread() -> None:
             "Isaac Sim must be started and driven by the main thread; make the environment there "
             "and let other threads talk to it through a queue"
         )
+
+
+def _gpu_settings() -> dict[str, int]:
+    """Return which GPU draws and which computes, or nothing to leave that to Isaac Sim.
+
+    The first is numbered as Vulkan does, which knows nothing of CUDA_VISIBLE_DEVICES, the second
+    as CUDA does. `SIMULATORS["isaacsim"].gpu_variable` counts as CUDA.
+
+    Raises:
+        IsaacSimError: There is no such GPU.
+    """
+    gpus, variable = usable_gpus(), SIMULATORS["isaacsim"].gpu_variable
+    chosen = os.environ.get(variable)
+    if chosen is None and (gpus[:1] == (0,) or not installed_gpus()):
+        return {}
+    numbers = [str(number) for number in range(len(gpus))]
+    if (chosen or "0") not in numbers:
+        raise IsaacSimError(
+            f"{variable}={chosen or 0} must be one of {', '.join(numbers) or 'none'}, a number "
+            f"among the GPUs that CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} "
+            f"leaves of the {len(installed_gpus())} here; 'nvidia-smi -L' lists them"
+        )
+    number = int(chosen or 0)
+    return {"active_gpu": gpus[number], "physics_gpu": number}
 
 
 def _threads() -> int:

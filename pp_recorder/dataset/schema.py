@@ -157,6 +157,11 @@ def feature_fault(key: str, feature: Any) -> str:
     return ""
 
 
+def is_count(value: Any) -> bool:
+    """Return True for a whole number that a column can hold, from 0 on."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
 def is_vector(feature: dict[str, Any]) -> bool:
     """Return True if `info.json` declares a feature as numbers in one dimension."""
     try:

@@ -81,7 +81,7 @@ def test_replay_gives_new_pictures_without_collecting(dataset, tmp_path):
     old, new = Dataset(dataset), Dataset(output)
     assert new.features["observation.images.cam_high"]["shape"] == [64, 96, 3]
     assert new.table.equals(old.table)
-    assert sum(1 for _ in new.frames(1, "observation.images.cam_wrist")) == 180
+    assert sum(1 for _ in new.frames(1, "observation.images.cam_wrist")) == crash.LENGTH
 
 
 def test_episodes_are_made_again_from_their_seeds(dataset, capsys):

@@ -36,7 +36,7 @@ def test_other_seeds_are_kept_apart_and_still_reproduce(parts, tmp_path):
     assert merge_main([str(parts[0]), str(other), "--output", str(joint)]) == 0
     collection = json.loads((joint / "meta/collection.json").read_text())
     assert [(p["seed"], p["episodes"]) for p in collection["parts"]] == [(3, 2), (8, 1)]
-    assert Dataset(joint).num_frames == 3 * 180
+    assert Dataset(joint).num_frames == 3 * crash.LENGTH
     assert replay.reproduce_main([str(joint), "--episode", "2"]) == 0
 
 

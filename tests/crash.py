@@ -22,8 +22,8 @@ from tests import ROOT
 
 LENGTH = 72  # frames of an episode
 OPTIONS = [
-    "--steps-per-segment", str(LENGTH // 9), "--resolution", "64", "--preset", "fast", "--seed", "3",
-    "--workers", "1",
+    "--steps-per-segment", str(LENGTH // 9), "--resolution", "64", "--preset", "fast",
+    "--seed", "3", "--workers", "1",
 ]  # fmt: skip
 
 

@@ -21,7 +21,8 @@ from tests import ROOT
 
 FRAMES = 72  # of a quick episode
 QUICK = [
-    "--steps-per-segment", str(FRAMES // 9), "--resolution", "64", "--preset", "fast", "--workers", "1",
+    "--steps-per-segment", str(FRAMES // 9), "--resolution", "64", "--preset", "fast",
+    "--workers", "1",
 ]  # fmt: skip
 
 

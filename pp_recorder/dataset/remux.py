@@ -159,8 +159,7 @@ def _frame(ticks: int, stream, fps: int) -> int:
     number = round(exact)
     if abs(exact - number) > TIME_TOLERANCE * fps:
         raise RemuxError(
-            f"an image is at {exact / fps:.4f} s, which is no time of {fps} frames per "
-            "second"
+            f"an image is at {exact / fps:.4f} s, which is no time of {fps} frames per second"
         )
     return number
 

@@ -168,7 +168,8 @@ def test_a_forked_process_ends_and_says_why_it_draws_nothing(before, children):
 
 @needs_fork
 def test_a_fork_before_the_first_picture_can_draw():
-    program = IN_CHILD.format(before="", children=["make().reset()"]).replace("env.reset(seed=0)", "")
+    program = IN_CHILD.format(before="", children=["make().reset()"])
+    program = program.replace("env.reset(seed=0)", "")
     subprocess.run([sys.executable, "-c", program], timeout=TIMEOUT_S, check=True)
 
 

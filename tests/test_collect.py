@@ -324,7 +324,7 @@ class InTerminal:
         self._terminal, stream = pty.openpty()
         self.process = subprocess.Popen(
             [
-                *(*begin, sys.executable, "collect.py", "--no-cameras", "--workers", "1"),
+                *(*begin, sys.executable, "collect.py", *QUICK, "--no-cameras"),
                 *("--output", self.output, "--status-file", self._status, *options),
             ],
             cwd=ROOT, stdin=stream, stdout=stream, stderr=stream,

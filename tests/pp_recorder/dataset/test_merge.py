@@ -10,7 +10,6 @@ from pp_recorder.dataset.merge import main as merge_main
 from pp_recorder.dataset.reader import Dataset
 from tests import crash
 
-
 SLOW = ("--steps-per-segment", "20")  # else pp-inspect finds joints that are too fast
 
 

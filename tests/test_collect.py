@@ -21,8 +21,10 @@ from pp_env.layout import ACTION, HAND_POSE_ACTION, OBSERVATION
 from pp_recorder.parallel.processes import STOP_SIGNALS, ProcessPool
 from tests import ROOT
 
+FRAMES = 72  # of a quick episode
 QUICK = [
-    "--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--workers", "1",
+    "--steps-per-segment", str(FRAMES // 9), "--resolution", "64", "--preset", "fast",
+    "--workers", "1",
 ]  # fmt: skip
 
 
@@ -54,9 +56,9 @@ def dataset(tmp_path_factory):
 
 def test_the_dataset_has_every_frame(dataset):
     table = read(dataset)
-    assert table.num_rows == 2 * 9 * 20
+    assert table.num_rows == 2 * FRAMES
     assert {name: video.shape for name, video in frames(dataset).items()} == {
-        f"videos/observation.images.{camera}/chunk-000/file-000.mp4": (360, 64, 64, 3)
+        f"videos/observation.images.{camera}/chunk-000/file-000.mp4": (2 * FRAMES, 64, 64, 3)
         for camera in ("cam_high", "cam_wrist")
     }
 
@@ -72,7 +74,7 @@ def test_features_are_those_of_the_layouts(dataset):
 def test_the_last_frame_is_the_success(dataset):
     success = np.array(read(dataset)["next.success"].to_pylist()).reshape(2, -1)
     assert success[:, -1].all()
-    assert not success[:, :160].any()
+    assert not success[:, : 8 * FRAMES // 9].any()
 
 
 def test_frames_pair_state_and_action(dataset):
@@ -82,8 +84,8 @@ def test_frames_pair_state_and_action(dataset):
     actions = np.array(table["action"].to_pylist())[:, :7]
     np.testing.assert_allclose(states[0], HOME_JOINT_POS, atol=1e-3)
     assert np.abs(actions[0] - states[0]).max() > 0.01
-    moved = np.abs(states[1:180] - actions[:179]).max()
-    waited = np.abs(states[:180] - actions[:180]).max()
+    moved = np.abs(states[1:FRAMES] - actions[: FRAMES - 1]).max()
+    waited = np.abs(states[:FRAMES] - actions[:FRAMES]).max()
     assert moved < 0.5 * waited
 
 
@@ -121,7 +123,7 @@ def test_the_same_seed_gives_the_same_dataset(dataset, tmp_path):
 
 def test_another_seed_gives_another_dataset(dataset, tmp_path):
     assert run(tmp_path / "other", "--num-episodes", "1", "--seed", "6", "--no-cameras") == 0
-    assert read(tmp_path / "other")["action"][:180] != read(dataset)["action"][:180]
+    assert read(tmp_path / "other")["action"][:FRAMES] != read(dataset)["action"][:FRAMES]
 
 
 def test_without_cameras(tmp_path):
@@ -306,7 +308,7 @@ def test_a_signal_ends_it_cleanly(tmp_path, number):
     kept = json.loads((output / "meta/info.json").read_text())["total_episodes"]
     assert kept >= 1
     assert f"a valid dataset of {kept} of the 500 episodes" in out
-    assert read(output).num_rows == kept * 180
+    assert read(output).num_rows == kept * FRAMES
     assert len(list(output.rglob("file-*.mp4"))) == 2 * kept
     assert not (output / ".unfinished").exists()
 
@@ -324,7 +326,7 @@ class InTerminal:
         self._terminal, stream = pty.openpty()
         self.process = subprocess.Popen(
             [
-                *(*begin, sys.executable, "collect.py", "--no-cameras", "--workers", "1"),
+                *(*begin, sys.executable, "collect.py", *QUICK, "--no-cameras"),
                 *("--output", self.output, "--status-file", self._status, *options),
             ],
             cwd=ROOT, stdin=stream, stdout=stream, stderr=stream,

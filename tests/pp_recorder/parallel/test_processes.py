@@ -30,8 +30,8 @@ from pp_recorder.parallel.processes import (
 from tests import ROOT, crash
 from tests.stuck import Stuck
 
-# Hasty: about half of the attempts fail.
-HASTY = ["--steps-per-segment", "6", "--resolution", "32", "--preset", "fast", "--seed", "3"]
+# Hasty: a third of the attempts fail.
+HASTY = ["--steps-per-segment", "7", "--resolution", "32", "--preset", "fast", "--seed", "3"]
 
 
 def run(output, *options):
@@ -46,7 +46,7 @@ def alone(tmp_path_factory):
 
 
 def test_the_dataset_does_not_depend_on_the_number_of_workers(alone, tmp_path, capsys):
-    assert run(tmp_path / "set", "--num-episodes", 5, "--workers", 3) == 0
+    assert run(tmp_path / "set", "--num-episodes", 5, "--workers", 2) == 0
     assert crash.differences(alone, tmp_path / "set") == []
     attempts = [e["episode/attempt"] for e in _episodes(alone)]
     assert attempts != list(range(5)), "no attempt failed, so this shows less than it should"
@@ -123,9 +123,10 @@ def test_a_killed_collection_can_be_resumed(tmp_path):
     assert crash.differences(tmp_path / "whole", tmp_path / "set") == []
 
 
-@pytest.mark.parametrize("send", [os.kill, os.killpg])
-@pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_signal_ends_a_run_cleanly(tmp_path, number, send):
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.kill, signal.SIGTERM), *((os.killpg, s) for s in STOP_SIGNALS)]
+)
+def test_a_signal_ends_a_run_cleanly(tmp_path, send, number):
     """Terminals and supervisors send it to the whole group, `kill` to the process named."""
     with _collecting(tmp_path / "set", episodes=500, start_new_session=True) as process:
         _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)

@@ -8,7 +8,6 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
-from functools import cache
 
 import boto3
 import pytest
@@ -16,7 +15,6 @@ from moto.server import ThreadedMotoServer
 
 import collect
 from pp_collect import replay, runs
-from pp_env.sim import meshes
 from pp_recorder.checks import cli as inspect
 from pp_recorder.dataset import hub, keys, merge
 from pp_recorder.storage import lease, mirror
@@ -71,14 +69,6 @@ class Bucket:
         plain = {"Content-Type": "text/plain"}
         body = str(requests).encode()
         urllib.request.urlopen(urllib.request.Request(address, body, plain)).close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def meshes_once():
-    """Simplify each mesh once, which takes most of the time of such short collections."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meshes, "simplified", cache(meshes.simplified))
-        yield
 
 
 @pytest.fixture(scope="module")

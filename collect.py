@@ -14,6 +14,7 @@ from pp_collect.factory import Expert, make_config, make_expert, require_start_p
 from pp_collect.options import CollectOptions
 from pp_collect.process import StopRequest, restart_process, stop_on_signal
 from pp_collect.runs import (
+    finish_complete,
     format_report,
     require_writable,
     resolve_workers,
@@ -124,10 +125,11 @@ def collect(
 ) -> int:
     """Collect and report; return the exit status."""
     begin = time.perf_counter()
-    if options.workers == 1 and options.ray_address is None:
+    monitor = finish_complete(options, config, expert, file)
+    if monitor is None and options.workers == 1 and options.ray_address is None:
         make_watchers = partial(live_view, options, config)
         monitor = run_local(options, config, expert, stop, file, make_watchers)
-    else:
+    elif monitor is None:
         monitor = run_parallel(options, config, expert, stop, file)
     if monitor.restart and not stop.requested:
         file.update(state="restarting")

@@ -35,7 +35,6 @@ from pp_collect.robustness import (
     vary_scene,
     vary_starts,
 )
-from pp_collect.schema import describe_environment
 from pp_collect.session import worker_render_env
 from pp_collect.start import raise_on_interrupt
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
@@ -43,6 +42,7 @@ from pp_env.control import CONTROL_MODES
 from pp_env.sim import SIMULATORS, shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
+from pp_recorder.dataset.versions import describe_environment
 from pp_recorder.evaluation.lerobot_policy import ACTION, ENVIRONMENT_STATE, Checkpoint
 from pp_recorder.evaluation.metrics import EpisodeResult, EvalMetrics, Grid, compute_metrics
 from pp_recorder.evaluation.runner import (
@@ -207,7 +207,7 @@ def run_episodes(options: EvaluateOptions) -> dict[str, list[EvaluatedEpisode]]:
 def may_end_its_process(options: EvaluateOptions) -> bool:
     """Return True for a policy that is not ours, where the simulator can have a process for it."""
     is_ours = options.policy in OWN_POLICIES
-    return not is_ours and not SIMULATORS[options.simulator].single_process
+    return not is_ours and SIMULATORS[options.simulator].process_memory is None
 
 
 def make_runner(options: EvaluateOptions, factor: str = UNVARIED) -> PolicyRunner:

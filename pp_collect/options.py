@@ -314,7 +314,7 @@ class CollectOptions(SessionOptions):
     workers: Annotated[
         int | None,
         Ge(1),
-        Doc("processes; default one per processor, as memory allows"),
+        Doc("processes; default one per processor, or GPU with Isaac Sim, as memory allows"),
         tyro.conf.arg(metavar="INT"),
     ] = None
     ray_address: Annotated[
@@ -323,8 +323,11 @@ class CollectOptions(SessionOptions):
         tyro.conf.arg(metavar="ADDRESS"),
     ] = None
     gpu_share: Annotated[
-        float, Interval(ge=0, le=1), Doc("of a GPU, for each attempt on the cluster")
-    ] = 0.0
+        float | None,
+        Interval(ge=0, le=1),
+        Doc("of a GPU, for each attempt on the cluster; default 0, or 1 with Isaac Sim"),
+        tyro.conf.arg(metavar="FLOAT"),
+    ] = None
     status_file: Annotated[
         Path | None,
         Doc("JSON file that tells how the run goes, and how it ended"),
@@ -333,7 +336,7 @@ class CollectOptions(SessionOptions):
     restart_every: Annotated[
         int | None,
         Ge(1),
-        Doc("restart the process after so many episodes"),
+        Doc("restart the process after so many episodes, each worker after so many attempts"),
         tyro.conf.arg(metavar="INT"),
     ] = None
     restart_above: Annotated[
@@ -361,8 +364,7 @@ class CollectOptions(SessionOptions):
             raise ValueError(
                 "--push-to-hub uploads a folder, not what is in a store; copy it first"
             )
-        if self.gpu_share and self.ray_address is None:
-            raise ValueError("--gpu-share is for --ray-address")
+        self._require_what_a_cluster_has()
         if self.streams_page and self.no_cameras:
             raise ValueError("--streaming shows what the cameras record: not with --no-cameras")
         self._require_one_worker()
@@ -381,16 +383,33 @@ class CollectOptions(SessionOptions):
     @property
     def single_worker_reason(self) -> str | None:
         """Return the option that allows only one worker, or None."""
-        given = {
-            f"--simulator {self.simulator}": (
-                self.workers is None and SIMULATORS[self.simulator].single_process
-            ),
-            "--no-headless": not self.headless,
-            "--streaming": self.streaming,
-            "--restart-every": self.restart_every is not None,
-            "--restart-above": self.restart_above is not None,
-        }
+        given = {"--no-headless": not self.headless, "--streaming": self.streaming}
         return next((option for option, is_given in given.items() if is_given), None)
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether each process should have a GPU of its own."""
+        return SIMULATORS[self.simulator].process_memory is not None
+
+    @property
+    def attempt_gpu_share(self) -> float:
+        """Share of a GPU that an attempt takes on a cluster."""
+        return float(self.needs_gpu) if self.gpu_share is None else self.gpu_share
+
+    def _require_what_a_cluster_has(self) -> None:
+        if self.ray_address is None:
+            if self.gpu_share:
+                raise ValueError("--gpu-share is for --ray-address")
+            return
+        if self.needs_gpu and not self.attempt_gpu_share:
+            raise ValueError(
+                f"--simulator {self.simulator} needs a GPU: --gpu-share above 0, got 0; try 1"
+            )
+        if self.restart_every is not None or self.restart_above is not None:
+            raise ValueError(
+                "--restart-every and --restart-above are for processes of this machine, not for "
+                "--ray-address"
+            )
 
     def _require_one_worker(self) -> None:
         reason = self.single_worker_reason
@@ -553,15 +572,14 @@ class RecordedOptions(Options):
         None
     )
     json: Annotated[bool, Doc("print the result as JSON")] = False
+    trust: Annotated[
+        bool, Doc("run the Python code that the dataset names: a start policy, an environment")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions(RecordedOptions):
     """The options of `pp-reproduce`."""
-
-    trust: Annotated[
-        bool, Doc("run the Python code that the dataset names as its start policy")
-    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,12 +46,12 @@ def stop_on_signal() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def restart_is_due(options: CollectOptions, finished: int) -> bool:
-    """Return whether the process is to restart, after it has finished so many episodes."""
+def restart_is_due(options: CollectOptions, finished: int, pid: int | None = None) -> bool:
+    """Return whether a process, this one by default, is to restart after so many episodes."""
     if finished == 0:
         return False
     enough = options.restart_every is not None and finished >= options.restart_every
-    memory = resident_memory() or 0
+    memory = resident_memory(pid) or 0
     return enough or (options.restart_above is not None and memory > options.restart_above * 1e9)
 
 

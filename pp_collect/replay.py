@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from experts.waypoints import PHASES
 from pp_collect.actions import in_control_mode, set_control_mode
@@ -29,7 +30,6 @@ from pp_collect.options import RecordedOptions, ReplayOptions, ReproduceOptions,
 from pp_collect.schema import (
     DATA_REVISION,
     as_recorded,
-    describe_environment,
     make_row,
     stored_config,
     stored_options,
@@ -49,6 +49,8 @@ from pp_recorder.dataset.compare import (
 )
 from pp_recorder.dataset.merge import provenance_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.dataset.versions import describe_environment
+from pp_recorder.recording import replay as replay_in
 from pp_recorder.rollout import AnyPolicy, Disturbance, EpisodeSink, Start, run_episode
 from pp_recorder.sinks import setup_logging
 
@@ -94,6 +96,8 @@ def replay(dataset: Dataset, episodes: list[int], options: ReplayOptions) -> lis
     Raises:
         DatasetError: The dataset does not say how it came about.
     """
+    if is_recording(dataset):
+        return _replay_recording(dataset, episodes, options)
     provenance = require_ours(dataset)
     config, output = stored_config(provenance), options.render
     if output is not None:
@@ -180,6 +184,40 @@ def reproduce(dataset: Dataset, episodes: list[int], options: ReproduceOptions) 
     return results
 
 
+def is_recording(dataset: Dataset) -> bool:
+    """Return True if a dataset is one of `pp_recorder.record`, in whatever environment."""
+    return "env" in (dataset.collection or {}) and "config" not in (dataset.collection or {})
+
+
+def _replay_recording(
+    dataset: Dataset, episodes: list[int], options: ReplayOptions
+) -> list[Comparison]:
+    """Replay episodes in the environment that a dataset of `pp_recorder.record` names."""
+    stored, path = dataset.collection or {}, dataset.root / keys.COLLECTION_PATH
+    spec = stored["env"]
+    if not isinstance(spec, dict) or "id" not in spec:
+        raise DatasetError(
+            f"{path} does not say how to make the environment ({spec}); in Python, "
+            "pp_recorder.replay(env, dataset) replays it"
+        )
+    if options.render is not None:
+        raise DatasetError("--render is for datasets of collect.py, this is one of record()")
+    if not options.trust:
+        raise DatasetError(
+            f"{path} names the environment {spec['id']!r}. Making it runs its code: look at it, "
+            "and give --trust"
+        )
+    try:
+        env = gym.make(EnvSpec.from_json(json.dumps(spec)))
+    except Exception as error:  # of the environment, or of a file that was changed
+        raise DatasetError(
+            f"the environment in {path} cannot be made ({type(error).__name__}: {error}); in "
+            "Python, pp_recorder.replay(env, dataset) replays it"
+        ) from error
+    with closing(env):
+        return replay_in(env, dataset, episodes, tolerance(stored))
+
+
 def _require_no_code(dataset: Dataset, start_policy: str | None) -> None:
     """Raise a `DatasetError` if a policy is a module, which a stranger may have chosen."""
     if start_policy is not None and not Path(start_policy).is_dir():
@@ -204,6 +242,11 @@ def require_ours(dataset: Dataset) -> dict[str, Any]:
         DatasetError: Nothing is, or not enough.
     """
     stored, path = dataset.collection, dataset.root / keys.COLLECTION_PATH
+    if is_recording(dataset):
+        raise DatasetError(
+            f"{dataset.root} was recorded with pp_recorder.record, which stores no policy; "
+            "pp-replay repeats its actions"
+        )
     if stored is None or "config" not in stored:
         raise DatasetError(
             f"{dataset.root} does not say how it was recorded: it has no {keys.COLLECTION_PATH} of "
@@ -304,7 +347,8 @@ def _compare(
 
 def _chosen(dataset: Dataset, episode: int | None) -> list[int]:
     """Return the episodes to run again: the one that is asked for, or all whose start is known."""
-    require_ours(dataset)
+    if not is_recording(dataset):
+        require_ours(dataset)
     if episode is not None and not 0 <= episode < dataset.num_episodes:
         raise DatasetError(f"episode must be from 0 to {dataset.num_episodes - 1}, got {episode}")
     faults = {k: unknown_start(entry) for k, entry in enumerate(dataset.episodes)}

@@ -1,11 +1,13 @@
 """Run a collection to its end, in this process or with rollout workers."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pp_collect.factory import Expert, make_env
 from pp_collect.options import CollectOptions
@@ -22,7 +24,10 @@ from pp_collect.session import (
     worker_render_env,
 )
 from pp_env.config import PickPlaceConfig
+from pp_env.gpus import usable_gpus
 from pp_env.processors import usable_processors
+from pp_env.sim import SIMULATORS
+from pp_recorder.dataset import keys
 from pp_recorder.parallel.processes import Died, ProcessPool, WorkerPool
 from pp_recorder.parallel.ray_cluster import RayCluster, require_library
 from pp_recorder.rollout import EpisodeSink
@@ -84,6 +89,41 @@ class RunMonitor:
             successes=self.stats.successes,
             memory=resident_memory(),
         )
+
+
+def finish_complete(
+    options: CollectOptions, config: PickPlaceConfig, expert: Expert, status: StatusFile
+) -> RunMonitor | None:
+    """Close a resumed dataset that has all its episodes; return None if any are missing.
+
+    No simulator starts, which may take minutes and a GPU: what it says of itself is already stored.
+
+    Args:
+        options: Of the collection.
+        config: Of the environment.
+        expert: Chooses the actions.
+        status: The status file.
+
+    Raises:
+        DatasetError: The dataset was collected otherwise, or cannot be repaired.
+    """
+    if not options.resume:
+        return None
+    count = _stored(options, keys.INFO_PATH).get("total_episodes")
+    if not isinstance(count, int) or count < options.num_episodes:
+        return None
+    simulator = _stored(options, keys.COLLECTION_PATH).get("simulator_details")
+    writer = make_writer(options, config, simulator or {})
+    try:
+        if writer.num_episodes < options.num_episodes:  # the last ones were damaged
+            return None
+        stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
+        monitor = RunMonitor(options, writer, stats, expert.typical_steps, status)
+        close_writer(writer, options)
+        monitor.progress.close()
+    finally:
+        writer.release()
+    return monitor
 
 
 def run_local(
@@ -171,7 +211,9 @@ def run_parallel(
 
 
 def resolve_workers(options: CollectOptions) -> CollectOptions:
-    """Return the options with the number of processes: one per processor, as far as memory goes.
+    """Return the options with the number of processes, as far as memory goes.
+
+    By default it is one per processor, or per GPU where a process should have one of its own.
 
     Raises:
         ValueError: There is not enough memory.
@@ -180,12 +222,15 @@ def resolve_workers(options: CollectOptions) -> CollectOptions:
     if options.ray_address is not None:
         require_library()
         return options
-    each = _WORKER_MEMORY if options.record_cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
+    each = SIMULATORS[options.simulator].process_memory or (
+        _WORKER_MEMORY if options.record_cameras else _WORKER_MEMORY_WITHOUT_CAMERAS
+    )
     memory = free_memory()
     most = max(int(memory / each), 1)
     workers = options.workers
     if workers is None:
-        one_each = min(usable_processors(), most, options.num_episodes)
+        places = len(usable_gpus()) if options.needs_gpu else usable_processors()
+        one_each = max(1, min(places, most, options.num_episodes))
         workers = 1 if options.single_worker_reason else one_each
     if workers > most:
         raise ValueError(
@@ -247,13 +292,29 @@ def format_report(monitor: RunMonitor, seconds: float) -> str:
     return "\n".join(lines)
 
 
+def _stored(options: CollectOptions, name: str) -> dict[str, Any]:
+    """Return a JSON file of the dataset at the output; empty if none is to be found there."""
+    from pp_recorder.dataset.files import locate
+    from pp_recorder.dataset.reader import DatasetError, read_json
+
+    try:
+        if isinstance(options.output, Path):
+            return read_json(locate(options.output, name)) or {}
+        from pp_recorder.storage.object_store import ObjectStore
+
+        found = json.loads(ObjectStore(options.output).read(name) or b"{}")
+    except (DatasetError, ValueError):  # the writer will say what is wrong, or repair it
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _make_pool(options: CollectOptions) -> WorkerPool:
     if options.ray_address is not None:
         return RayCluster(
-            options.ray_address, options.workers, options.gpu_share, worker_render_env
+            options.ray_address, options.workers, options.attempt_gpu_share, worker_render_env
         )
     assert options.workers is not None  # resolve_workers
-    return ProcessPool(options.workers, worker_render_env)
+    return ProcessPool(options.workers, worker_render_env, partial(restart_is_due, options))
 
 
 def _wanted_attempts(

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import platform
 from collections.abc import Callable
 from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,12 @@ from pp_env.control import CONTROL_MODES
 from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION, Layout
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.schema import DatasetSchema, Feature, image_feature
+from pp_recorder.dataset.versions import describe_environment
 from pp_recorder.evaluation.lerobot_policy import Checkpoint
 from pp_recorder.rollout import Episode, Step
 
 DATA_REVISION = 3  # one more whenever attempt k of a seed comes out otherwise than before
 
-_PACKAGES = ("franka-pick-place", "numpy", "gymnasium", "mujoco", "pyarrow", "av")
 # Stored under the names that the options had in 0.1.0, so that old and new datasets fit together.
 _STORED_NAMES = {"path_noise_rad": "wander_rad"}
 _TRUTH, _TRUTH_AS_INPUT = "environment_state", "observation.environment_state"
@@ -201,14 +199,6 @@ def describe_collection(
     }
 
 
-def describe_environment() -> dict[str, Any]:
-    """Return what may change the bits of an episode beside its configuration."""
-    return {
-        "versions": {"python": platform.python_version(), **_versions()},
-        "machine": platform.platform(),
-    }
-
-
 def stored_config(provenance: dict[str, Any]) -> PickPlaceConfig:
     """Return the environment's configuration in a stored provenance."""
     config = from_dict(PickPlaceConfig, provenance["config"])
@@ -280,13 +270,3 @@ def _ground_truth_key(options: SessionOptions) -> str:
 
 def _vector(layout: Layout) -> Feature:
     return Feature("float32", (layout.size,), tuple(layout.names))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

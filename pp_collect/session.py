@@ -27,6 +27,8 @@ from pp_collect.factory import (
 from pp_collect.options import SessionOptions
 from pp_collect.schema import describe_collection, failure_reason, make_schema
 from pp_env.config import PickPlaceConfig
+from pp_env.gpus import usable_gpus
+from pp_env.sim import SIMULATORS
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.episode import EpisodePayload, EpisodeRecorder
 from pp_recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
@@ -384,15 +386,18 @@ def describe_simulator(options: SessionOptions, config: PickPlaceConfig) -> dict
 def worker_render_env(number: int) -> dict[str, str]:
     """Return environment variables with which the worker of that number renders beside others.
 
-    Each has a GPU of its own, where there are several. NVIDIA's driver sleeps until an image is
-    rendered, instead of polling, which takes the processors from the encoders. In software, Mesa
-    has no threads of its own: there is a worker for each core, and threads would wait for each
-    other.
+    Where there are several GPUs, they take turns. CUDA is to count them as `usable_gpus` does.
+    NVIDIA's driver sleeps until an image is rendered, instead of polling, which takes the
+    processors from the encoders. In software, Mesa has no threads of its own: there is a worker for
+    each core, and threads would wait for each other.
     """
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    gpus = usable_gpus()
     chosen = {"LP_NUM_THREADS": "0", "__GL_YIELD": "USLEEP"}
-    if gpus > 1:
-        chosen["MUJOCO_EGL_DEVICE_ID"] = str(number % gpus)
+    if len(gpus) > 1:
+        chosen["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        chosen |= {row.gpu_variable: str(number % len(gpus)) for row in SIMULATORS.values()}
+    elif gpus and gpus[0]:  # MuJoCo before 4 does not look at CUDA_VISIBLE_DEVICES
+        chosen[SIMULATORS["mujoco"].gpu_variable] = str(gpus[0])
     return {name: value for name, value in chosen.items() if name not in os.environ}
 
 

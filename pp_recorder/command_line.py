@@ -11,6 +11,7 @@ import operator
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -52,7 +53,7 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self), include_extras=True).items():
+        for name, hint in _hints(type(self)).items():
             _check(name, getattr(self, name), hint)
 
 
@@ -126,7 +127,7 @@ def suggest(name: str, names: Sequence[str]) -> str:
 
 def documentation(cls: type, name: str) -> str:
     """Return the help text of a field."""
-    hint = get_type_hints(cls, include_extras=True)[name]
+    hint = _hints(cls)[name]
     return next((part.documentation for part in get_args(hint) if isinstance(part, Doc)), "")
 
 
@@ -211,9 +212,15 @@ DatasetFolder = Annotated[Path, text(parse_folder, "DATASET"), tyro.conf.Positio
 Pixels = Annotated[int | tuple[int, int], text(parse_pixels, "PIXELS")]
 
 
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the annotations of the fields, which take milliseconds to resolve."""
+    return get_type_hints(cls, include_extras=True)
+
+
 def _without_checks(cls: type[Options]) -> type:
     """Return a twin of the class that takes any values, so that one place reports what is wrong."""
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     twins = []
     for option in fields(cls):
         words = documentation(cls, option.name)  # older versions of tyro do not read Doc

@@ -63,11 +63,14 @@ class StatusFile:
             raise
 
 
-def resident_memory() -> int | None:
-    """Return the bytes of memory that this process holds; None where the system does not tell."""
+def resident_memory(pid: int | None = None) -> int | None:
+    """Return the bytes of memory that a process holds, this one by default.
+
+    None where the system does not tell, or the process has ended.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except FileNotFoundError:
+        pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
 

@@ -1,13 +1,19 @@
 """Fixtures that several test modules share, and the modules to skip without optional packages."""
 
 import importlib.util
+import os
 import signal
+import sys
 
 import pytest
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
     # The programs that tests start would inherit that and, rightly, go on after a SIGHUP.
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+# Without compiled modules, each of the hundreds of Python processes compiles what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 collect_ignore = []
 

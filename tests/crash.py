@@ -20,9 +20,10 @@ import numpy as np
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from tests import ROOT
 
+LENGTH = 72  # frames of an episode
 OPTIONS = [
-    "--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--seed", "3",
-    "--workers", "1",
+    "--steps-per-segment", str(LENGTH // 9), "--resolution", "64", "--preset", "fast",
+    "--seed", "3", "--workers", "1",
 ]  # fmt: skip
 
 

@@ -1,11 +1,16 @@
 """A simulator without physics, for the layers above it, and policies for tests."""
 
 import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
 
-from pp_env import kinematics, rotation
+from pp_env import gpus, kinematics, rotation
 from pp_env.config import PickPlaceConfig
+from pp_env.sim import SIMULATORS
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.grasp import is_grasped, tcp_position
 from pp_recorder.rollout import Policy
@@ -127,3 +132,21 @@ class Log:
 
     def close(self) -> None:
         self.calls.append("close")
+
+
+def pretend_nvidia_smi(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, uuids: Sequence[str], end: str = ""
+) -> None:
+    """Have `nvidia-smi` list GPUs and run a command, in processes that are started here, too."""
+    program = folder / "nvidia-smi"
+    program.write_text("\n".join(["#!/bin/sh", *(f"echo {uuid}" for uuid in uuids), end]))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    gpus.installed_gpus.cache_clear()
+
+
+def forget_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the GPUs that this machine has, and which of them the environment chooses."""
+    for name in ("CUDA_VISIBLE_DEVICES", *(row.gpu_variable for row in SIMULATORS.values())):
+        monkeypatch.delenv(name, raising=False)
+    gpus.installed_gpus.cache_clear()

@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import time
@@ -11,16 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 
 import collect
+from pp_collect import runs, session
 from pp_collect.options import CollectOptions
 from pp_collect.process import restart_is_due
 from pp_env.config import HOME_JOINT_POS
 from pp_env.control import hand_pose_action
 from pp_env.layout import ACTION, HAND_POSE_ACTION, OBSERVATION
-from pp_recorder.parallel.processes import STOP_SIGNALS
+from pp_recorder.parallel.processes import STOP_SIGNALS, ProcessPool
 from tests import ROOT
 
+FRAMES = 72  # of a quick episode
 QUICK = [
-    "--steps-per-segment", "20", "--resolution", "64", "--preset", "fast", "--workers", "1",
+    "--steps-per-segment", str(FRAMES // 9), "--resolution", "64", "--preset", "fast",
+    "--workers", "1",
 ]  # fmt: skip
 
 
@@ -52,9 +56,9 @@ def dataset(tmp_path_factory):
 
 def test_the_dataset_has_every_frame(dataset):
     table = read(dataset)
-    assert table.num_rows == 2 * 9 * 20
+    assert table.num_rows == 2 * FRAMES
     assert {name: video.shape for name, video in frames(dataset).items()} == {
-        f"videos/observation.images.{camera}/chunk-000/file-000.mp4": (360, 64, 64, 3)
+        f"videos/observation.images.{camera}/chunk-000/file-000.mp4": (2 * FRAMES, 64, 64, 3)
         for camera in ("cam_high", "cam_wrist")
     }
 
@@ -70,7 +74,7 @@ def test_features_are_those_of_the_layouts(dataset):
 def test_the_last_frame_is_the_success(dataset):
     success = np.array(read(dataset)["next.success"].to_pylist()).reshape(2, -1)
     assert success[:, -1].all()
-    assert not success[:, :160].any()
+    assert not success[:, : 8 * FRAMES // 9].any()
 
 
 def test_frames_pair_state_and_action(dataset):
@@ -80,8 +84,8 @@ def test_frames_pair_state_and_action(dataset):
     actions = np.array(table["action"].to_pylist())[:, :7]
     np.testing.assert_allclose(states[0], HOME_JOINT_POS, atol=1e-3)
     assert np.abs(actions[0] - states[0]).max() > 0.01
-    moved = np.abs(states[1:180] - actions[:179]).max()
-    waited = np.abs(states[:180] - actions[:180]).max()
+    moved = np.abs(states[1:FRAMES] - actions[: FRAMES - 1]).max()
+    waited = np.abs(states[:FRAMES] - actions[:FRAMES]).max()
     assert moved < 0.5 * waited
 
 
@@ -119,7 +123,7 @@ def test_the_same_seed_gives_the_same_dataset(dataset, tmp_path):
 
 def test_another_seed_gives_another_dataset(dataset, tmp_path):
     assert run(tmp_path / "other", "--num-episodes", "1", "--seed", "6", "--no-cameras") == 0
-    assert read(tmp_path / "other")["action"][:180] != read(dataset)["action"][:180]
+    assert read(tmp_path / "other")["action"][:FRAMES] != read(dataset)["action"][:FRAMES]
 
 
 def test_without_cameras(tmp_path):
@@ -304,7 +308,7 @@ def test_a_signal_ends_it_cleanly(tmp_path, number):
     kept = json.loads((output / "meta/info.json").read_text())["total_episodes"]
     assert kept >= 1
     assert f"a valid dataset of {kept} of the 500 episodes" in out
-    assert read(output).num_rows == kept * 180
+    assert read(output).num_rows == kept * FRAMES
     assert len(list(output.rglob("file-*.mp4"))) == 2 * kept
     assert not (output / ".unfinished").exists()
 
@@ -322,7 +326,7 @@ class InTerminal:
         self._terminal, stream = pty.openpty()
         self.process = subprocess.Popen(
             [
-                *(*begin, sys.executable, "collect.py", "--no-cameras", "--workers", "1"),
+                *(*begin, sys.executable, "collect.py", *QUICK, "--no-cameras"),
                 *("--output", self.output, "--status-file", self._status, *options),
             ],
             cwd=ROOT, stdin=stream, stdout=stream, stderr=stream,
@@ -427,6 +431,56 @@ def test_starting_anew_after_each_episode_gives_the_same_dataset(dataset, tmp_pa
         assert read(output, pattern).equals(read(dataset, pattern))
     status = json.loads(file.read_text())
     assert (status["state"], status["exit_status"], status["episodes"]) == ("complete", 0, 2)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_complete_dataset_starts_no_simulator(dataset, tmp_path, monkeypatch, capsys, workers):
+    output = tmp_path / "set"
+    shutil.copytree(dataset, output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    for module in (runs, session):
+        monkeypatch.setattr(module, "make_env", lambda *_: pytest.fail("a simulator started"))
+    monkeypatch.setattr(ProcessPool, "run_once", lambda *_: pytest.fail("a process started"))
+    options = ["--resume", "--workers", workers, "--seed"]
+    assert run(output, "--num-episodes", "2", *options, "5") == 0
+    assert "episodes   2" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert run(output, "--num-episodes", "1", *options, "6") == 1
+    assert "seed was 5, is now 6" in capsys.readouterr().err
+    with pytest.raises(pytest.fail.Exception, match="started"):
+        run(output, "--num-episodes", "3", *options, "5")
+
+
+def test_a_run_killed_before_it_packed_the_videos_is_completed_without_a_simulator(
+    dataset, tmp_path, monkeypatch
+):
+    output = tmp_path / "set"
+    options = ["--num-episodes", "2", "--seed", "5", "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "close_writer", lambda writer, _: writer.release())
+        assert run(output, *options) == 0
+    assert len(list(output.rglob("*.mp4"))) == 4
+    monkeypatch.setattr(runs, "make_env", lambda *_: pytest.fail("a simulator started"))
+    assert run(output, *options) == 0
+    assert frames(output).keys() == frames(dataset).keys()
+
+
+@pytest.mark.parametrize("name", ["meta/info.json", "meta/collection.json"])
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"total_episodes": "9"}'])
+def test_a_damaged_dataset_is_not_taken_for_complete(
+    dataset, tmp_path, monkeypatch, capsys, name, content
+):
+    output = tmp_path / "set"
+    shutil.copytree(dataset, output)
+    (output / name).write_text(content)
+    monkeypatch.setattr(runs, "make_env", lambda *_: fails("a simulator started"))
+    assert run(output, "--num-episodes", "2", "--seed", "5", "--resume") == 1
+    error = capsys.readouterr().err
+    assert "a simulator started" in error if "info" in name else "collection.json" in error
+
+
+def fails(what):
+    raise RuntimeError(what)
 
 
 def test_memory_may_be_a_reason_to_start_anew():

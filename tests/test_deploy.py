@@ -22,13 +22,17 @@ from pp_bridge.options import BridgeOptions
 from pp_bridge.settings import TOKEN_VARIABLE, validate_token
 from pp_collect import runs
 from pp_collect.factory import make_config
+from pp_collect.isaac_report import HUMAN_QUESTIONS
 from pp_collect.options import CollectOptions
+from pp_env.sim.isaac import machine
 from pp_recorder.command_line import parse
 from tests import ROOT, read_setup
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = {path.stem: path for path in DEPLOY.glob("*.Dockerfile")}
-CONSTRAINTS = DEPLOY / "isaac-sim-4.5-constraints.txt"
+CONSTRAINTS = {
+    path.name.split("-")[2]: path for path in sorted(DEPLOY.glob("isaac-sim-*-constraints.txt"))
+}
 MANIFESTS = {path.name: path for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))}
 OLDEST_KUBERNETES = "1.29"
 ISAAC_IMAGE = "nvcr.io/nvidia/isaac-sim"
@@ -102,6 +106,11 @@ def entrypoint(image: str) -> list[str]:
     return yaml.safe_load(values(image, "ENTRYPOINT")[0])
 
 
+def isaac_arguments() -> dict[str, str]:
+    """Return the build arguments of the Isaac image, with their defaults."""
+    return dict(value.split("=") for value in values("isaac-sim", "ARG"))
+
+
 def requirements(path: Path) -> dict[str, Requirement]:
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     return {(found := Requirement(line)).name: found for line in lines}
@@ -148,10 +157,10 @@ def test_memory_is_limited_above_the_size_at_which_the_process_restarts(name):
 
 
 def test_every_image_is_named_after_the_project_and_its_base():
-    (base,) = values("isaac-sim", "FROM")
-    name, isaac = base.split(":")
-    assert name == ISAAC_IMAGE
-    assert CONSTRAINTS.name.split("-")[2] == isaac.rpartition(".")[0]
+    arguments = isaac_arguments()
+    isaac = arguments["ISAAC_SIM"]
+    assert values("isaac-sim", "FROM") == [ISAAC_IMAGE + ":${ISAAC_SIM}"]
+    assert arguments["CONSTRAINTS"] == isaac.rpartition(".")[0]
     kinds = ("mujoco", "mujoco-ray", f"isaac-sim-{isaac}")
     tags = {f"{pp_env.__version__}-{kind}" for kind in kinds}
     files = [*DOCKERFILES.values(), *MANIFESTS.values(), ROOT / "docs" / "deploy.md"]
@@ -217,7 +226,13 @@ def test_hadolint_finds_no_problem(image):
 
 @pytest.mark.parametrize("image", DOCKERFILES)
 def test_a_dockerfile_copies_what_exists_and_starts_what_it_copied(image):
-    copied = {name for line in values(image, "COPY") for name in line.split()[:-1]}
+    constraints = "isaac-sim-${CONSTRAINTS}-"
+    copied = {
+        name.replace(constraints, f"isaac-sim-{version}-")
+        for line in values(image, "COPY")
+        for name in line.split()[:-1]
+        for version in CONSTRAINTS
+    }
     assert {name for name in copied if not (ROOT / name).exists()} == set()
     setup = read_setup()
     scripts = setup["options.entry_points"]["console_scripts"].strip().splitlines()
@@ -243,16 +258,24 @@ def test_isaac_sim_has_the_requirements_of_setup_cfg_except_mujoco():
     assert all(wanted[name] == requirement for name, requirement in isaac.items())
 
 
-def test_constraints_keep_numpy_1_and_lie_within_the_requirements():
-    isaac, constraints = (
-        requirements(DEPLOY / "isaac-sim-requirements.txt"),
-        requirements(CONSTRAINTS),
-    )
+@pytest.mark.parametrize("version", CONSTRAINTS)
+def test_constraints_keep_the_numpy_of_isaac_sim_and_lie_within_the_requirements(version):
+    isaac = requirements(DEPLOY / "isaac-sim-requirements.txt")
+    constraints = requirements(CONSTRAINTS[version])
     for name, constraint in constraints.items():
         (pin,) = constraint.specifier
         assert pin.operator == "=="
         assert name not in isaac or isaac[name].specifier.contains(pin.version)
-    assert constraints["numpy"].specifier.contains("1.26.0")
+    (pin,) = constraints["numpy"].specifier
+    needed = [
+        r.numpy for v, r in machine.REQUIREMENTS.items() if f"{v[0]}.{v[1]}".startswith(version)
+    ]
+    assert {int(pin.version.split(".")[0])} == set(needed)
+
+
+def test_every_isaac_sim_that_starts_has_constraints():
+    versions = [f"{major}.{minor}" for major, minor in machine.REQUIREMENTS]
+    assert all(any(v.startswith(known) for known in CONSTRAINTS) for v in versions)
 
 
 # The fields of ray.io/v1 that a RayJob may have (KubeRay 1.7, without those of its add-ons); the
@@ -306,7 +329,7 @@ def test_a_ray_job_collects_with_options_that_exist(name):
     for worker in workers:
         limits = worker.container["resources"]["limits"]
         gpus = limits.get("nvidia.com/gpu", 0)
-        assert limits["cpu"] * args.gpu_share == pytest.approx(gpus), "one attempt per core"
+        assert limits["cpu"] * args.attempt_gpu_share == pytest.approx(gpus), "one attempt per core"
         memory = int(limits["memory"].removesuffix("Gi")) * 2**30
         assert memory > limits["cpu"] * runs._WORKER_MEMORY
 
@@ -413,13 +436,26 @@ def test_the_workflow_installs_the_packages_of_the_bootstrap():
         assert install.split("--no-install-recommends ")[1].split() == mesa
 
 
-@pytest.mark.parametrize("form", ["bug_report", "feature_request"])
+@pytest.mark.parametrize("form", ["bug_report", "feature_request", "isaac_sim"])
 def test_an_issue_form_has_fields_with_names_of_their_own(form):
-    content = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{form}.yml").read_text())
+    content = issue_form(form)
     assert {"name", "description", "body"} <= content.keys()
-    names = [field["id"] for field in content["body"]]
+    fields = [field for field in content["body"] if field["type"] != "markdown"]
+    names = [field["id"] for field in fields]
     assert len(names) == len(set(names))
-    assert all(field["attributes"]["label"] for field in content["body"])
+    assert all(field["attributes"]["label"] for field in fields)
+
+
+def issue_form(name):
+    return yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text())
+
+
+def test_the_form_for_isaac_sim_asks_for_the_report_and_what_no_program_can_tell():
+    fields = {f["id"]: f for f in issue_form("isaac_sim")["body"] if "id" in f}
+    assert fields["report"]["validations"]["required"]
+    assert "render" not in fields["report"]["attributes"], "no file can be attached to such a field"
+    labels = [option["label"] for option in fields["seen"]["attributes"]["options"]]
+    assert tuple(labels) == HUMAN_QUESTIONS
 
 
 def test_the_bug_report_asks_for_versions_by_a_command_that_works():

@@ -16,7 +16,9 @@ class Backend(NamedTuple):
         physics_hz: Physics steps per second that its contacts need.
         options: Keyword arguments that it takes beside `config` and `headless`.
         repeatable: Whether the same start and actions give the same states, bit for bit.
-        single_process: Whether one process per machine is the sensible default.
+        gpu_variable: Environment variable that chooses one of `pp_env.gpus.usable_gpus`, from 0 on.
+        process_memory: Bytes that a process needs whatever it shows, if they are many: such a
+            process is to have a GPU of its own.
         replaceable: Whether a process may have one with another scene after the first.
         has_livestream: Whether it shows itself to remote viewers, on `streaming_port`.
         not_randomized: Fields of `RandomizationConfig` that it cannot vary.
@@ -26,20 +28,26 @@ class Backend(NamedTuple):
     physics_hz: int
     options: tuple[str, ...] = ()
     repeatable: bool = True
-    single_process: bool = False
+    gpu_variable: str = ""
+    process_memory: float | None = None
     replaceable: bool = True
     has_livestream: bool = False
     not_randomized: tuple[str, ...] = ()
 
 
 SIMULATORS = {
-    "mujoco": Backend("pp_env.sim.mujoco.simulator:MujocoSimulator", physics_hz=240),
+    "mujoco": Backend(
+        "pp_env.sim.mujoco.simulator:MujocoSimulator",
+        physics_hz=240,
+        gpu_variable="MUJOCO_EGL_DEVICE_ID",
+    ),
     "isaacsim": Backend(
         "pp_env.sim.isaac.simulator:IsaacSimulator",
         physics_hz=120,
         options=("assets_root", "streaming_port"),
         repeatable=False,
-        single_process=True,
+        gpu_variable="ISAAC_GPU",
+        process_memory=8e9,  # of Isaac Lab's base, says its issue 5350
         replaceable=False,
         has_livestream=True,
         not_randomized=("table_textures", "object_textures", "friction", "mass"),

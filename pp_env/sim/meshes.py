@@ -1,6 +1,7 @@
 """Load the Panda's meshes, from the gymnasium-robotics wheel, and fit meshes to objects."""
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -39,12 +40,20 @@ def load(kind: Kind, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Load vertices (n, 3) float32, m, and triangles (m, 3) int32, with equal corners merged."""
     triangles = np.fromfile(path(kind, part), dtype=_STL_TRIANGLE, offset=84)
     corners = triangles["corners"].reshape(-1, 3)
-    vertices, faces = np.unique(corners, axis=0, return_inverse=True)
-    return vertices, faces.reshape(-1, 3).astype(np.int32)
+    order = np.lexsort(corners.T[::-1])  # a fifth of the time of np.unique for rows
+    ordered = corners[order]
+    is_first = np.append(True, (ordered[1:] != ordered[:-1]).any(axis=1))
+    faces = np.empty(len(corners), dtype=np.int32)
+    faces[order] = np.cumsum(is_first) - 1
+    return ordered[is_first], faces.reshape(-1, 3)
 
 
+@cache
 def simplified(kind: Kind, part: str, detail: float) -> tuple[np.ndarray, np.ndarray]:
-    """Load a part with the share `detail` of its triangles, but at least a few hundred."""
+    """Load a part with the share `detail` of its triangles, but at least a few hundred.
+
+    Both arrays are shared by all callers, so they cannot be written to.
+    """
     import fast_simplification
 
     vertices, faces = load(kind, part)
@@ -53,6 +62,8 @@ def simplified(kind: Kind, part: str, detail: float) -> tuple[np.ndarray, np.nda
         vertices, faces = fast_simplification.simplify(
             vertices, faces, target_count=target, agg=_AGGRESSIVENESS
         )[:2]
+    for values in (vertices, faces):
+        values.flags.writeable = False
     return vertices, faces
 
 

@@ -559,7 +559,7 @@ def _check_looks(
     if len({mean.shape for mean in means}) > 1:
         return
     _check_same(view, episodes, list(shown.values()), state, result)
-    _check_turned(view, camera, episodes, means, result)
+    _check_turned(view, camera, episodes, list(shown.values()), result)
     if len(shown) < 4:
         return
     _check_range(shown, result)
@@ -650,6 +650,9 @@ def _rare(values: np.ndarray) -> np.ndarray:
     return np.sort(low if len(low) <= len(high) else high)
 
 
+_STILL, _SCENERY = 8.0, 7.0  # 8-bit levels: of what hardly changes, and of what can be seen
+_ONE_SCENE = 0.85  # correlation of two episodes' mean pictures whose camera and scene are the same
+
 _VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "upside down": lambda m: m[::-1],
     "mirrored": lambda m: m[:, ::-1],
@@ -661,14 +664,14 @@ _VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _check_turned(
-    view: DatasetView, camera: str, episodes: list[int], means: list[np.ndarray],
+    view: DatasetView, camera: str, episodes: list[int], scans: list[EpisodeScan],
     result: CheckResult,
 ) -> None:  # fmt: skip
     """Report episodes whose mean picture fits the others' only after it was turned."""
+    means = [scan.mean for scan in scans]
     flat = np.stack([_unit(mean) for mean in means])
     alike = flat @ flat.T
     reference = int(np.median(alike, axis=1).argmax())
-    one_scene = np.quantile(alike[reference], 0.6) > 0.7
     square = means[0].shape[0] == means[0].shape[1]
     found: dict[str, list[int]] = {}
     for k, mean in enumerate(means):
@@ -679,8 +682,12 @@ def _check_turned(
             if square or "90" not in name and "270" not in name
         }
         best = max(scores, key=lambda name: scores[name])
-        if one_scene and scores[best] > 0.7 and scores[best] > plain + 0.15:
+        if scores[best] > 0.7 and scores[best] > plain + 0.15:
             found.setdefault(best, []).append(k)
+    suspects = {reference, *(k for members in found.values() for k in members)}
+    rest = [k for k in range(len(means)) if k not in suspects]
+    if not rest or np.median(alike[reference, rest]) < _ONE_SCENE or not _has_scenery(scans):
+        found = {}  # a pendulum before a white wall looks turned, too
     for name, members in found.items():
         if len(members) > len(means) / 2:
             continue
@@ -692,6 +699,15 @@ def _check_turned(
     turned = {k for members in found.values() for k in members}
     _check_channels(episodes, means, turned, result)
     _check_camera(view, camera, episodes, means, turned, result)
+
+
+def _has_scenery(scans: list[EpisodeScan]) -> bool:
+    """Return True if something can be seen that moves neither in an episode nor between them."""
+    means = np.stack([scan.thumbs.mean(axis=0, dtype=np.float32) for scan in scans])
+    moves = np.stack([scan.thumbs.std(axis=0, dtype=np.float32) for scan in scans])
+    usual = np.median(means, axis=0)
+    still = (np.median(moves, axis=0) < _STILL) & (np.median(abs(means - usual), axis=0) < _STILL)
+    return bool(still.any() and usual[still].std() > _SCENERY)
 
 
 def _check_channels(

@@ -227,18 +227,22 @@ def _odd(pictures: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, float]]
     for length in range(1, min(MOST_CUT_IN, len(pictures) - 2) + 1):
         before, after = pictures[: -length - 1], pictures[length + 1 :]
         middle = (before + after) / 2
-        limit = ODD + 2 * np.abs(after - before).max(axis=-1)
-        shares = [
-            (np.abs(inside - middle).max(axis=-1) > limit).mean(axis=(1, 2))
-            for inside in (pictures[1:-length], pictures[length:-1])
-        ]
+        limit = ODD + 2 * _largest(after - before)
+        first_share = (_largest(pictures[1:-length] - middle) > limit).mean(axis=(1, 2))
         if length == 1:
-            odd[1:-1] = shares[0]
+            odd[1:-1] = first_share
             continue
-        both = np.minimum(*shares)
+        last_share = (_largest(pictures[length:-1] - middle) > limit).mean(axis=(1, 2))
+        both = np.minimum(first_share, last_share)
         for begin in np.flatnonzero(both > CUT_IN).tolist():
             pieces.append((begin + 1, length, float(both[begin])))
     return odd, pieces
+
+
+def _largest(change: np.ndarray) -> np.ndarray:
+    """Return the largest change of a colour; several times as fast as `max` over a short axis."""
+    red, green, blue = np.moveaxis(np.abs(change), -1, 0)
+    return np.maximum(np.maximum(red, green), blue)
 
 
 def scan_file(

@@ -149,3 +149,6 @@ class EpisodeRecorder(EpisodeSink):
         ]
         if wrong:
             raise ValueError(f"values of the wrong shape: {'; '.join(wrong)}")
+        for key in self._schema.cameras:
+            if row[key].dtype != np.uint8:
+                raise ValueError(f"pictures must be uint8, {key} has {row[key].dtype}")

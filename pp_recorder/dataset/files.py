@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pp_recorder.dataset import keys
+from pp_recorder.dataset.schema import is_count
 from pp_recorder.dataset.tables import DatasetError
 
 _NUMBERS = ("chunk_index", "file_index")
@@ -172,8 +173,3 @@ def _names_like(patterns: Iterable[Any], cameras: Iterable[str] = ()) -> re.Patt
         fields = {_CAMERA: f"(?:{camera})", None: ""}
         found.append("".join(re.escape(text) + fields.get(f, r"\d+") for text, f in parts))
     return re.compile("|".join(found) or r"(?!)")
-
-
-def is_count(value: Any) -> bool:
-    """Return True for a whole number that a column can hold, from 0 on."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from pp_recorder.dataset import keys, tables
-from pp_recorder.dataset.files import fill_in, is_count, locate, table_files
+from pp_recorder.dataset.files import fill_in, locate, table_files
 from pp_recorder.dataset.paths import media_url
-from pp_recorder.dataset.schema import feature_fault, is_vector
+from pp_recorder.dataset.schema import feature_fault, is_count, is_vector
 from pp_recorder.dataset.stats import Stats
 from pp_recorder.dataset.tables import DatasetError
 

@@ -154,12 +154,12 @@ def _frame(ticks: int, stream, fps: int) -> int:
     Raises:
         RemuxError: There can be none.
     """
-    exact = ticks * stream.time_base * fps
+    unit = stream.time_base
+    exact = ticks * unit.numerator * fps / unit.denominator  # a `Fraction` takes ten times as long
     number = round(exact)
     if abs(exact - number) > TIME_TOLERANCE * fps:
         raise RemuxError(
-            f"an image is at {float(exact) / fps:.4f} s, which is no time of {fps} frames per "
-            "second"
+            f"an image is at {exact / fps:.4f} s, which is no time of {fps} frames per second"
         )
     return number
 

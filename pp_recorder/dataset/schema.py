@@ -17,6 +17,7 @@ _CODEC_NAMES = {
 }
 _INFO_NAMES = {"is_depth_map": "video.is_depth_map"}
 
+_MIN_SIDE = 4  # pixels of a picture
 NOT_NUMBERS = ("video", "image", "string", "language")  # dtypes that LeRobot knows beside them
 
 
@@ -98,7 +99,7 @@ class DatasetSchema:
         info: The `info.json` of datasets that are joined; it declares the features, in its order.
 
     Raises:
-        ValueError: The codec is unknown.
+        ValueError: The codec is unknown, or pictures have a size that cannot be encoded.
     """
 
     features: dict[str, Feature]
@@ -116,6 +117,14 @@ class DatasetSchema:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise ValueError(f"codec must be one of {sorted(CODECS)}, got {self.codec!r}")
+        for key in [key for key, feature in self.features.items() if feature.dtype == "video"]:
+            height, width = self.features[key].shape[:2]
+            if min(height, width) < _MIN_SIDE or height % 2 or width % 2:  # colours have half
+                raise ValueError(
+                    f"{key} has pictures of {width} x {height}; both sides must be even, at "
+                    f"least {_MIN_SIDE}. gymnasium.wrappers.ResizeObservation or, for what is "
+                    "rendered, a subclass of gymnasium.Wrapper can change them"
+                )
 
     def task_of(self, start_info: dict[str, Any]) -> str:
         """Return the instruction of an episode that started with this `info`."""
@@ -146,6 +155,11 @@ def feature_fault(key: str, feature: Any) -> str:
     if not all(isinstance(n, int) and n > 0 for n in shape):
         return f"feature {key} has shape {shape}, expected positive integers"
     return ""
+
+
+def is_count(value: Any) -> bool:
+    """Return True for a whole number that a column can hold, from 0 on."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def is_vector(feature: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from pp_recorder.dataset import keys
-from pp_recorder.dataset.files import is_count
+from pp_recorder.dataset.schema import is_count
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
@@ -78,23 +80,26 @@ class ProcessPool(WorkerPool):
     Args:
         count: Number of processes at once.
         environment: Function from a process's number, from 0 on, to its environment variables.
+        is_worn: See the function `run_all`.
     """
 
     def __init__(
         self,
         count: int,
         environment: Callable[[int], dict[str, str]] = lambda number: {},
+        is_worn: Callable[[int, int], bool] = lambda episodes, pid: False,
     ) -> None:
         self._count = count
         self._environment = environment
+        self._is_worn = is_worn
 
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return the value of a function, called in a new process."""
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, context, _begin_process) as process:
-            with _stop_signals_held_back():
-                future = process.submit(function, *args)
-            return future.result()
+        """Return the value of a function, called in a new process in place of the first."""
+        call = partial(_Call, function, args)
+        results = run_all(call, [0], 1, environment=self._environment, apart=True)
+        with closing(results):
+            [(_, value)] = results
+        return value
 
     def run_all(
         self,
@@ -103,7 +108,25 @@ class ProcessPool(WorkerPool):
         stop: Callable[[], bool],
     ) -> Generator[tuple[int, Any], None, None]:
         """Run episodes; see the function `run_all`."""
-        return run_all(worker_factory, indices, self._count, stop, self._environment)
+        return run_all(
+            worker_factory,
+            indices,
+            self._count,
+            stop,
+            self._environment,
+            apart=True,
+            is_worn=self._is_worn,
+        )
+
+
+class _Call(Worker):
+    """A worker that calls a function when it is made, and returns the value."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._value = function(*args)
+
+    def run(self, index: int) -> Any:
+        return self._value
 
 
 def run_all(
@@ -113,6 +136,7 @@ def run_all(
     stop: Callable[[], bool] = lambda: False,
     environment: Callable[[int], dict[str, str]] = lambda number: {},
     apart: bool = False,
+    is_worn: Callable[[int, int], bool] = lambda episodes, pid: False,
 ) -> Generator[tuple[int, Any], None, None]:
     """Run episodes, and yield their results in the order of `indices`.
 
@@ -128,6 +152,8 @@ def run_all(
         environment: Function from a process's number, from 0 on, to environment variables that are
             set before its worker is made.
         apart: Have a process of its own for the episodes even if it is one: they may end it.
+        is_worn: Function from the number of episodes that a process has run, and its id; True has
+            it replaced by a new one.
 
     Yields:
         Index and result of each episode; the result is `Died` if its second process died, too.
@@ -138,7 +164,7 @@ def run_all(
     """
     if processes == 1 and not apart:
         return _run_here(worker_factory, indices, stop)
-    return _run_in_processes(worker_factory, indices, processes, stop, environment)
+    return _run_in_processes(worker_factory, indices, processes, stop, environment, is_worn)
 
 
 def _run_here(
@@ -163,6 +189,7 @@ def _run_in_processes(
     processes: int,
     stop: Callable[[], bool],
     environment: Callable[[int], dict[str, str]],
+    is_worn: Callable[[int, int], bool],
 ) -> Generator[tuple[int, Any], None, None]:
     """Run episodes in processes of their own; see `run_all`."""
     queue = _Queue(indices, _MAX_PENDING * processes)
@@ -179,15 +206,20 @@ def _run_in_processes(
                 active[-1].assign(index)
             if all(process.index is None for process in active):
                 break
-            for process in _wait_for_messages(active):
+            messages = _wait_for_messages(active)
+            if stop():  # what told this process to stop may have ended others
+                return
+            for process in messages:
                 _handle_message(process, queue)
             can_begin = can_begin or any(process.is_ready for process in active)
             active = [process for process in active if process.alive]
+            worn = [p for p in active if p.index is None and is_worn(p.episodes, p.pid)]
+            _stop_all(worn)
+            active = [process for process in active if process not in worn]
             yield from queue.finished()
         else:
             return
-        for process in active:
-            process.stop()
+        _stop_all(active)
     finally:
         for process in active:
             process.kill()
@@ -260,6 +292,7 @@ class _WorkerProcess:
     Attributes:
         number: As above.
         index: The episode that it runs, or None.
+        episodes: Number of episodes that it has run.
         is_ready: True after it has made its worker.
         alive: False after the process has died.
         pipe: The connection to the process.
@@ -274,6 +307,7 @@ class _WorkerProcess:
     ) -> None:
         self.number = number
         self.index: int | None = None
+        self.episodes = 0
         self.alive = True
         self.is_ready = False
         self._can_begin = can_begin
@@ -286,6 +320,12 @@ class _WorkerProcess:
         with _stop_signals_held_back():
             self._process.start()
         remote_end.close()  # so that the pipe ends when the process does
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     def assign(self, index: int) -> None:
         """Send it an episode; if it has just died, `receive` returns that."""
@@ -305,6 +345,7 @@ class _WorkerProcess:
             self.is_ready = True
             return _READY
         self.index = None
+        self.episodes += 1
         return value
 
     def _handle_death(self) -> Died:
@@ -324,16 +365,25 @@ class _WorkerProcess:
             )
         return Died(cause)
 
-    def stop(self) -> None:
-        """Let it close its worker and end."""
+    def stop(self, deadline: float) -> None:
+        """Let it close its worker and end, until a time of `time.monotonic`."""
         self.pipe.close()
-        self._process.join(_JOIN_TIMEOUT)
+        self._process.join(max(0.0, deadline - time.monotonic()))
         self.kill()
 
     def kill(self) -> None:
         """End it at once; a second call has no effect."""
         self._process.kill()
         self._process.join()
+
+
+def _stop_all(processes: list[_WorkerProcess]) -> None:
+    """Let processes close their workers and end, all at once; kill those that take too long."""
+    for process in processes:
+        process.pipe.close()
+    deadline = time.monotonic() + _JOIN_TIMEOUT
+    for process in processes:
+        process.stop(deadline)
 
 
 def _wait_for_messages(active: list[_WorkerProcess]) -> list[_WorkerProcess]:
@@ -345,9 +395,31 @@ def _wait_for_messages(active: list[_WorkerProcess]) -> list[_WorkerProcess]:
 def _worker_main(
     worker_factory: Callable[[], Worker], pipe: Connection, environment: dict[str, str]
 ) -> None:
-    """Run a worker process: send (value, traceback) when ready, and for each episode."""
+    """Run a worker process, and end it at once.
+
+    The rest of a process's end is left out, since it is useless here, and Isaac Sim's may hang.
+    """
     _begin_process()
     os.environ.update(environment)
+    status: Any = 1
+    try:
+        _serve(worker_factory, pipe)
+        status = 0
+    except SystemExit as end:
+        status = 0 if end.code is None else end.code
+        if not isinstance(status, int):
+            print(status, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 1)
+
+
+def _serve(worker_factory: Callable[[], Worker], pipe: Connection) -> None:
+    """Make the worker and run episodes: send (value, traceback) when ready, and for each one."""
     worker = None
     try:
         worker = worker_factory()
@@ -359,6 +431,7 @@ def _worker_main(
     except Exception as error:
         pipe.send((_to_picklable(error), traceback.format_exc()))
     finally:
+        pipe.close()  # a worker that hangs from here on holds nobody up
         if worker is not None:
             worker.close()
 
@@ -417,6 +490,8 @@ def _to_picklable(error: Exception) -> Exception:
 
 def _describe_exit(exit_code: int | None) -> str:
     """Return the name of the signal that ended a process, or its exit status."""
-    if exit_code is not None and exit_code < 0:
+    if exit_code is None:
+        return "it hung while it ended"
+    if exit_code < 0:
         return signal.Signals(-exit_code).name
     return f"exit status {exit_code}"

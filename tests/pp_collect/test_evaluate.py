@@ -24,17 +24,17 @@ from pp_recorder.evaluation.lerobot_policy import (
 from pp_recorder.evaluation.metrics import EpisodeResult, Grid, compute_metrics, wilson_interval
 from pp_recorder.evaluation.runner import FunctionPolicy, PolicyRunner, RandomPolicy, TaskOutcome
 from pp_recorder.parallel.processes import WorkerError, run_all
-from tests import ROOT
+from tests import ROOT, evaluation
 
 
-def run(policy, *options):
-    return pp_evaluate.main(["--policy", policy, *map(str, options)])
+def run(policy, *options, apart=False):
+    return evaluation.run(["--policy", policy, *map(str, options)], apart)
 
 
-def result(tmp_path, policy, *options):
+def result(tmp_path, policy, *options, apart=False):
     """Exit status and JSON of an evaluation."""
     path = tmp_path / "result.json"
-    status = run(policy, "--json", path, *options)
+    status = run(policy, "--json", path, *options, apart=apart)
     return status, json.loads(path.read_text())
 
 
@@ -248,7 +248,7 @@ WRONG = {
 def test_what_a_policy_does_wrong_is_one_failed_episode(tmp_path, capsys):
     count = len(WRONG) + 2
     options = ["--num-episodes", count, "--max-steps", 3, "--workers", 1]
-    status, report = result(tmp_path, "tests.policies:WrongInTurn", *options)
+    status, report = result(tmp_path, "tests.policies:WrongInTurn", *options, apart=True)
     assert status == 0
     found = [episode["reason"] for episode in report["episodes"]]
     for reason, expected in zip(found[1:-1], WRONG.values(), strict=True):

@@ -7,7 +7,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pp_collect import evaluate as pp_evaluate
 from pp_collect.evaluate import make_env, resolve_options
 from pp_collect.options import EvaluateOptions
 from pp_collect.robustness import (
@@ -24,14 +23,14 @@ from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS, RandomizationConfig
 from pp_recorder.command_line import parse
 from pp_recorder.evaluation.metrics import EpisodeResult, Grid, compute_metrics
-from tests import ROOT
+from tests import ROOT, evaluation
 
 FULL = RANDOMIZATION_PRESETS["full"]
 TASK = TaskConfig()
 
 
 def evaluate(*words):
-    return pp_evaluate.main(["--policy", *map(str, words)])
+    return evaluation.run(["--policy", *map(str, words)])
 
 
 def result(tmp_path, *words):

@@ -15,9 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pp_env.gpus import installed_gpus, usable_gpus
 from pp_env.processors import usable_processors
+from pp_env.sim import SIMULATORS
+from pp_env.sim.isaac import machine
+from pp_env.sim.isaac.machine import NEWEST, OLDEST, IsaacSimError
 
-OLDEST, NEWEST = (4, 5), (6, 0)
 HOW_TO_RUN = (
     "run it with Isaac Sim's own Python, './python.sh collect.py --simulator isaacsim ...' "
     "(docs/isaac-sim.md)"
@@ -46,13 +49,7 @@ _DLAA = 4  # smooths edges without DLSS, which would render at a lower resolutio
 _SHOW_GRID_AND_UI = 3286  # as in NVIDIA's livestream example
 _MOST_THREADS = 32  # Isaac Sim's own limit since 5.0
 
-_NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
-
 _started: Any = None  # the application that this process started; a process can have one
-
-
-class IsaacSimError(RuntimeError):
-    """An error of Isaac Sim or its installation; the message names the fix."""
 
 
 def start(
@@ -71,14 +68,15 @@ def start(
 
     Raises:
         ImportError: This Python is not Isaac Sim's.
-        IsaacSimError: There is no GPU, the version is not supported, or an extension is missing.
+        IsaacSimError: The machine can't run it, the version is not supported, or an extension is
+            missing.
     """
     global _started
     if _started is not None:
         return _started
     _require_main_thread()
     require_local_assets(assets_root)
-    _require_gpu()
+    machine.check()
     try:
         from isaacsim import SimulationApp  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
@@ -93,6 +91,7 @@ def start(
         "height": size[1],
         "anti_aliasing": _DLAA,
         "multi_gpu": False,
+        **_gpu_settings(),
         "disable_viewport_updates": headless and streaming_port is None,  # 5.0 and newer
         "limit_cpu_threads": _threads(),  # 5.0 and newer
         "extra_args": [
@@ -152,7 +151,7 @@ def version() -> tuple[int, int, str]:
     Raises:
         IsaacSimError: The version is unknown or not supported.
     """
-    file = Path(os.environ.get("ISAAC_PATH", "")) / "VERSION"
+    file = machine.version_file()
     text = file.read_text().strip() if file.is_file() else ""
     try:
         major, minor = (int(part) for part in text.split("-")[0].split(".")[:2])
@@ -163,7 +162,7 @@ def version() -> tuple[int, int, str]:
         ) from None
     if (major, minor) < OLDEST or major > NEWEST[0]:
         raise IsaacSimError(
-            f"Isaac Sim {text} is not supported: 4.5, 5.x and 6.0 are; the container is "
+            f"Isaac Sim {text} is not supported: 4.5, 5.x and 6.x are; the container is "
             "nvcr.io/nvidia/isaac-sim:4.5.0"
         )
     return major, minor, text
@@ -248,13 +247,28 @@ def _require_main_thread() -> None:
         )
 
 
-def _require_gpu() -> None:
-    if not any(path.exists() for path in _NVIDIA_DRIVER):
+def _gpu_settings() -> dict[str, int]:
+    """Return which GPU draws and which computes, or nothing to leave that to Isaac Sim.
+
+    The first is numbered as Vulkan does, which knows nothing of CUDA_VISIBLE_DEVICES, the second
+    as CUDA does. `SIMULATORS["isaacsim"].gpu_variable` counts as CUDA.
+
+    Raises:
+        IsaacSimError: There is no such GPU.
+    """
+    gpus, variable = usable_gpus(), SIMULATORS["isaacsim"].gpu_variable
+    chosen = os.environ.get(variable)
+    if chosen is None and (gpus[:1] == (0,) or not installed_gpus()):
+        return {}
+    numbers = [str(number) for number in range(len(gpus))]
+    if (chosen or "0") not in numbers:
         raise IsaacSimError(
-            "Isaac Sim needs an NVIDIA RTX GPU, and no NVIDIA driver is visible "
-            f"({_NVIDIA_DRIVER[0]} is missing); in a container pass it with '--gpus all' or "
-            "'nvidia.com/gpu: 1'"
+            f"{variable}={chosen or 0} must be one of {', '.join(numbers) or 'none'}, a number "
+            f"among the GPUs that CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} "
+            f"leaves of the {len(installed_gpus())} here; 'nvidia-smi -L' lists them"
         )
+    number = int(chosen or 0)
+    return {"active_gpu": gpus[number], "physics_gpu": number}
 
 
 def _threads() -> int:

@@ -94,7 +94,7 @@ class IsaacSimulator:
         self._variation: Variation | None = None
         self._held: _HeldObject | None = None
         self._attachment: Attachment = attachment or ATTACHMENTS[0]
-        self._start_physics()
+        self.restart()
         self._cameras = Cameras(self._app, self._world, config, usd_stage.camera_path)
         self._extra_renders = _RENDERS_AFTER_TELEPORT
         self._images: dict[str, np.ndarray] | None = None
@@ -117,7 +117,7 @@ class IsaacSimulator:
     def reset(self, initial: InitialState) -> SimState:
         """Set the initial state and let the object settle."""
         if not self._is_ready():
-            self._start_physics()  # someone else stopped the timeline or removed a prim
+            self.restart()  # someone else stopped the timeline or removed a prim
         self._release()
         usd, stage = self._stage, self._world.stage
         usd.set_marker(stage, initial.goal_pos)
@@ -188,6 +188,21 @@ class IsaacSimulator:
         self._attachment = configured
         return working
 
+    def restart(self) -> None:
+        """Reset hard: read physics from the stage, and initialise handles and gains again."""
+        self._held = None
+        for index in range(len(self._objects)):
+            self._stage.detach(self._world.stage, index)
+        self._world.reset()
+        for prim in (self._robot, self._hand, *self._objects):
+            prim.initialize()
+        found: list[str] = list(self._robot.dof_names or ())
+        wanted = [*panda.ARM_JOINTS, *panda.FINGER_JOINTS]
+        if sorted(found) != sorted(wanted):
+            raise IsaacSimError(f"the robot should have the joints {wanted}, found {found}")
+        self._dofs = np.array([found.index(name) for name in wanted])
+        self._set_gains()
+
     def close(self) -> None:
         """Stop the simulation; the application keeps running until `pp_env.sim.shutdown_app`."""
         if self._world is None:
@@ -250,21 +265,6 @@ class IsaacSimulator:
             for i in range(len(self._config.object_pool))
         ]
         self._target = 0
-
-    def _start_physics(self) -> None:
-        """Reset hard: read physics from the stage, and initialise handles and gains again."""
-        self._held = None
-        for index in range(len(self._objects)):
-            self._stage.detach(self._world.stage, index)
-        self._world.reset()
-        for prim in (self._robot, self._hand, *self._objects):
-            prim.initialize()
-        found: list[str] = list(self._robot.dof_names or ())
-        wanted = [*panda.ARM_JOINTS, *panda.FINGER_JOINTS]
-        if sorted(found) != sorted(wanted):
-            raise IsaacSimError(f"the robot should have the joints {wanted}, found {found}")
-        self._dofs = np.array([found.index(name) for name in wanted])
-        self._set_gains()
 
     def _is_ready(self) -> bool:
         """Return True if physics runs and the robot can be read.
@@ -420,7 +420,7 @@ class IsaacSimulator:
             return self._holds()
         except Exception:  # of any kind: nobody has run this, and another attachment may work
             traceback.print_exc()
-            self._start_physics()
+            self.restart()
             return False
 
     def _holds(self) -> bool:

@@ -115,7 +115,7 @@ class TestEveryStepOfACommit:
             with pytest.raises(SystemExit):
                 run(root, episodes=3)
         assert Dataset(root).num_episodes in (2, 3)
-        assert Dataset(root).rows(1)["action"].shape == (180, 8)
+        assert Dataset(root).rows(1)["action"].shape == (crash.LENGTH, 8)
         assert run(root) == 0
         assert crash.differences(whole, root) == []
 
@@ -132,8 +132,8 @@ def test_a_join_that_was_cut_short_is_finished(whole, part):
     table = Dataset(whole).table
     import pyarrow.parquet as pq
 
-    pq.write_table(table.slice(180, 180), single)
-    assert Dataset(part).rows(3)["index"][0] == 3 * 180
+    pq.write_table(table.slice(crash.LENGTH, crash.LENGTH), single)
+    assert Dataset(part).rows(3)["index"][0] == 3 * crash.LENGTH
     assert run(part) == 0
     assert crash.differences(whole, part) == []
 

@@ -102,7 +102,7 @@ def test_the_card_describes_the_dataset(dataset):
     push(dataset, "me/cubes", api=api)
     card = api.calls["upload_file"][1]["path_or_fileobj"].decode()
     assert card.startswith("---\nlicense:")
-    assert "1 episodes, 1 of them successful, 180 frames at 30 Hz" in card
+    assert f"1 episodes, 1 of them successful, {crash.LENGTH} frames at 30 Hz" in card
     assert 'LeRobotDataset("me/cubes")' in card
     assert "| `observation.state` | float32 | 23 |" in card
 

@@ -10,6 +10,8 @@ from pp_recorder.dataset.merge import main as merge_main
 from pp_recorder.dataset.reader import Dataset
 from tests import crash
 
+SLOW = ("--steps-per-segment", "20")  # else pp-inspect finds joints that are too fast
+
 
 def record(root, *options, episodes=2):
     arguments = ["--num-episodes", str(episodes), "--output", str(root)]
@@ -36,7 +38,7 @@ def test_other_seeds_are_kept_apart_and_still_reproduce(parts, tmp_path):
     assert merge_main([str(parts[0]), str(other), "--output", str(joint)]) == 0
     collection = json.loads((joint / "meta/collection.json").read_text())
     assert [(p["seed"], p["episodes"]) for p in collection["parts"]] == [(3, 2), (8, 1)]
-    assert Dataset(joint).num_frames == 3 * 180
+    assert Dataset(joint).num_frames == 3 * crash.LENGTH
     assert replay.reproduce_main([str(joint), "--episode", "2"]) == 0
 
 
@@ -72,7 +74,7 @@ def test_demonstrations_of_other_actions_do_not_join(tmp_path, capsys):
     assert "control_mode" in capsys.readouterr().err
 
 
-YCB = ["--use-ycb", "--num-objects", "2", "--random-yaw"]
+YCB = [*SLOW, "--use-ycb", "--num-objects", "2", "--random-yaw"]
 
 
 def test_parts_with_different_tasks(tmp_path, capsys):
@@ -128,8 +130,8 @@ def test_every_command_takes_a_folder_with_an_awkward_name(tmp_path, monkeypatch
     name = "-a%03d b münchen 東京:1 12:30"
     words = [f"./{name}{k}" for k in range(2)]
     for k, word in enumerate(words):
-        record(word, "--first-attempt", str(2 * k), episodes=1)
-    record(words[0], "--resume", episodes=2)
+        record(word, *SLOW, "--first-attempt", str(2 * k), episodes=1)
+    record(words[0], *SLOW, "--resume", episodes=2)
     assert [inspect_main([word, "--html", f"{word}.html"]) for word in words] == [0, 0]
     assert merge_main([*words, "--output", f"./{name}"]) == 0
     render = ["--render", f"./{name} again", "--resolution", "32", "--preset", "fast"]

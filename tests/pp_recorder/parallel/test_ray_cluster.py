@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 import collect
+from pp_collect.options import CollectOptions
 from pp_recorder.parallel import ray_cluster
 from pp_recorder.parallel.processes import Worker, WorkerError
 from tests import ROOT, crash
@@ -99,6 +100,9 @@ def test_an_address_where_nothing_answers(monkeypatch):
     ("options", "message"),
     [
         (["--ray-address", "auto", "--restart-every", "5"], "not for --ray-address"),
+        (["--ray-address", "auto", "--restart-above", "5"], "not for --ray-address"),
+        (["--ray-address", "auto", "--streaming"], "not for --ray-address"),
+        (["--ray-address", "auto", "--simulator", "isaacsim", "--gpu-share", "0"], "needs a GPU"),
         (["--gpu-share", "0.1"], "--gpu-share is for --ray-address"),
         (["--ray-address", "auto", "--gpu-share", "2"], "must be from 0 to 1"),
     ],
@@ -116,3 +120,16 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path / "set", "--ray-address", "auto")
     assert "pip install 'franka-pick-place[ray]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [
+        ({}, 0.0),
+        ({"gpu_share": 0.1}, 0.1),
+        ({"simulator": "isaacsim"}, 1.0),
+        ({"simulator": "isaacsim", "gpu_share": 0.5}, 0.5),
+    ],
+)
+def test_the_gpu_that_an_attempt_takes(given, share):
+    assert CollectOptions(ray_address="auto", **given).attempt_gpu_share == share

@@ -8,15 +8,13 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
-from functools import cache
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
 import collect
-from pp_collect import replay
-from pp_env.sim import meshes
+from pp_collect import replay, runs
 from pp_recorder.checks import cli as inspect
 from pp_recorder.dataset import hub, keys, merge
 from pp_recorder.storage import lease, mirror
@@ -71,14 +69,6 @@ class Bucket:
         plain = {"Content-Type": "text/plain"}
         body = str(requests).encode()
         urllib.request.urlopen(urllib.request.Request(address, body, plain)).close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def meshes_once():
-    """Simplify each mesh once, which takes most of the time of such short collections."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meshes, "simplified", cache(meshes.simplified))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +134,16 @@ def test_a_store_holds_the_same_files_as_a_folder(images):
     stored, alone = images
     assert stored == alone
     assert sum(name.endswith(".mp4") for name in stored) == 2
+
+
+def test_a_complete_dataset_starts_no_simulator(bucket, prefix, tmp_path, monkeypatch):
+    assert run(prefix, tmp_path / "one", episodes=1) == 0
+    before = bucket.contents(prefix)
+    monkeypatch.setattr(runs, "make_env", lambda *_: pytest.fail("a simulator started"))
+    assert run(prefix, tmp_path / "two", episodes=1, resume=True) == 0
+    assert bucket.contents(prefix) == before
+    with pytest.raises(pytest.fail.Exception, match="a simulator started"):
+        run(prefix, tmp_path / "two", episodes=2, resume=True)
 
 
 def test_chunks_are_joined_there_as_well(bucket, prefix, tmp_path, monkeypatch):

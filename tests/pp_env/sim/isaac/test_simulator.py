@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from pxr import Usd, UsdGeom, UsdPhysics
 
 import collect
 from experts.pick_place import PickPlaceExpert
-from pp_collect import isaac_check
 from pp_env import panda
 from pp_env.config import HOME_JOINT_POS, GraspConfig, PickPlaceConfig, RenderConfig, TaskConfig
 from pp_env.env import PickPlaceEnv
@@ -30,7 +29,7 @@ from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import default_timing, make_simulator, shutdown_app
 from pp_env.sim.api import Command
 from pp_env.sim.isaac import app as isaac_app
-from pp_env.sim.isaac import cameras, usd_stage
+from pp_env.sim.isaac import cameras, machine, usd_stage
 from pp_env.sim.isaac.app import IsaacSimError
 from pp_env.sim.isaac.simulator import ATTACHMENTS, IsaacSimulator
 from pp_recorder.dataset.reader import Dataset
@@ -57,11 +56,9 @@ def assets(tmp_path_factory, robot_file):
 
 
 @pytest.fixture
-def isaac(assets, tmp_path, monkeypatch):
+def isaac(assets, monkeypatch):
     """Return `isaac(version, **faults)`, a context in which the fake Isaac Sim is installed."""
-    driver = tmp_path / "driver"
-    driver.touch()
-    monkeypatch.setattr(isaac_app, "_NVIDIA_DRIVER", (driver,))
+    monkeypatch.setattr(machine, "check", lambda: None)  # tests/pp_env/sim/isaac/test_machine.py
     monkeypatch.setattr(sys, "argv", ["collect.py", "--output", "x"])
     monkeypatch.delenv("ISAAC_ASSETS_ROOT", raising=False)
     monkeypatch.setattr(cameras, "_TIME_TO_WARM_UP", 0.0)
@@ -439,15 +436,17 @@ class TestBadSurroundings:
         with pytest.raises(error, match=match):
             IsaacSimulator(CONFIG, **options)
 
-    def test_no_isaac_sim(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(isaac_app, "_NVIDIA_DRIVER", (tmp_path,))
+    def test_no_isaac_sim(self, monkeypatch):
+        monkeypatch.setattr(machine, "check", lambda: None)
         with pytest.raises(ImportError, match=r"not installed in this Python.*python\.sh"):
             make_simulator("isaacsim", CONFIG)
 
-    def test_no_gpu(self, isaac, monkeypatch, tmp_path):
-        with isaac():
-            monkeypatch.setattr(isaac_app, "_NVIDIA_DRIVER", (tmp_path / "none",))
+    def test_a_machine_that_can_not_run_it(self, isaac, monkeypatch, tmp_path):
+        with isaac() as fake:
+            monkeypatch.undo()
+            monkeypatch.setattr(machine, "_PROC", tmp_path)
             self.fails("needs an NVIDIA RTX GPU.*'--gpus all'")
+            assert fake.calls == [], "found out before the application starts"
 
     @pytest.mark.parametrize("text", ["4.2.0-rc.18+release", "7.0.0", "", "nonsense"])
     def test_another_version(self, isaac, text):
@@ -546,6 +545,21 @@ def test_collecting_with_it(isaac, tmp_path):
     assert json.loads(status.read_text())["state"] == "complete"
 
 
+def test_a_complete_dataset_starts_no_application(isaac, tmp_path, monkeypatch):
+    output, status = tmp_path / "set", tmp_path / "status.json"
+    options = [
+        "--simulator", "isaacsim", "--resolution", str(SIZE), "--output", str(output), "--resume",
+        "--status-file", str(status), "--restart-every", "1", "--num-episodes",
+    ]  # fmt: skip
+    with isaac(), pytest.raises(ProcessEnded):
+        collect.main([*options, "1"])
+    monkeypatch.setattr(isaac_app, "start", lambda *_: pytest.fail("the application started"))
+    assert collect.main([*options, "1"]) == 0
+    assert json.loads(status.read_text())["state"] == "complete"
+    with pytest.raises(pytest.fail.Exception, match="application started"):
+        collect.main([*options, "2"])
+
+
 def test_a_failure_ends_the_process_with_its_status(isaac, tmp_path, capsys):
     options = ["--simulator", "isaacsim", "--output", str(tmp_path / "set")]
     with isaac(black_frames=True), pytest.raises(ProcessEnded) as ended:
@@ -574,20 +588,6 @@ def test_without_the_application_leaving_is_nothing():
     assert shutdown_app(3) == 3
 
 
-def test_the_self_test_runs_to_its_end(isaac, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(isaac_check, "_MEMORY_EPISODES", 4)
-    monkeypatch.setattr(isaac_check, "_EPISODES", 2)
-    with isaac(), suppress(ProcessEnded):
-        isaac_check.main(["--output", str(tmp_path / "out"), "--resolution", str(SIZE)])
-    out = capsys.readouterr().out
-    report = json.loads((tmp_path / "out/report.json").read_text())
-    results = {r["question"]: r for r in report["results"]}
-    assert len(results) == 17, out
-    failed = {q: r["found"] for q, r in results.items() if r["passed"] is False}
-    assert failed == {}, out
-    assert list((tmp_path / "out").glob("start_cam_*.jpg"))
-
-
 def soft_robot(root, assets):
     """Copy the assets with a robot whose own gains are not the configured ones."""
     shutil.copytree(assets, root)
@@ -597,14 +597,3 @@ def soft_robot(root, assets):
             UsdPhysics.DriveAPI(prim, "angular").GetStiffnessAttr().Set(1.0)
     stage.GetRootLayer().Save()
     return root
-
-
-def test_the_self_test_says_what_fails(isaac, assets, tmp_path, monkeypatch):
-    monkeypatch.setattr(isaac_check, "_MEMORY_EPISODES", 2)
-    monkeypatch.setattr(isaac_check, "_EPISODES", 1)
-    root = soft_robot(tmp_path / "assets", assets)
-    with isaac(gains_ignored=True, root=root), pytest.raises(ProcessEnded) as ended:
-        isaac_check.main(["--output", str(tmp_path), "--resolution", str(SIZE)])
-    assert ended.value.args == (1,)
-    results = json.loads((tmp_path / "report.json").read_text())["results"]
-    assert "gains are those that were set" in {r["question"] for r in results if not r["passed"]}

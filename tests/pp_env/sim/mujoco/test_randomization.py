@@ -211,7 +211,7 @@ def test_a_dataset_stores_the_configuration_and_what_was_drawn(dataset):
 
 def test_episodes_last_long_enough_for_the_longest_delay(dataset):
     lengths = {entry["length"] for entry in dataset.episodes}
-    assert lengths == {180 + FULL.action_delay[1]}
+    assert lengths == {crash.LENGTH + FULL.action_delay[1]}
     assert all(entry["episode/success"] for entry in dataset.episodes)
 
 

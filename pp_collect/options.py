@@ -37,9 +37,11 @@ from pp_env.config import (
 )
 from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES
+from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS
 from pp_recorder.command_line import (
+    PATH_TEXT,
     DatasetFolder,
     OptionError,
     Options,
@@ -69,6 +71,7 @@ _CAMERA_NAMES = some_of([camera.name for camera in NAMED_CAMERAS])
 
 AssetsRoot = Annotated[
     str | None,
+    PATH_TEXT,
     Doc("folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT"),
     tyro.conf.arg(metavar="DIR"),
 ]
@@ -105,6 +108,8 @@ class SceneOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_cameras()
+        if self.object and not self.use_ycb and any(o.is_called(self.object) for o in YCB_OBJECTS):
+            raise ValueError(f"--object {self.object} is of the YCB set; give --use-ycb, too")
         if not self.use_ycb and (self.ycb_meshes is not None or not self.ycb_assets):
             raise ValueError("--ycb-meshes and --no-ycb-assets are for --use-ycb; give that, too")
 
@@ -162,6 +167,7 @@ class DemonstrationOptions(Options):
     ] = "home"
     start_policy: Annotated[
         str | None,
+        PATH_TEXT,
         Doc("drives up to the start of episodes of the kind policy"),
         tyro.conf.arg(metavar="CHECKPOINT"),
     ] = None
@@ -408,6 +414,7 @@ class PolicyOptions(SceneOptions):
 
     policy: Annotated[
         str,
+        PATH_TEXT,
         Doc("expert, reactive, random, module:callable, or the folder of a LeRobot checkpoint"),
         tyro.conf.arg(metavar="POLICY"),
     ]

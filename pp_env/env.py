@@ -12,7 +12,7 @@ from pp_env.config import PickPlaceConfig, from_dict
 from pp_env.control import CONTROL_MODES
 from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
-from pp_env.names import Names
+from pp_env.names import Names, did_you_mean
 from pp_env.reward import REWARD_TYPES
 from pp_env.sim import default_timing, make_simulator
 from pp_env.sim.api import (
@@ -507,7 +507,8 @@ def _image_space(kind: str, size: tuple[int, int]) -> gym.spaces.Box:
 
 def _require(name: str, value: object, choices: Collection[object]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
+        nearest = did_you_mean([value], [choice for choice in choices if isinstance(choice, str)])
+        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}{nearest}")
 
 
 def _require_images(image_types: Sequence[str], obs_type: str) -> None:

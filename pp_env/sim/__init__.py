@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from pp_env.config import PickPlaceConfig, TimingConfig
+from pp_env.names import did_you_mean
 from pp_env.sim.api import Simulator
 
 
@@ -106,5 +107,8 @@ def _running_app() -> Any:
 
 def _backend(name: str) -> Backend:
     if name not in SIMULATORS:
-        raise ValueError(f"simulator must be one of {sorted(SIMULATORS)}, got {name!r}")
+        raise ValueError(
+            f"simulator must be one of {sorted(SIMULATORS)}, got {name!r}"
+            f"{did_you_mean([name], SIMULATORS)}"
+        )
     return SIMULATORS[name]

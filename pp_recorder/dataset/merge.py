@@ -15,7 +15,7 @@ import pyarrow as pa
 import tyro
 from typing_extensions import Doc
 
-from pp_recorder.command_line import Folder, Options, parse, parse_folder
+from pp_recorder.command_line import PATH_TEXT, Folder, Options, parse, parse_folder
 from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
@@ -329,6 +329,7 @@ class MergeOptions(Options):
 
     sources: Annotated[
         tuple[str, ...],
+        PATH_TEXT,
         Doc("datasets, in order"),
         tyro.conf.Positional,
         tyro.conf.arg(metavar="DATASET..."),

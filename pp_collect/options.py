@@ -369,6 +369,7 @@ class CollectOptions(SessionOptions):
             )
         if self.gpu_share and self.ray_address is None:
             raise ValueError("--gpu-share is for --ray-address")
+        self._require_streaming()
         if self.streams_page and self.no_cameras:
             raise ValueError("--streaming shows what the cameras record: not with --no-cameras")
         self._require_one_worker()
@@ -397,6 +398,14 @@ class CollectOptions(SessionOptions):
             "--restart-above": self.restart_above is not None,
         }
         return next((option for option, is_given in given.items() if is_given), None)
+
+    def _require_streaming(self) -> None:
+        """Raise an error if the page has an address, but is not shown."""
+        names = ("streaming_port", "streaming_host")
+        given = [name for name in names if getattr(self, name) != getattr(CollectOptions, name)]
+        if given and not self.streaming:
+            options = " and ".join(map(flag, given))
+            raise ValueError(f"{options}: only for --streaming; give that, too")
 
     def _require_one_worker(self) -> None:
         reason = self.single_worker_reason
@@ -528,6 +537,15 @@ class EvaluateOptions(PolicyOptions):
             self._require_what_a_probe_needs()
         elif self.min_pictures_share is not None:
             raise ValueError("--min-pictures-share is for --probe; give that, too")
+        self._require_videos()
+
+    def _require_videos(self) -> None:
+        """Raise an error if it is said which videos to write, but not where."""
+        names = ("videos_of", "max_videos")
+        given = [name for name in names if getattr(self, name) != getattr(EvaluateOptions, name)]
+        if given and self.videos is None:
+            options = " and ".join(map(flag, given))
+            raise ValueError(f"{options}: only for --videos DIR; give that, too")
 
     def _require_what_a_probe_needs(self) -> None:
         if self.policy in ("expert", "reactive", "random"):

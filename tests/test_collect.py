@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import resource
 import subprocess
 import sys
 import time
@@ -269,6 +270,25 @@ def test_bad_options_stop_before_any_work(tmp_path, capsys, options, message):
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
+
+
+@pytest.fixture
+def small_disk():
+    """Let no file grow beyond 16 kB, which is said in the way of a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("options", [("--workers", "1"), ("--workers", "2")])
+def test_a_full_disk_says_what_is_safe(tmp_path, capsys, small_disk, options):
+    words = ["--num-episodes", "3", "--keep", "all", "--resolution", "128", *options]
+    assert collect.main(["--output", str(tmp_path / "set"), "--preset", "fast", *words]) == 1
+    error = capsys.readouterr().err
+    assert "error: the disk is full (" in error
+    assert f"what was finished is intact in {tmp_path / 'set'}" in error
+    assert "once there is room, --resume goes on" in error
 
 
 def test_a_used_output_is_refused_and_left_alone(dataset, capsys):

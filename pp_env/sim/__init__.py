@@ -1,5 +1,6 @@
 """Simulators behind the environment, by name; each is imported only when it is made."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -78,6 +79,12 @@ def make_simulator(
             f"try 'pip install {error.name}'"
         ) from error
     return factory(config, headless=headless, **options)
+
+
+def has_screen() -> bool:
+    """Return whether a window could be opened."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform != "linux" or bool(named)
 
 
 def shutdown_app(status: int) -> int:

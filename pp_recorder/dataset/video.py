@@ -91,6 +91,7 @@ class VideoEncoder:
 
         Raises:
             RuntimeError: The encoder failed.
+            OSError: The disk is full.
         """
         self._put(image)
 
@@ -135,6 +136,9 @@ class VideoEncoder:
                 continue  # the encoder is slower than the caller, or it has just failed
 
     def _raise_error(self) -> None:
+        if isinstance(self._error, OSError) and self._error.errno:  # such as that of a full disk
+            what = f"encoding {self.path.name} failed: {self._error.strerror}"
+            raise OSError(self._error.errno, what) from self._error
         if self._error is not None:
             raise RuntimeError(f"encoding {self.path.name} failed: {self._error}") from self._error
 

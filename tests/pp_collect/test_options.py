@@ -223,6 +223,31 @@ def test_a_tilde_is_the_home_in_every_path(monkeypatch):
     assert InspectOptions(dataset=Path("~/set"), html="~/r.html").html == "/home/someone/r.html"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--streaming-port", "5000"], "--streaming-port: only for --streaming; give that, too"),
+        (["--streaming-host", "::1"], "--streaming-host: only for --streaming; give that, too"),
+        (["--gpu-share", "0.5"], "--gpu-share is for --ray-address"),
+        (["--staging", "here"], "--staging is for an --output with a URL"),
+        (["--ycb-meshes", "here"], "are for --use-ycb; give that, too"),
+        (["--joint-speed", "1"], "--joint-speed is for --expert reactive"),
+    ],
+)
+def test_an_option_without_effect_is_refused(words, message, capsys):
+    with pytest.raises(SystemExit):
+        parse_collect(*words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("values", [{"videos_of": "all"}, {"max_videos": 3}])
+def test_which_videos_is_refused_without_videos(values):
+    name = "--" + next(iter(values)).replace("_", "-")
+    with pytest.raises(ValueError, match=f"{name}: only for --videos DIR; give that, too"):
+        EvaluateOptions(policy="expert", **values)
+    EvaluateOptions(policy="expert", videos=Path("v"), **values)
+
+
 def test_a_tilde_of_no_user_is_a_name():
     assert parse_collect("--output", "~no-such-user/set").output == Path("~no-such-user/set")
 

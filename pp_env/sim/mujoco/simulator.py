@@ -5,7 +5,7 @@
 
 import copy
 import os
-import sys
+import warnings
 from typing import Any
 
 import mujoco
@@ -13,6 +13,7 @@ import numpy as np
 
 from pp_env import panda, rotation
 from pp_env.config import SETTLE_TIME, PickPlaceConfig
+from pp_env.sim import has_screen
 from pp_env.sim.api import Command, InitialState, PlacedObject, Pose, SimState
 from pp_env.sim.grasp import is_grasped
 from pp_env.sim.mujoco.model import build_model, numbered
@@ -192,15 +193,22 @@ class MujocoSimulator:
         self._model.eq_data[body.weld, :11] = [0, 0, 0, *offset, *relative, 1]
 
     def _open_viewer(self) -> None:
-        if sys.platform == "linux" and not (
-            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        ):
+        if not has_screen():
             raise RuntimeError(
-                "--no-headless needs a screen, but neither DISPLAY nor WAYLAND_DISPLAY is set; "
-                "leave it out to run headless"
+                "a window (render_mode='human', --no-headless) needs a screen, but neither DISPLAY "
+                "nor WAYLAND_DISPLAY is set; try render_mode='rgb_array', or 'xvfb-run python ...'"
             )
+        import glfw  # comes with MuJoCo, whose viewer would end the process where this fails
         import mujoco.viewer
 
+        with warnings.catch_warnings(record=True) as said:
+            is_ready = glfw.init()
+        if not is_ready:
+            reason = ", ".join(str(warning.message) for warning in said) or "GLFW does not say why"
+            raise RuntimeError(
+                "the window (render_mode='human', --no-headless) cannot be opened on the display "
+                f"{os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')}: {reason}"
+            )
         self._viewer = mujoco.viewer.launch_passive(
             self._model, self._data, show_left_ui=False, show_right_ui=False
         )

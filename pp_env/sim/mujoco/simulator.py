@@ -209,6 +209,7 @@ class MujocoSimulator:
         import mujoco.viewer
 
         with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             is_ready = glfw.init()
         if not is_ready:
             reason = ", ".join(str(warning.message) for warning in said) or "GLFW does not say why"

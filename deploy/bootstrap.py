@@ -14,6 +14,7 @@ from pathlib import Path
 
 # PyOpenGL, which MuJoCo calls EGL through, also needs libOpenGL.
 _MESA = ["libegl1", "libegl-mesa0", "libgl1-mesa-dri", "libopengl0"]
+_PATIENCE = "which takes one to five minutes, depending on the network; pip says nothing meanwhile"
 _RENDER_ONCE = (
     "from pp_env import PickPlaceEnv; env = PickPlaceEnv(render_mode='rgb_array'); "
     "env.reset(seed=0); env.render(); env.close()"
@@ -32,6 +33,7 @@ def main() -> int:
         return 0
     python = str(folder / "bin" / "python")
     pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    print(f"installing {requirement[0]} and what it needs into {folder}, {_PATIENCE}", flush=True)
     subprocess.check_call([*pip, "--upgrade", "pip"])  # old ones may never resolve the dependencies
     subprocess.check_call([*pip, "-e", requirement[0]])
     return 0 if ensure_rendering(python) else 1

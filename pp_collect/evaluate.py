@@ -39,6 +39,7 @@ from pp_collect.session import worker_render_env
 from pp_collect.start import raise_on_interrupt
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
+from pp_env.names import did_you_mean
 from pp_env.sim import SIMULATORS, shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.compare import ReplayPolicy
@@ -335,6 +336,7 @@ def resolve_options(options: EvaluateOptions) -> EvaluateOptions:
             raise ValueError(
                 "--policy must be expert, reactive, random, module:callable or the folder of a "
                 f"LeRobot checkpoint, got {options.policy!r}, and there is no such folder"
+                f"{did_you_mean([options.policy], OWN_POLICIES)}"
             )
         checkpoint = Checkpoint(Path(options.policy))
         if options.probe and not checkpoint.image_sizes:

@@ -37,9 +37,11 @@ from pp_env.config import (
 )
 from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES
+from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS
 from pp_recorder.command_line import (
+    PATH_TEXT,
     DatasetFolder,
     OptionError,
     Options,
@@ -69,6 +71,7 @@ _CAMERA_NAMES = some_of([camera.name for camera in NAMED_CAMERAS])
 
 AssetsRoot = Annotated[
     str | None,
+    PATH_TEXT,
     Doc("folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT"),
     tyro.conf.arg(metavar="DIR"),
 ]
@@ -105,6 +108,8 @@ class SceneOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_cameras()
+        if self.object and not self.use_ycb and any(o.is_called(self.object) for o in YCB_OBJECTS):
+            raise ValueError(f"--object {self.object} is of the YCB set; give --use-ycb, too")
         if not self.use_ycb and (self.ycb_meshes is not None or not self.ycb_assets):
             raise ValueError("--ycb-meshes and --no-ycb-assets are for --use-ycb; give that, too")
 
@@ -162,6 +167,7 @@ class DemonstrationOptions(Options):
     ] = "home"
     start_policy: Annotated[
         str | None,
+        PATH_TEXT,
         Doc("drives up to the start of episodes of the kind policy"),
         tyro.conf.arg(metavar="CHECKPOINT"),
     ] = None
@@ -365,6 +371,7 @@ class CollectOptions(SessionOptions):
                 "--push-to-hub uploads a folder, not what is in a store; copy it first"
             )
         self._require_what_a_cluster_has()
+        self._require_streaming()
         if self.streams_page and self.no_cameras:
             raise ValueError("--streaming shows what the cameras record: not with --no-cameras")
         self._require_one_worker()
@@ -411,6 +418,14 @@ class CollectOptions(SessionOptions):
                 "--ray-address"
             )
 
+    def _require_streaming(self) -> None:
+        """Raise an error if the page has an address, but is not shown."""
+        names = ("streaming_port", "streaming_host")
+        given = [name for name in names if getattr(self, name) != getattr(CollectOptions, name)]
+        if given and not self.streaming:
+            options = " and ".join(map(flag, given))
+            raise ValueError(f"{options}: only for --streaming; give that, too")
+
     def _require_one_worker(self) -> None:
         reason = self.single_worker_reason
         if reason is None:
@@ -427,6 +442,7 @@ class PolicyOptions(SceneOptions):
 
     policy: Annotated[
         str,
+        PATH_TEXT,
         Doc("expert, reactive, random, module:callable, or the folder of a LeRobot checkpoint"),
         tyro.conf.arg(metavar="POLICY"),
     ]
@@ -540,6 +556,15 @@ class EvaluateOptions(PolicyOptions):
             self._require_what_a_probe_needs()
         elif self.min_pictures_share is not None:
             raise ValueError("--min-pictures-share is for --probe; give that, too")
+        self._require_videos()
+
+    def _require_videos(self) -> None:
+        """Raise an error if it is said which videos to write, but not where."""
+        names = ("videos_of", "max_videos")
+        given = [name for name in names if getattr(self, name) != getattr(EvaluateOptions, name)]
+        if given and self.videos is None:
+            options = " and ".join(map(flag, given))
+            raise ValueError(f"{options}: only for --videos DIR; give that, too")
 
     def _require_what_a_probe_needs(self) -> None:
         if self.policy in ("expert", "reactive", "random"):

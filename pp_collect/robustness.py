@@ -13,6 +13,7 @@ import gymnasium as gym
 from gymnasium.utils.seeding import np_random
 
 from pp_env.config import PickPlaceConfig, TaskConfig
+from pp_env.names import did_you_mean
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS, Interval
 from pp_env.sim import SIMULATORS
@@ -128,7 +129,10 @@ def choose_factors(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(FACTORS)
     if not names or set(names) - set(FACTORS) or len(set(names)) < len(names):
         got = ",".join(names) or "none"
-        raise ValueError(f"must be {ALL}, or some of {','.join(FACTORS)}, each once, got {got}")
+        raise ValueError(
+            f"must be {ALL}, or some of {','.join(FACTORS)}, each once, got {got}"
+            f"{did_you_mean(names, [ALL, *FACTORS])}"
+        )
     return tuple(name for name in FACTORS if name in names)
 
 

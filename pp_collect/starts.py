@@ -26,6 +26,7 @@ from experts.reactive import ReactiveExpert
 from pp_env import PickPlaceEnv, panda, placement, rotation
 from pp_env.config import PickPlaceConfig
 from pp_env.layout import OBSERVATION
+from pp_env.names import did_you_mean
 from pp_env.objects import ObjectConfig
 from pp_recorder.rollout import AnyPolicy, choose_action
 
@@ -66,7 +67,10 @@ def parse_start_mix(text: str) -> dict[str, float]:
     for part in text.split(","):
         kind, has_share, value = (word.strip() for word in part.partition("="))
         if kind not in START_KINDS:
-            raise ValueError(f"start kinds are {list(START_KINDS)}, got {kind!r} in {text!r}")
+            nearest = did_you_mean([kind], START_KINDS)
+            raise ValueError(
+                f"start kinds are {list(START_KINDS)}, got {kind!r} in {text!r}{nearest}"
+            )
         if kind in shares:
             raise ValueError(f"{kind} is given twice in {text!r}")
         try:

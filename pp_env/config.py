@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 
 from pp_env import panda
+from pp_env.names import did_you_mean
 from pp_env.objects import GRASP_ROOM, ObjectConfig, Vec3
 from pp_env.randomization import Interval, RandomizationConfig
 
@@ -299,7 +300,9 @@ def choose_cameras(names: Sequence[str]) -> tuple[CameraConfig, ...]:
     known = {camera.name: camera for camera in NAMED_CAMERAS}
     if not names or set(names) - set(known) or len(set(names)) < len(names):
         got = " ".join(names) or "none"
-        raise ValueError(f"must be some of {', '.join(known)}, each once, got {got}")
+        raise ValueError(
+            f"must be some of {', '.join(known)}, each once, got {got}{did_you_mean(names, known)}"
+        )
     return tuple(known[name] for name in names)
 
 
@@ -347,7 +350,10 @@ class RenderConfig:
 
     def __post_init__(self) -> None:
         if self.preset not in RENDER_PRESETS:
-            raise ValueError(f"preset must be one of {sorted(RENDER_PRESETS)}, got {self.preset!r}")
+            raise ValueError(
+                f"preset must be one of {sorted(RENDER_PRESETS)}, got {self.preset!r}"
+                f"{did_you_mean([self.preset], RENDER_PRESETS)}"
+            )
         if any(pixels % 2 or not 32 <= pixels <= 2048 for pixels in self.size):
             raise ValueError(
                 "resolution must be an even number of pixels from 32 to 2048 (video needs even "
@@ -507,7 +513,7 @@ class PickPlaceConfig:
         """
         graspable = [obj.name for obj in self.object_pool if obj.fits_gripper]
         for index, obj in enumerate(self.object_pool):
-            if name != obj.name and name.replace("_", " ") != obj.label:
+            if not obj.is_called(name):
                 continue
             if not obj.fits_gripper:
                 raise ValueError(
@@ -515,7 +521,11 @@ class PickPlaceConfig:
                     f"can take; it may stand beside the object, which must be one of {graspable}"
                 )
             return index
-        raise ValueError(f"object must be one of {graspable}, got {name!r}")
+        known = [form for obj in self.object_pool for form in (obj.name, obj.label)]
+        raise ValueError(
+            f"object must be one of {graspable}, got {name!r}"
+            f"{did_you_mean([name, name.replace('_', ' ')], known)}"
+        )
 
     def rest_z_of(self, obj: ObjectConfig) -> float:
         """Return the height of an object's centre when it stands on the table, m, world frame."""

@@ -1,6 +1,7 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from pp_env.config import PickPlaceConfig, from_dict
 from pp_env.control import CONTROL_MODES
 from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
-from pp_env.names import Names
+from pp_env.names import Names, did_you_mean
 from pp_env.reward import REWARD_TYPES
-from pp_env.sim import default_timing, make_simulator
+from pp_env.sim import default_timing, has_screen, make_simulator
 from pp_env.sim.api import (
     IMAGE_TYPES,
     Command,
@@ -103,7 +104,8 @@ class PickPlaceEnv(gym.Env):
     Args:
         simulator: Name of the simulator, or a function that makes one from the configuration.
         obs_type: One of `OBS_TYPES`.
-        render_mode: "rgb_array" makes `render` return the image of the first camera.
+        render_mode: "rgb_array" makes `render` return the image of the first camera; "human" opens
+            the simulator's window, which shows every step for as long as it takes.
         config: Scene, timing, task, grasp and images; by default the reference scene, with the
             physics rate that the simulator is meant for. Or the dictionary that `EnvSpec.to_json`
             has made of one; what it leaves out is the reference's.
@@ -118,7 +120,7 @@ class PickPlaceEnv(gym.Env):
         ValueError: An argument is unknown or out of range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 30}
 
     task = "pick_place"
     task_description = "pick and place"
@@ -140,10 +142,20 @@ class PickPlaceEnv(gym.Env):
         _require("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         _require("reward_type", reward_type, REWARD_TYPES)
         _require_images(image_types, obs_type)
+        if render_mode == "human" and callable(simulator):
+            raise ValueError(
+                "render_mode='human' opens the window of a simulator that is given by its name; "
+                "many environments at once, and those of a simulator of your own, have none"
+            )
         self.config = checked_config(config, simulator)
-        self.metadata = {**self.metadata, "render_fps": self.config.timing.control_hz}
+        can_show = has_screen() and not callable(simulator)  # Gymnasium's checker tries each mode
+        self.metadata = {
+            "render_modes": [m for m in self.metadata["render_modes"] if m != "human" or can_show],
+            "render_fps": self.config.timing.control_hz,
+        }
         self.obs_type = obs_type
         self.render_mode = render_mode
+        self._due = 0.0  # when the next step is to be shown, s
         self.reward_type = reward_type
         self.image_types = tuple(image_types)
         self._state: SimState | None = None
@@ -161,7 +173,10 @@ class PickPlaceEnv(gym.Env):
             self._simulator = simulator(self.config)
         else:
             self._simulator = make_simulator(
-                simulator, self.config, headless, **(simulator_options or {})
+                simulator,
+                self.config,
+                headless and render_mode != "human",
+                **(simulator_options or {}),
             )
 
     @property
@@ -224,7 +239,15 @@ class PickPlaceEnv(gym.Env):
             RuntimeError: `reset` was not called.
         """
         state, applied, clipped = self._apply(action)
+        if self.render_mode == "human":
+            self._wait_for_its_time()
         return self.end_step(state, applied, clipped)
+
+    def _wait_for_its_time(self) -> None:
+        """Keep to real time, so that who watches sees motions at their speed."""
+        now = time.monotonic()
+        time.sleep(max(0.0, self._due - now))
+        self._due = max(self._due, now) + 1 / self.config.timing.control_hz
 
     def advance(self, action: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         """Apply an action like `step`, but render nothing; wrappers do not count it.
@@ -340,8 +363,8 @@ class PickPlaceEnv(gym.Env):
         return float(rewards) if rewards.ndim == 0 else rewards
 
     def render(self) -> np.ndarray | None:
-        """Return the image of the first camera, (H, W, 3) uint8 RGB; None without a render mode."""
-        if self.render_mode is None:
+        """Return the image of the first camera, (H, W, 3) uint8 RGB; only in mode "rgb_array"."""
+        if self.render_mode != "rgb_array":
             return None
         return self._simulator.render(self.config.cameras[0].name)
 
@@ -507,7 +530,8 @@ def _image_space(kind: str, size: tuple[int, int]) -> gym.spaces.Box:
 
 def _require(name: str, value: object, choices: Collection[object]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
+        nearest = did_you_mean([value], [choice for choice in choices if isinstance(choice, str)])
+        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}{nearest}")
 
 
 def _require_images(image_types: Sequence[str], obs_type: str) -> None:

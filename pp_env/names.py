@@ -1,5 +1,6 @@
-"""Several names in one text, which can be batched whatever their number."""
+"""Several names in one text, which can be batched whatever their number; and names misspelt."""
 
+import difflib
 from collections.abc import Iterable, Iterator
 
 _SEPARATOR = ", "
@@ -23,3 +24,12 @@ class Names(str):
 
     def __contains__(self, key: object) -> bool:
         return key in tuple(self)
+
+
+def did_you_mean(words: Iterable[object], known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" for the first word that is near one of the names, or ""."""
+    names = list(known)
+    for word in map(str, words):
+        if word not in names and (near := difflib.get_close_matches(word, names, n=1)):
+            return f"; did you mean {near[0]}?"
+    return ""

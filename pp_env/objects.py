@@ -85,6 +85,10 @@ class ObjectConfig:
         """The name in task texts: `005_tomato_soup_can` becomes "tomato soup can"."""
         return re.sub(r"^\d+_", "", self.name).replace("_", " ")
 
+    def is_called(self, name: str) -> bool:
+        """Return whether a text is the name or the label; underscores may stand for spaces."""
+        return name == self.name or name.replace("_", " ") == self.label
+
     @property
     def height(self) -> float:
         """Height from the table to the object's top, m."""

@@ -7,18 +7,26 @@ exist. `parse` makes one from words, with tyro. A field is declared once:
 """
 
 import difflib
+import io
 import operator
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+from contextlib import redirect_stderr
+from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass, replace
 from functools import cache
+from importlib import metadata
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from typing_extensions import Doc
 from tyro.constructors import PrimitiveConstructorSpec
+
+DISTRIBUTION = "franka-pick-place"
+PATH_TEXT = object()  # annotates texts that are paths, or may be
 
 T = TypeVar("T", bound="Options")
 
@@ -46,7 +54,7 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of a command, as values.
+    """The options of a command, as values. A `~` at the start of a path stands for the home.
 
     Raises:
         OptionError: A value is out of its bounds or not one of its choices.
@@ -54,7 +62,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, hint in _hints(type(self)).items():
-            _check(name, getattr(self, name), hint)
+            value = getattr(self, name)
+            if isinstance(value, Path) or PATH_TEXT in get_args(hint):  # also after --output=
+                object.__setattr__(self, name, _at_home(value))
+            _check(name, value, hint)
 
 
 def parse(
@@ -78,13 +89,26 @@ def parse(
     """
     text = f"{description}\n\nExample: {example}"
     words = list(sys.argv[1:] if argv is None else argv)
-    unchecked = tyro.cli(_without_checks(cls), prog=prog, description=text, args=words)
+    if any(word in ("-h", "--help") or word.startswith("--tyro-") for word in words):
+        tyro.cli(_twin(cls, for_help=True), prog=prog, description=text, args=words)
     try:
+        unchecked = _read(cls, prog, words)
+        if unchecked.version:
+            print(f"{prog} {version()}")
+            raise SystemExit(0)
         return cls(**{f.name: getattr(unchecked, f.name) for f in fields(cls)})
-    except OptionError as error:
+    except (OptionError, _WordError) as error:
         fail(prog, f"{flag(error.name)} {error.problem}")
     except ValueError as error:
         fail(prog, error)
+
+
+def version() -> str:
+    """Return the version of the distribution, or that it is not installed."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"
 
 
 def fail(prog: str, error: object) -> NoReturn:
@@ -121,8 +145,13 @@ def from_names(cls: type[T], values: Mapping[str, Any]) -> T:
 
 def suggest(name: str, names: Sequence[str]) -> str:
     """Return a question for the nearest of the names, or a list of all if none is near."""
-    nearest = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
+    return did_you_mean(name, names) or f"there are {', '.join(names)}"
+
+
+def did_you_mean(word: str, names: Collection[str]) -> str:
+    """Return a question for the nearest of the names, or "" if none is near."""
+    nearest = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else ""
 
 
 def documentation(cls: type, name: str) -> str:
@@ -185,7 +214,10 @@ def parse_pixels(word: str) -> int | tuple[int, int]:
         ValueError: The word is neither, or a side has no pixel.
     """
     width, both, height = word.partition("x")
-    sides = [int(side) for side in ((width, height) if both else (width,))]
+    try:
+        sides = [int(side) for side in ((width, height) if both else (width,))]
+    except ValueError:
+        raise ValueError(f"must be pixels, such as 512 or 640x480, got {word!r}") from None
     if min(sides) < 1:
         raise ValueError(f"must be at least 1, got {min(sides)}")
     return sides[0] if len(set(sides)) == 1 else (sides[0], sides[1])
@@ -218,17 +250,152 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 
-def _without_checks(cls: type[Options]) -> type:
-    """Return a twin of the class that takes any values, so that one place reports what is wrong."""
+class _WordError(Exception):
+    """A word cannot be the value of an option; unlike a ValueError, tyro lets it pass."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+
+def _twin(cls: type[Options], for_help: bool) -> type:
+    """Return a twin of the class for tyro, with --version.
+
+    Unless it is for --help, it takes any values and none, so that one place reports what is wrong.
+    """
     hints = _hints(cls)
-    twins = []
+    twins: list[tuple[str, Any, Any]] = []
     for option in fields(cls):
         words = documentation(cls, option.name)  # older versions of tyro do not read Doc
         behavior = "" if option.default is None else None  # the words say what None means
+        hint, default = _as_one_word(option.name, hints[option.name]), _default(option)
+        if not for_help:
+            several = get_origin(get_args(hint)[0]) is tuple
+            default = (() if several else None) if default is MISSING else default
+            hint = _without_checks(option.name, hint)
         settings = tyro.conf.arg(help=words, help_behavior_hint=behavior)
-        hint = Annotated[hints[option.name], settings]
-        twins.append((option.name, hint, field(default=_default(option))))
+        twins.append((option.name, Annotated[hint, settings], field(default=default)))
+    settings = tyro.conf.arg(help="print the version and exit", help_behavior_hint="")
+    version_flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, settings]
+    twins.append(("version", version_flag, field(default=False)))
     return make_dataclass(cls.__name__, twins, kw_only=True, frozen=True)
+
+
+def _as_one_word(name: str, hint: Any) -> Any:
+    """Return the hint with how a word becomes the value, where tyro would decide it."""
+    kind, *annotations = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    kinds = [part for part in get_args(kind) if part is not NoneType]
+    if len(kinds) == 1 and NoneType in get_args(kind):
+        kind = kinds[0]
+    if any(isinstance(part, PrimitiveConstructorSpec) for part in annotations):
+        return hint
+    if get_origin(kind) is Literal:
+        return Annotated[hint, one_of(get_args(kind))]
+    if kind in _WORDS:
+        return Annotated[hint, text(*_WORDS[kind])]
+    return hint
+
+
+def _without_checks(name: str, hint: Any) -> Any:
+    """Return the hint with a word that cannot be the value reported by name."""
+
+    def reporting(spec: PrimitiveConstructorSpec[Any]) -> PrimitiveConstructorSpec[Any]:
+        def from_words(words: Any) -> Any:
+            if words and isinstance(words[0], list):  # so an argument without a name may come
+                (words,) = words
+            if spec.nargs == 1 and not words:
+                return None
+            try:
+                return spec.instance_from_str(words)
+            except ValueError as error:
+                raise _WordError(name, str(error)) from None
+
+        return replace(
+            spec, instance_from_str=from_words, is_instance=lambda value: True, choices=None
+        )
+
+    _, *annotations = get_args(hint)
+    is_spec = [isinstance(part, PrimitiveConstructorSpec) for part in annotations]
+    parts = [reporting(p) if there else p for p, there in zip(annotations, is_spec, strict=True)]
+    return Annotated[(Any, *parts)] if any(is_spec) else hint
+
+
+def _parse_int(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"must be a whole number, got {word!r}") from None
+
+
+def _parse_float(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"must be a number, got {word!r}") from None
+
+
+_WORDS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    int: (_parse_int, "INT"),
+    float: (_parse_float, "FLOAT"),
+    str: (str, "STR"),
+    Path: (Path, "PATH"),
+}
+
+
+def _read(cls: type[Options], prog: str, words: list[str]) -> Any:
+    """Return the options that words stand for, and `version`, as values that are not checked.
+
+    Raises:
+        ValueError: A word is no option, or an option or its value is missing.
+        _WordError: A word cannot be the value of its option.
+    """
+    twin, said = _twin(cls, for_help=False), io.StringIO()
+    try:
+        with redirect_stderr(said):
+            values, unknown = tyro.cli(twin, prog=prog, args=words, return_unknown_args=True)
+    except SystemExit:
+        raise ValueError(f"{_first_paragraph(said.getvalue())} ({prog} --help)") from None
+    if unknown:
+        raise ValueError(_describe_unknown(unknown, twin, prog))
+    if not values.version:
+        _require_all(values, cls, prog)
+    return values
+
+
+def _require_all(values: Any, cls: type[Options], prog: str) -> None:
+    """Raise an error for the first option that must be given and was not."""
+    hints = get_type_hints(cls, include_extras=True)
+    for option in fields(cls):
+        if _default(option) is MISSING and getattr(values, option.name) is None:
+            is_word = tyro.conf.Positional in get_args(hints[option.name])
+            name = option.name.upper() if is_word else flag(option.name)
+            what = documentation(cls, option.name)
+            raise ValueError(f"{name} is missing: {what} ({prog} --help)")
+
+
+def _describe_unknown(unknown: list[str], twin: type, prog: str) -> str:
+    """Say which word means nothing, and what it may stand for."""
+    word = next((word for word in unknown if word.startswith("-")), None)
+    if word is None:
+        return f"{unknown[0]!r} is not expected; options begin with -- ({prog} --help)"
+    word = word.partition("=")[0]
+    nearest = did_you_mean(word, [flag(option.name) for option in fields(twin)])
+    return f"there is no option {word}; {nearest or f'see {prog} --help'}"
+
+
+def _first_paragraph(box: str) -> str:
+    """Return what tyro says in a box, up to the first ruler, as one line."""
+    lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    ruler = next((k for k, line in enumerate(lines) if line.startswith("─")), len(lines))
+    return " ".join(lines[:ruler]).rstrip(".")
+
+
+def _at_home(path: Any) -> Any:
+    """Return a path with the home in place of `~`; anything else, and unknown users, as it is."""
+    if isinstance(path, tuple):
+        return tuple(map(_at_home, path))
+    return type(path)(os.path.expanduser(path)) if isinstance(path, (str, Path)) else path
 
 
 def _default(of: Field[Any]) -> Any:
@@ -252,7 +419,10 @@ def _check(name: str, value: Any, hint: Any) -> None:
 
 def _require_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     if value not in choices:
-        raise OptionError(name, f"must be one of {', '.join(map(str, choices))}, got {value!r}")
+        known = [str(choice) for choice in choices]
+        nearest = did_you_mean(str(value), known)
+        problem = f"must be one of {', '.join(known)}, got {value!r}"
+        raise OptionError(name, f"{problem}; {nearest}" if nearest else problem)
 
 
 def _require_interval(name: str, value: Any, interval: Interval) -> None:

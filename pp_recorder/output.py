@@ -1,5 +1,6 @@
-"""Standard output and error of a program that outlives whoever reads them."""
+"""Standard output and error of a program that outlives whoever reads them; and full disks."""
 
+import errno
 import io
 import sys
 from contextlib import suppress
@@ -16,6 +17,12 @@ def outlive_readers() -> None:
         sys.stdout = _tolerant(sys.stdout)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _tolerant(sys.stderr)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that there is no room left for what was to be written."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full
 
 
 class _TolerantFile(io.FileIO):

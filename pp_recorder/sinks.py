@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pp_recorder.dataset.video import VideoEncoder
 from pp_recorder.rollout import Episode, EpisodeSink, Step
 
 _LOG = logging.getLogger("pp_recorder")
+_REFRESH_INTERVAL = 0.5  # s
 
 
 class SuccessOnly(EpisodeSink):
@@ -75,13 +77,22 @@ class ProgressBar(EpisodeSink):
     def __init__(self, num_episodes: int, frames_per_episode: int, kept: int = 0) -> None:
         self._num_episodes = num_episodes
         self._frames_per_episode = frames_per_episode
+        is_watched = sys.stderr.isatty()
         self._bar = tqdm(
             total=num_episodes * frames_per_episode,
             initial=kept * frames_per_episode,
             unit="frame",
             smoothing=0.05,
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log keeps every line
+            mininterval=0.5 if is_watched else 30.0,  # a log keeps every line
         )
+
+        self._closed = threading.Event()
+        if is_watched:  # nobody has to wonder whether it hangs, however long an episode takes
+            threading.Thread(target=self._keep_moving, name="progress", daemon=True).start()
+
+    def _keep_moving(self) -> None:
+        while not self._closed.wait(_REFRESH_INTERVAL):
+            self._bar.refresh()
 
     def show(self, kept: int, successes: int, attempts: int) -> None:
         """Update the bar between two episodes.
@@ -102,7 +113,8 @@ class ProgressBar(EpisodeSink):
         self._bar.update()
 
     def close(self) -> None:
-        """Leave the bar as it is and end its line."""
+        """Leave the bar as it is and end its line; a second call has no effect."""
+        self._closed.set()
         self._bar.close()
 
 

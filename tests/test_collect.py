@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import resource
 import shutil
 import subprocess
 import sys
@@ -241,7 +242,7 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--num-episodes", "-3"], "must be at least 1, got -3"),
         (["--steps-per-segment", "0"], "must be at least 1"),
         (["--seed", "-1"], "must not be negative"),
-        (["--simulator", "bullet"], "invalid choice 'bullet' for argument '--simulator'"),
+        (["--simulator", "bullet"], "--simulator must be one of isaacsim, mujoco, got 'bullet'"),
         (["--num-objects", "2"], "['cube'], got 2; --use-ycb has six"),
         (["--use-ycb", "--num-objects", "7"], "must be from 1 to 6"),
         (["--use-ycb", "--object", "tuna_fish_can"], "85 mm wide"),
@@ -253,12 +254,12 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--resolution", "640x481"], "even number of pixels"),
         (["--resolution", "640x"], "--resolution"),
         (["--fps", "7"], "must divide the physics rate of 240 Hz, got 7; these do: [5, 6, 8, 10"),
-        (["--control-mode", "ee_delta"], "invalid choice 'ee_delta'"),
+        (["--control-mode", "ee_delta"], "got 'ee_delta'"),
         (["--fps", "31"], "must divide the physics rate of 240 Hz, got 31"),
         (["--noise-rad", "-0.1"], "--noise-rad must be from 0 to 0.2, got -0.1"),
         (["--wander-rad", "1"], "--path-noise-rad must be from 0 to 0.5, got 1.0"),
         (["--task", " "], "must not be empty"),
-        (["--codec", "mpeg1"], "invalid choice"),
+        (["--codec", "mpeg1"], "--codec must be one of "),
         (["--restart-every", "0"], "must be at least 1"),
         (["--nois-rad", "0.1"], "--noise-rad"),
         (["--num-episodes", "many"], "--num-episodes"),
@@ -273,6 +274,25 @@ def test_bad_options_stop_before_any_work(tmp_path, capsys, options, message):
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
+
+
+@pytest.fixture
+def small_disk():
+    """Let no file grow beyond 16 kB, which is said in the way of a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("options", [("--workers", "1"), ("--workers", "2")])
+def test_a_full_disk_says_what_is_safe(tmp_path, capsys, small_disk, options):
+    words = ["--num-episodes", "3", "--keep", "all", "--resolution", "128", *options]
+    assert collect.main(["--output", str(tmp_path / "set"), "--preset", "fast", *words]) == 1
+    error = capsys.readouterr().err
+    assert "error: the disk is full (" in error
+    assert f"what was finished is intact in {tmp_path / 'set'}" in error
+    assert "once there is room, --resume goes on" in error
 
 
 def test_a_used_output_is_refused_and_left_alone(dataset, capsys):

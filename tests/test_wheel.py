@@ -23,7 +23,7 @@ SOURCES = [
 ]
 # Imported where it is installed, and not ours to install: a simulator, or the user's policy.
 FROM_ELSEWHERE = {"isaacsim", "omni", "carb", "pxr", "lerobot", "torch"}
-COMES_WITH = {"starlette": "fastapi"}
+COMES_WITH = {"starlette": "fastapi", "glfw": "mujoco"}
 HEAVY = {"mujoco", "pyarrow", "av", "tyro", "pydantic", "jinja2"}
 
 

@@ -1,10 +1,12 @@
 """Simulators behind the environment, by name; each is imported only when it is made."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from pp_env.config import PickPlaceConfig, TimingConfig
+from pp_env.names import did_you_mean
 from pp_env.sim.api import Simulator
 
 
@@ -90,6 +92,12 @@ def make_simulator(
     return factory(config, headless=headless, **options)
 
 
+def has_screen() -> bool:
+    """Return whether a window could be opened."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform != "linux" or bool(named)
+
+
 def shutdown_app(status: int) -> int:
     """Return the exit status, after handing it to a simulator that must end the process itself.
 
@@ -117,5 +125,8 @@ def _running_app() -> Any:
 
 def _backend(name: str) -> Backend:
     if name not in SIMULATORS:
-        raise ValueError(f"simulator must be one of {sorted(SIMULATORS)}, got {name!r}")
+        raise ValueError(
+            f"simulator must be one of {sorted(SIMULATORS)}, got {name!r}"
+            f"{did_you_mean([name], SIMULATORS)}"
+        )
     return SIMULATORS[name]

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 
 from pp_recorder.checks import CheckResult, DatasetView, Finding, inspect_dataset
 from pp_recorder.checks.html_report import render
-from pp_recorder.command_line import DatasetFolder, Options, parse
+from pp_recorder.command_line import PATH_TEXT, DatasetFolder, Options, parse
 from pp_recorder.dataset.reader import DatasetError
 
 _SHOWN_PER_CHECK = 10
@@ -23,10 +23,16 @@ class InspectOptions(Options):
 
     dataset: Annotated[DatasetFolder, Doc("the directory that holds meta/ and data/")]
     json: Annotated[
-        str | None, Doc("write the report as JSON; - for stdout"), tyro.conf.arg(metavar="FILE")
+        str | None,
+        PATH_TEXT,
+        Doc("write the report as JSON; - for stdout"),
+        tyro.conf.arg(metavar="FILE"),
     ] = None
     html: Annotated[
-        str | None, Doc("write the report as one page"), tyro.conf.arg(metavar="FILE")
+        str | None,
+        PATH_TEXT,
+        Doc("write the report as one page"),
+        tyro.conf.arg(metavar="FILE"),
     ] = None
     strict: Annotated[bool, Doc("warnings are errors")] = False
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import tyro
 from typing_extensions import Doc
 
-from pp_recorder.command_line import Folder, Options, parse, parse_folder
+from pp_recorder.command_line import PATH_TEXT, Folder, Options, parse, parse_folder
 from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
@@ -46,7 +46,9 @@ def merge(sources: list[Path], output: Path) -> int:
     Raises:
         DatasetError: A source cannot be read, or the sources do not fit together.
         FileExistsError: The output is in use or not empty.
+        ValueError: A source is given twice, or the output is inside of one.
     """
+    _require_apart(sources, output)
     parts = [Part(Dataset(source)) for source in sources]
     for part in parts[1:]:
         _require_alike(parts[0], part)
@@ -217,6 +219,25 @@ def provenance_of(collection: dict[str, Any], episode: int) -> dict[str, Any]:
     return collection
 
 
+def _require_apart(sources: list[Path], output: Path) -> None:
+    """Raise a `ValueError` if a folder, however it is spelt or linked, would be joined twice."""
+    known: dict[Path, Path] = {}
+    for source in sources:
+        root = source.resolve()
+        if root in known:
+            also = "" if str(source) == str(known[root]) else f", also as {known[root]}"
+            raise ValueError(
+                f"{source} is given twice{also}: its episodes would be there twice; nothing was "
+                "written"
+            )
+        if output.resolve().is_relative_to(root):
+            raise ValueError(
+                f"the output {output} is inside the source {source}; nothing was written. Choose "
+                "a folder beside it"
+            )
+        known[root] = source
+
+
 def _require_alike(one: Part, other: Part) -> None:
     """Raise a `DatasetError` if two datasets differ in what parts of one must have in common.
 
@@ -329,6 +350,7 @@ class MergeOptions(Options):
 
     sources: Annotated[
         tuple[str, ...],
+        PATH_TEXT,
         Doc("datasets, in order"),
         tyro.conf.Positional,
         tyro.conf.arg(metavar="DATASET..."),

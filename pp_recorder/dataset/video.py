@@ -13,6 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.stats import ImageStats, Stats
+from pp_recorder.output import is_disk_full
 
 _QUEUE_FRAMES = 4  # enough to even out delays; each one is an image in memory
 TIME_TOLERANCE = 1e-4  # s, what LeRobot's reader allows
@@ -91,6 +92,7 @@ class VideoEncoder:
 
         Raises:
             RuntimeError: The encoder failed.
+            OSError: The disk is full.
         """
         self._put(image)
 
@@ -135,6 +137,9 @@ class VideoEncoder:
                 continue  # the encoder is slower than the caller, or it has just failed
 
     def _raise_error(self) -> None:
+        if isinstance(self._error, OSError) and is_disk_full(self._error):
+            what = f"encoding {self.path.name} failed: {self._error.strerror}"
+            raise OSError(self._error.errno, what) from self._error
         if self._error is not None:
             raise RuntimeError(f"encoding {self.path.name} failed: {self._error}") from self._error
 

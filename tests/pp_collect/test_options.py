@@ -6,20 +6,33 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 
+from pp_bridge.options import BridgeOptions
 from pp_collect.factory import make_config
 from pp_collect.options import (
     CollectOptions,
     DemonstrationOptions,
     EvaluateOptions,
+    ReplayOptions,
     SceneOptions,
     SessionOptions,
 )
 from pp_collect.schema import stored_options
-from pp_recorder.command_line import OptionError, documentation, from_names, parse, select
+from pp_recorder.checks.cli import InspectOptions
+from pp_recorder.command_line import (
+    PATH_TEXT,
+    OptionError,
+    documentation,
+    from_names,
+    parse,
+    select,
+    version,
+)
+from pp_recorder.dataset.hub import PushOptions
+from pp_recorder.dataset.merge import MergeOptions
 from tests import ROOT
 
 DUMMY = '    dummy: Annotated[int, Ge(0), Doc("what the test adds")] = 7\n'
@@ -116,20 +129,137 @@ def test_cameras_that_cannot_be(names, capsys):
         parse_collect("--cameras", *names)
     assert stopped.value.code == 2
     known = "cam_high, cam_wrist, cam_front, cam_side"
-    wanted = f"--cameras must be some of {known}, each once, got {' '.join(names) or 'none'}\n"
-    assert capsys.readouterr().err.endswith(wanted)
+    wanted = f"--cameras must be some of {known}, each once, got {' '.join(names) or 'none'}"
+    assert wanted in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "nearest"), [(["--num-episode", "3"], "--num-episodes"), (["--nois", "0"], "--noise")]
+    ("words", "message"),
+    [
+        (["--num-episode", "3"], "there is no option --num-episode; did you mean --num-episodes?"),
+        (["--nois=0"], "there is no option --nois; did you mean --noise-rad?"),
+        (["--verison"], "there is no option --verison; did you mean --version?"),
+        (["--xyzzy"], "there is no option --xyzzy; see collect.py --help"),
+        (["extra"], "'extra' is not expected; options begin with -- (collect.py --help)"),
+        (
+            ["--preset", "prety"],
+            "must be one of default, fast, pretty, got 'prety'; did you mean pr",
+        ),
+        (["--keep", "alll"], "--keep must be one of success, all, got 'alll'; did you mean all?"),
+        (["--codec", "h265"], "got 'h265'; did you mean h264?"),
+        (["--cameras", "cam_hihg"], "each once, got cam_hihg; did you mean cam_high?"),
+        (["--start-mix", "hmoe=1"], "got 'hmoe' in 'hmoe=1'; did you mean home?"),
+        (["--num-episodes", "3.5"], "--num-episodes must be a whole number, got '3.5'"),
+        (["--workers", "many"], "--workers must be a whole number, got 'many'"),
+        (["--noise-rad", "0,1"], "--noise-rad must be a number, got '0,1'"),
+        (["--resolution", "big"], "--resolution must be pixels, such as 512 or 640x480, got 'big'"),
+        (
+            ["--object", "mustard_bottle"],
+            "--object mustard_bottle is of the YCB set; give --use-yc",
+        ),
+        (["--object", "005_tomato_soup_can"], "is of the YCB set; give --use-ycb, too"),
+    ],
 )
-def test_an_unknown_option_suggests_the_nearest(words, nearest, capsys):
+def test_a_word_that_is_wrong_is_answered_in_one_line(words, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         parse_collect(*words)
     assert stopped.value.code == 2
     error = capsys.readouterr().err
-    assert words[0] in error
-    assert nearest in error.replace(words[0] + ",", "")
+    assert message in error
+    assert error.startswith("collect.py: error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--num-episodes"], ["--seed", "1", "--task"]])
+def test_an_option_without_its_value_is_answered_in_one_line(words, capsys):
+    with pytest.raises(SystemExit):
+        parse_collect(*words)
+    error = capsys.readouterr().err
+    assert words[-1] in error
+    assert error.endswith("(collect.py --help)\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (EvaluateOptions, "x: error: --policy is missing: expert, reactive"),
+        (ReplayOptions, "x: error: DATASET is missing: the recorded dataset (x --help)"),
+        (PushOptions, "x: error: DATASET is missing: the dataset (x --help)"),
+        (MergeOptions, "x: error: --output is missing: absent or empty folder (x --help)"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line(cls, message, capsys):
+    with pytest.raises(SystemExit):
+        parse(cls, [], prog="x", description="", example="")
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("cls", [CollectOptions, EvaluateOptions, ReplayOptions, MergeOptions])
+def test_every_command_tells_its_version(cls, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(cls, ["--version"], prog="x", description="", example="")
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"x {version()}\n"
+
+
+def test_a_tilde_is_the_home_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    home = Path("/home/someone")
+    options = parse_collect(
+        *("--output=~/set", "--status-file=~/status.json", "--assets-root=~/assets"),
+        *("--simulator", "isaacsim", "--use-ycb", "--ycb-meshes=~", "--task", "~/text"),
+    )
+    assert (options.output, options.status_file) == (home / "set", home / "status.json")
+    assert (options.ycb_meshes, options.assets_root) == (home, "/home/someone/assets")
+    assert options.task == "~/text"
+    measured = EvaluateOptions(policy="~/act", videos=Path("~/v"), json=Path("~/r.json"))
+    assert (measured.policy, measured.videos) == ("/home/someone/act", home / "v")
+    assert ReplayOptions(dataset=Path("~/set"), render=Path("~/new")).render == home / "new"
+    joined = MergeOptions(sources=("~/a", "b"), output=Path("~/whole"))
+    assert (joined.sources, joined.output) == (("/home/someone/a", "b"), home / "whole")
+    assert InspectOptions(dataset=Path("~/set"), html="~/r.html").html == "/home/someone/r.html"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--streaming-port", "5000"], "--streaming-port: only for --streaming; give that, too"),
+        (["--streaming-host", "::1"], "--streaming-host: only for --streaming; give that, too"),
+        (["--gpu-share", "0.5"], "--gpu-share is for --ray-address"),
+        (["--staging", "here"], "--staging is for an --output with a URL"),
+        (["--ycb-meshes", "here"], "are for --use-ycb; give that, too"),
+        (["--joint-speed", "1"], "--joint-speed is for --expert reactive"),
+    ],
+)
+def test_an_option_without_effect_is_refused(words, message, capsys):
+    with pytest.raises(SystemExit):
+        parse_collect(*words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("values", [{"videos_of": "all"}, {"max_videos": 3}])
+def test_which_videos_is_refused_without_videos(values):
+    name = "--" + next(iter(values)).replace("_", "-")
+    with pytest.raises(ValueError, match=f"{name}: only for --videos DIR; give that, too"):
+        EvaluateOptions(policy="expert", **values)
+    EvaluateOptions(policy="expert", videos=Path("v"), **values)
+
+
+def test_a_tilde_of_no_user_is_a_name():
+    assert parse_collect("--output", "~no-such-user/set").output == Path("~no-such-user/set")
+
+
+@pytest.mark.parametrize("cls", [CollectOptions, EvaluateOptions, ReplayOptions, BridgeOptions])
+def test_every_path_is_known_as_one(cls):
+    """An option whose help shows a folder or a file has its `~` replaced."""
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        metavars = [getattr(part, "metavar", None) for part in get_args(hint)]
+        if {"DIR", "FILE", "OUT", "DATASET", "DIR|URL", "CHECKPOINT"} & set(metavars):
+            kinds = get_args(get_args(hint)[0]) or get_args(hint)
+            assert Path in kinds or PATH_TEXT in get_args(hint), name
 
 
 @pytest.mark.parametrize(

@@ -373,3 +373,8 @@ def test_infos_can_be_batched_and_keep_their_keys(kind):
     for name in ("unmet_conditions", "action_limits", "distractors"):
         assert np.array(at_step[name].tolist()).dtype.kind == "U"
     envs.close()
+
+
+def test_a_function_that_makes_a_simulator_opens_no_window():
+    with pytest.raises(ValueError, match="opens the window of a simulator that is given by its na"):
+        PickPlaceEnv(FakeSimulator, render_mode="human")

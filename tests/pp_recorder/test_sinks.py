@@ -1,4 +1,6 @@
+import io
 import logging
+import time
 
 import pytest
 
@@ -30,3 +32,15 @@ def test_messages_are_lines_above_the_progress_bar(recorder_log, capsys):
     progress.close()
     lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
     assert "a process died" in lines
+
+
+def test_a_bar_that_is_watched_moves_while_no_frame_comes(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    progress = ProgressBar(num_episodes=2, frames_per_episode=10)
+    deadline = time.monotonic() + 60
+    while terminal.getvalue().count("\r") < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    progress.close()
+    assert terminal.getvalue().count("\r") >= 4

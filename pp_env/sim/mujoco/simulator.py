@@ -3,9 +3,11 @@
 # pyright: reportAttributeAccessIssue=false
 # (the bindings are compiled and have no stubs)
 
+import atexit
 import copy
 import os
-import sys
+import threading
+import warnings
 from typing import Any
 
 import mujoco
@@ -13,6 +15,7 @@ import numpy as np
 
 from pp_env import panda, rotation
 from pp_env.config import SETTLE_TIME, PickPlaceConfig
+from pp_env.sim import has_screen
 from pp_env.sim.api import Command, InitialState, PlacedObject, Pose, SimState
 from pp_env.sim.grasp import is_grasped
 from pp_env.sim.mujoco.model import build_model, numbered
@@ -21,6 +24,9 @@ from pp_env.sim.mujoco.renderer import CameraRenderer
 
 _PARKED_Z = -5.0  # m, below the floor
 _AWAKE = ("nbody_awake", "nparent_awake", "ntree_awake", "nv_awake")  # not in a pickled `MjData`
+
+
+_CLOSE_TIMEOUT = 5.0  # s for the window's thread to end
 
 
 class MujocoSimulator:
@@ -48,7 +54,7 @@ class MujocoSimulator:
         self._variation = SceneVariation(self._model, config)
         self._data = mujoco.MjData(self._model)
         self._renderer = shared._renderer if shared else CameraRenderer(config)
-        self._viewer = None
+        self._viewer, self._close_viewer = None, None
         self._settle_steps = round(SETTLE_TIME * config.timing.physics_hz)
         self._index()
         self._state = self._observe(grasped=False)
@@ -57,7 +63,8 @@ class MujocoSimulator:
 
     def __getstate__(self) -> dict[str, Any]:
         awake = {name: getattr(self._data, name) for name in _AWAKE}
-        return {**self.__dict__, "_viewer": None, "_awake": awake}  # a copy has no window
+        no_window = {"_viewer": None, "_close_viewer": None}  # of a copy
+        return {**self.__dict__, **no_window, "_awake": awake}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         awake = state.pop("_awake")
@@ -130,9 +137,10 @@ class MujocoSimulator:
     def close(self) -> None:
         """Free the renderer and the viewer; a second call has no effect."""
         self._renderer.close()
-        if self._viewer is not None:
-            self._viewer.close()
-            self._viewer = None
+        if self._close_viewer is not None:
+            atexit.unregister(self._close_viewer)
+            self._close_viewer()
+            self._viewer, self._close_viewer = None, None
 
     def _index(self) -> None:
         model = self._model
@@ -192,18 +200,36 @@ class MujocoSimulator:
         self._model.eq_data[body.weld, :11] = [0, 0, 0, *offset, *relative, 1]
 
     def _open_viewer(self) -> None:
-        if sys.platform == "linux" and not (
-            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        ):
+        if not has_screen():
             raise RuntimeError(
-                "--no-headless needs a screen, but neither DISPLAY nor WAYLAND_DISPLAY is set; "
-                "leave it out to run headless"
+                "a window (render_mode='human', --no-headless) needs a screen, but neither DISPLAY "
+                "nor WAYLAND_DISPLAY is set; try render_mode='rgb_array', or 'xvfb-run python ...'"
             )
+        import glfw  # comes with MuJoCo, whose viewer would end the process where this fails
         import mujoco.viewer
 
-        self._viewer = mujoco.viewer.launch_passive(
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            is_ready = glfw.init()
+        if not is_ready:
+            reason = ", ".join(str(warning.message) for warning in said) or "GLFW does not say why"
+            raise RuntimeError(
+                "the window (render_mode='human', --no-headless) cannot be opened on the display "
+                f"{os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')}: {reason}"
+            )
+        before = set(threading.enumerate())
+        viewer = mujoco.viewer.launch_passive(
             self._model, self._data, show_left_ui=False, show_right_ui=False
         )
+        threads = set(threading.enumerate()) - before
+
+        def close() -> None:
+            viewer.close()
+            for thread in threads:  # which still draws: GLFW, ended meanwhile, would hang
+                thread.join(_CLOSE_TIMEOUT)
+
+        self._viewer, self._close_viewer = viewer, close
+        atexit.register(close)
 
 
 class _Body:

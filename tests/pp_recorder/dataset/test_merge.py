@@ -119,6 +119,27 @@ def test_parts_of_different_configurations_are_refused(parts, tmp_path, capsys):
     assert not (tmp_path / "joint").exists()
 
 
+@pytest.mark.parametrize("again", ["same", "spelling", "link"])
+def test_a_dataset_is_not_joined_with_itself(parts, tmp_path, capsys, again):
+    (tmp_path / "link").symlink_to(parts[0])
+    other = {
+        "same": parts[0],
+        "spelling": parts[0].parent / ".." / parts[0].parent.name / parts[0].name,
+        "link": tmp_path / "link",
+    }[again]
+    words = [str(parts[0]), str(parts[1]), str(other), "--output", str(tmp_path / "whole")]
+    assert merge_main(words) == 2
+    assert f"error: {other} is given twice" in capsys.readouterr().err
+    assert not (tmp_path / "whole").exists()
+
+
+def test_an_output_inside_a_source_is_refused(parts, capsys):
+    output = parts[1] / "whole"
+    assert merge_main([str(parts[0]), str(parts[1]), "--output", str(output)]) == 2
+    assert f"the output {output} is inside the source {parts[1]}" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_a_used_output_is_refused(parts, capsys):
     assert merge_main([str(parts[0]), "--output", str(parts[1])]) == 2
     assert "not an empty directory" in capsys.readouterr().err

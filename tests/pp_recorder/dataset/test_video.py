@@ -1,3 +1,5 @@
+import errno
+
 import av
 import numpy as np
 import pytest
@@ -85,3 +87,11 @@ def test_a_jpeg_encoder_is_used_again():
     first, second = moving_square(2)
     assert encoder.encode(first) == encode_jpeg(first)
     assert encoder.encode(second) == encode_jpeg(second)
+
+
+def test_a_full_disk_is_said_as_such(tmp_path):
+    (tmp_path / "full.mp4").symlink_to("/dev/full")
+    images = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+    with pytest.raises(OSError, match="encoding full.mp4 failed: No space left") as raised:
+        encode(tmp_path / "full.mp4", images)
+    assert raised.value.errno == errno.ENOSPC

@@ -1,6 +1,8 @@
 import dataclasses
 import gc
 import itertools
+import os
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +18,7 @@ from pp_env.sim.api import Command
 from pp_env.sim.mujoco.model import numbered
 from pp_env.sim.mujoco.simulator import MujocoSimulator
 from pp_recorder.rollout import EpisodeSink, run_episode
+from tests import ROOT
 from tests.sim_contract import SimulatorContract, start
 
 SMALL = PickPlaceConfig(render=RenderConfig(resolution=128))
@@ -292,6 +295,37 @@ def test_a_window_needs_a_screen(monkeypatch):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(RuntimeError, match="needs a screen"):
         MujocoSimulator(SMALL, headless=False)
+
+
+_WATCH = (
+    "import gymnasium as gym, pp_env; "
+    "env = gym.make(pp_env.ENV_ID, render_mode='human'); env.reset(seed=0); "
+    "env.step(env.action_space.sample()); print('human' in env.metadata['render_modes']); "
+    "print(env.render()); env.close()"
+)
+
+
+def test_human_opens_the_window():
+    if (xvfb_run := shutil.which("xvfb-run")) is None or not shutil.which("xauth"):
+        pytest.skip("needs xvfb-run (apt-get install xvfb)")
+    done = subprocess.run(
+        [xvfb_run, "-a", sys.executable, "-c", _WATCH], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["True", "None"]
+
+
+def test_human_on_a_display_that_is_not_there_says_so():
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCH],
+        env={**os.environ, "DISPLAY": ":4711", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert "cannot be opened on the display :4711: " in done.stderr.splitlines()[-1]
+    assert "Failed to open display" in done.stderr.splitlines()[-1]
 
 
 def test_it_renders_even_if_mujoco_was_imported_first():

@@ -75,8 +75,7 @@ class RunMonitor:
         self.frames_before, self.episodes_before = writer.num_frames, writer.num_episodes
         self.progress = ProgressBar(options.num_episodes, frames_per_episode, writer.num_episodes)
         self._status = status
-        for what in writer.dropped:
-            print(f"resume: dropped {what}", file=sys.stderr)
+        _report_dropped(writer)
         self.update()
 
     def update(self) -> None:
@@ -116,6 +115,7 @@ def finish_complete(
     writer = make_writer(options, config, simulator or {})
     try:
         if writer.num_episodes < options.num_episodes:  # the last ones were damaged
+            _report_dropped(writer)
             return None
         stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
         monitor = RunMonitor(options, writer, stats, expert.typical_steps, status)
@@ -306,6 +306,11 @@ def _stored(options: CollectOptions, name: str) -> dict[str, Any]:
     except (DatasetError, ValueError):  # the writer will say what is wrong, or repair it
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _report_dropped(writer: "LeRobotWriter") -> None:
+    for what in writer.dropped:
+        print(f"resume: dropped {what}", file=sys.stderr)
 
 
 def _make_pool(options: CollectOptions) -> WorkerPool:

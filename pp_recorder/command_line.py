@@ -365,7 +365,7 @@ def _read(cls: type[Options], prog: str, words: list[str]) -> Any:
 
 def _require_all(values: Any, cls: type[Options], prog: str) -> None:
     """Raise an error for the first option that must be given and was not."""
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     for option in fields(cls):
         if _default(option) is MISSING and getattr(values, option.name) is None:
             is_word = tyro.conf.Positional in get_args(hints[option.name])

@@ -46,8 +46,8 @@ REVISION_2 = ROOT / "tests/data/revision_2"
 def test_a_dataset_of_an_older_revision_replays_and_merges(tmp_path, capsys):
     pytest.importorskip("mujoco")
     assert replay.replay_main([str(REVISION_2)]) == 0
-    merged = tmp_path / "merged"
-    assert merge([REVISION_2, REVISION_2], merged) == 2
+    merged, again = tmp_path / "merged", shutil.copytree(REVISION_2, tmp_path / "again")
+    assert merge([REVISION_2, again], merged) == 2
     assert replay.replay_main([str(merged)]) == 0
     assert "2 of 2 episodes are equal" in capsys.readouterr().out
 

@@ -157,7 +157,8 @@ def test_a_set_without_our_own_files_is_merged(recorded, tmp_path, capsys):
 def test_sets_without_our_own_files_are_merged(recorded, tmp_path, capsys):
     rewritten = edits.copy(recorded, tmp_path / "rewritten", edits.rewrite)
     joint = tmp_path / "joint"
-    assert merge_main([str(rewritten)] * 2 + ["--output", str(joint)]) == 0
+    again = shutil.copytree(rewritten, tmp_path / "again")
+    assert merge_main([str(rewritten), str(again), "--output", str(joint)]) == 0
     assert not (joint / "meta/collection.json").exists()
     assert Dataset(joint).num_episodes == 4
     assert inspect_main([str(joint)]) == 0

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from pp_collect.factory import Expert, make_config, make_expert, require_start_policy
 from pp_collect.options import CollectOptions
@@ -31,17 +32,18 @@ from pp_recorder.rollout import EpisodeSink
 from pp_recorder.sinks import setup_logging
 from pp_recorder.status import StatusFile
 
-_PROG = "collect.py"
+_CONSOLE_SCRIPT = "pp-collect"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    prog = _CONSOLE_SCRIPT if Path(sys.argv[0]).name == _CONSOLE_SCRIPT else "collect.py"
     options = parse(
         CollectOptions,
         argv,
-        prog=_PROG,
+        prog=prog,
         description="Collect expert demonstrations as a LeRobot v3.0 dataset.",
-        example="collect.py --num-episodes 50 --output datasets/pick_place --seed 12345",
+        example=f"{prog} --num-episodes 50 --output datasets/pick_place --seed 12345",
     )
     setup_logging()
     outlive_readers()
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         require_extras(options)
         require_writable(options)
     except (ValueError, OSError, ImportError) as error:
-        fail(_PROG, error)
+        fail(prog, error)
     except KeyboardInterrupt:
         print("interrupted: nothing was begun", file=sys.stderr)
         return 130

@@ -25,6 +25,8 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from typing_extensions import Doc
 from tyro.constructors import PrimitiveConstructorSpec
 
+from pp_recorder.output import outlive_readers
+
 DISTRIBUTION = "franka-pick-place"
 PATH_TEXT = object()  # annotates texts that are paths, or may be
 
@@ -90,6 +92,7 @@ def parse(
     text = f"{description}\n\nExample: {example}"
     words = list(sys.argv[1:] if argv is None else argv)
     if any(word in ("-h", "--help") or word.startswith("--tyro-") for word in words):
+        outlive_readers()  # such as head
         tyro.cli(_twin(cls, for_help=True), prog=prog, description=text, args=words)
     try:
         unchecked = _read(cls, prog, words)

@@ -10,6 +10,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+import collect
 from pp_bridge.options import BridgeOptions
 from pp_collect.factory import make_config
 from pp_collect.options import (
@@ -203,6 +204,24 @@ def test_every_command_tells_its_version(cls, capsys):
         parse(cls, ["--version"], prog="x", description="", example="")
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"x {version()}\n"
+
+
+@pytest.mark.parametrize(
+    ("started", "name"), [("/x/bin/pp-collect", "pp-collect"), ("collect.py", "collect.py")]
+)
+def test_a_program_calls_itself_as_it_was_called(started, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [started])
+    with pytest.raises(SystemExit):
+        collect.main(["--version"])
+    assert capsys.readouterr().out == f"{name} {version()}\n"
+
+
+def test_help_may_be_cut_short():
+    command = [sys.executable, "-m", "pp_collect.evaluate", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # as `head` does
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_a_tilde_is_the_home_in_every_path(monkeypatch):

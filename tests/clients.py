@@ -169,10 +169,9 @@ def _numeric(dataset: Any) -> list[tuple[str, Any]]:
 def lerobot_train(dataset: Path, folder: Path) -> str:
     """Train a small ACT for five steps, and evaluate it with `pp-evaluate`."""
     _train(dataset, folder / "train")
-    from pp_collect import evaluate
-
     options = ["--num-episodes", "1", "--max-steps", "5", "--preset", "fast"]
-    assert evaluate.main(["--policy", str(folder / "train"), *options]) == 0
+    command = (sys.executable, "-m", "tests.evaluate_checkpoint", "--policy")
+    _run(*command, str(folder / "train"), *options)
     return "five steps trained, and a checkpoint evaluated"
 
 

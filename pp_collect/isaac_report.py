@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
+from pp_recorder.checks.html_report import page_environment
 
 _TEMPLATE = "isaac_report.html.j2"
 _LARGEST_ATTACHMENT = 25e6  # bytes that GitHub takes
@@ -99,15 +99,8 @@ class Report:
         passed, failed = (
             sum(r["passed"] is value for r in facts["results"]) for value in (True, False)
         )
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            undefined=jinja2.StrictUndefined,
-        )
-        return environment.get_template(_TEMPLATE).render(
+        template = page_environment(Path(__file__).parent).get_template(_TEMPLATE)
+        return template.render(
             facts=facts,
             passed=passed,
             failed=failed,

@@ -96,14 +96,7 @@ def render(view: DatasetView, results: list[CheckResult]) -> str:
         "statistics": _section(_statistics, view),
     }
     statuses = [result.status for result in results]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters["pixels"] = lambda value: f"{value:.1f}"
     return environment.get_template(_TEMPLATE).render(
         name=view.root.resolve().name,
@@ -114,6 +107,18 @@ def render(view: DatasetView, results: list[CheckResult]) -> str:
         done=len(statuses) - statuses.count("SKIP"),
         sections=sections,
         charts=charts,
+    )
+
+
+def page_environment(folder: Path) -> jinja2.Environment:
+    """Return an environment for the templates of pages in a folder, which escapes all values."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
     )
 
 

@@ -244,16 +244,22 @@ def test_an_asset_becomes_one_rigid_body_whichever_folder_it_is_from(
     np.testing.assert_allclose(center, world_matrix(stage, usd_stage.OBJECT)[:3, 3], atol=1e-6)
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_an_asset_may_lie_on_any_side(robot_file, tmp_path, order):
-    obj = dataclasses.replace(YCB_OBJECTS[0], asset="box.usd")
-    lying = dataclasses.replace(obj, size=tuple(obj.size[i] for i in order))
+def build_lying(robot_file, tmp_path, obj, measured, order):
+    """Build a stage with a file of these extents, lying on some side, that must fill the object."""
+    lying = dataclasses.replace(obj, size=tuple(measured[i] for i in order))
     stage = Usd.Stage.CreateInMemory()
     url = write_can(tmp_path / "box.usda", 100.0, True, lying)
     usd_stage.build(stage, PickPlaceConfig(objects=(obj,)), robot_file, [url])
     center, size = box_of(stage, usd_stage.OBJECT)
     np.testing.assert_allclose(size, obj.size, atol=1e-6)
     np.testing.assert_allclose(center, world_matrix(stage, usd_stage.OBJECT)[:3, 3], atol=1e-6)
+    return stage
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_an_asset_may_lie_on_any_side(robot_file, tmp_path, order):
+    obj = dataclasses.replace(YCB_OBJECTS[0], asset="box.usd")
+    stage = build_lying(robot_file, tmp_path, obj, obj.size, order)
     matrix = world_matrix(stage, f"{usd_stage.OBJECT}/shape")[:3, :3]
     assert np.linalg.det(matrix) > 0, "turned, not mirrored"
 
@@ -268,13 +274,7 @@ def test_an_asset_may_lie_on_any_side(robot_file, tmp_path, order):
 def test_an_asset_that_is_somewhat_larger_is_scaled_to_the_published_size(
     robot_file, tmp_path, obj, measured, order
 ):
-    lying = dataclasses.replace(obj, size=tuple(measured[i] for i in order))
-    stage = Usd.Stage.CreateInMemory()
-    url = write_can(tmp_path / "box.usda", 100.0, True, lying)
-    usd_stage.build(stage, PickPlaceConfig(objects=(obj,)), robot_file, [url])
-    center, size = box_of(stage, usd_stage.OBJECT)
-    np.testing.assert_allclose(size, obj.size, atol=1e-6)
-    np.testing.assert_allclose(center, world_matrix(stage, usd_stage.OBJECT)[:3, 3], atol=1e-6)
+    build_lying(robot_file, tmp_path, obj, measured, order)
 
 
 @pytest.mark.parametrize(("in_file", "expected"), [(None, 16), (4, 16), (32, 32)])

@@ -25,9 +25,9 @@ from pp_env.sim.grasp import tcp_position
 
 REWARD_TYPES = ("sparse", "dense")
 
-_REACHED, _CARRIED = 0.3, 0.8  # greatest reward of the first and of the second stage
-_PER_METRE = 5.0
-_PER_RADIAN = 1.0
+REACHED, CARRIED = 0.3, 0.8  # greatest reward of the first and of the second stage
+PER_METRE = 5.0
+PER_RADIAN = 1.0
 
 
 def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlaceConfig) -> float:
@@ -43,11 +43,11 @@ def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlace
         return 1.0
     if not {"away_from_target", "not_on_table", "still_held"} & set(unmet):
         away = float(np.abs(state.joint_pos - HOME_JOINT_POS).max())
-        return _CARRIED + (1.0 - _CARRIED) * _near(_PER_RADIAN * away)
+        return CARRIED + (1.0 - CARRIED) * _near(PER_RADIAN * away)
     if state.is_grasped:
         distance = math.dist(state.object.position, goal)
-        return _REACHED + (_CARRIED - _REACHED) * _near(_PER_METRE * distance)
-    return _REACHED * _near(_PER_METRE * math.dist(tcp_position(state), state.object.position))
+        return REACHED + (CARRIED - REACHED) * _near(PER_METRE * distance)
+    return REACHED * _near(PER_METRE * math.dist(tcp_position(state), state.object.position))
 
 
 def of_goals(
@@ -63,7 +63,7 @@ def of_goals(
     """
     offset = np.asarray(achieved, dtype=np.float64) - np.asarray(desired, dtype=np.float64)
     if kind == "dense":
-        return 1.0 - np.tanh(_PER_METRE * np.linalg.norm(offset, axis=-1))
+        return 1.0 - np.tanh(PER_METRE * np.linalg.norm(offset, axis=-1))
     in_plane = np.hypot(offset[..., 0], offset[..., 1]) <= config.task.place_tolerance
     on_table = np.abs(offset[..., 2]) <= config.task.height_tolerance
     return (in_plane & on_table).astype(np.float64)

@@ -17,6 +17,10 @@ _MAX_SAMPLES = 1000
 _MAX_ARRANGEMENTS = 50
 OPTIONS = ("pick", "place", "object", "color", "yaw", "joint_pos")
 OTHERS_OPTIONS = ("lerobot_",)  # prefixes of options that are meant for wrappers and other tools
+CONDITIONS = (  # for success, in the order in which `unmet_conditions` names them
+    "away_from_target", "not_on_table", "still_held", "object_moving", "gripper_not_open",
+    "arm_not_home",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

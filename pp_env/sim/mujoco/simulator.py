@@ -38,6 +38,9 @@ class MujocoSimulator:
         share_model_with: A simulator of the same configuration that was never reset. Its model is
             copied instead of compiled again, and both render through one OpenGL context.
 
+    Attributes:
+        bodies: The objects of the pool.
+
     Raises:
         RuntimeError: `headless` is False and there is no display.
     """
@@ -79,8 +82,15 @@ class MujocoSimulator:
 
     def reset(self, initial: InitialState) -> SimState:
         """Set the initial state and let the object settle."""
+        self.place(initial)
+        mujoco.mj_step(self._model, self._data, self._settle_steps)
+        self._state = self._observe(grasped=False)
+        return self._state
+
+    def place(self, initial: InitialState) -> None:
+        """Run the part of `reset` before the physics: model and data are as at the initial state."""
         model, data = self._model, self._data
-        self._variation.apply(initial.variation, self._bodies[initial.target].id)
+        self._variation.apply(initial.variation, self.bodies[initial.target].id)
         mujoco.mj_resetData(model, data)
         data.qpos[self._arm_qpos] = initial.joint_pos
         data.qpos[self._finger_qpos] = initial.gripper_pos
@@ -88,9 +98,6 @@ class MujocoSimulator:
         data.ctrl[:7] = initial.joint_pos
         data.ctrl[7:] = initial.gripper_pos
         data.mocap_pos[0] = initial.goal_pos
-        mujoco.mj_step(model, data, self._settle_steps)
-        self._state = self._observe(grasped=False)
-        return self._state
 
     def step(self, command: Command) -> SimState:
         """Advance one control period with `command` as the servos' targets."""
@@ -113,7 +120,7 @@ class MujocoSimulator:
 
     def move_object(self, pose: Pose) -> SimState:
         """Put the target object, which must not be held, at rest at a pose."""
-        self._bodies[self._target].move(self._data, pose)
+        self.bodies[self._target].move(self._data, pose)
         self._state = self._observe(grasped=False)
         return self._state
 
@@ -131,7 +138,7 @@ class MujocoSimulator:
         """
         self._config.camera(camera)
         mujoco.mj_camlight(self._model, self._data)  # like `_observe`: poses of the current state
-        target = self._bodies[self._target].id
+        target = self.bodies[self._target].id
         return self._renderer.render(self._model, self._data, camera, kind, target)
 
     def close(self) -> None:
@@ -149,21 +156,21 @@ class MujocoSimulator:
         self._arm_dof = _slice([model.joint(j).dofadr[0] for j in panda.ARM_JOINTS])
         self._finger_dof = _slice([model.joint(j).dofadr[0] for j in panda.FINGER_JOINTS])
         self._hand = model.body(panda.HAND.name).id
-        self._bodies = [_Body(model, i) for i in range(len(self._config.object_pool))]
+        self.bodies = [PoolBody(model, i) for i in range(len(self._config.object_pool))]
         self._target = 0
 
     def _place_objects(self, initial: InitialState) -> None:
         """Place the objects of the episode on the table, and park the rest of the pool."""
         self._target = initial.target
         present = {placed.pool_index: placed for placed in initial.placed}
-        for index, body in enumerate(self._bodies):
+        for index, body in enumerate(self.bodies):
             if index in present:
                 body.place(self._model, self._data, present[index])
             else:
                 body.park(self._model, self._data)
 
     def _observe(self, grasped: bool) -> SimState:
-        data, hand, body = self._data, self._hand, self._bodies[self._target]
+        data, hand, body = self._data, self._hand, self.bodies[self._target]
         obj = body.id
         mujoco.mj_kinematics(self._model, data)  # else poses are the last substep's first
         qpos, qvel, xpos, xquat = data.qpos.copy(), data.qvel.copy(), data.xpos, data.xquat
@@ -185,12 +192,12 @@ class MujocoSimulator:
         if config.grasp.mode == "fixed_joint" and grasped != state.is_grasped:
             if grasped:
                 self._weld_at_current_pose()
-            self._data.eq_active[self._bodies[self._target].weld] = grasped
+            self._data.eq_active[self.bodies[self._target].weld] = grasped
         return grasped
 
     def _weld_at_current_pose(self) -> None:
         """Set the weld's frame to the object's current pose, so that attaching moves nothing."""
-        data, hand, body = self._data, self._hand, self._bodies[self._target]
+        data, hand, body = self._data, self._hand, self.bodies[self._target]
         obj = body.id
         offset = rotation.unrotate(data.xquat[hand], data.xpos[obj] - data.xpos[hand])
         hand_to_world, relative = np.empty(4), np.empty(4)
@@ -232,8 +239,16 @@ class MujocoSimulator:
         atexit.register(close)
 
 
-class _Body:
-    """An object of the pool in the model: its indices, and how to place or park it."""
+class PoolBody:
+    """An object of the pool in the model: its indices, and how to place or park it.
+
+    Attributes:
+        id: Of its body.
+        weld: Of the equality constraint that holds it in the hand.
+        qpos: Its numbers in `qpos`: position, m, and quaternion, w, x, y, z.
+        dofs: Its numbers in `qvel`.
+        velocity: The linear ones of these, m/s.
+    """
 
     def __init__(self, model: mujoco.MjModel, index: int) -> None:
         name = numbered("object", index)
@@ -241,8 +256,8 @@ class _Body:
         self.id = model.body(name).id
         self.weld = model.equality(numbered("grasp", index)).id
         self.velocity = slice(free.dofadr[0], free.dofadr[0] + 3)  # linear
-        self._dofs = slice(free.dofadr[0], free.dofadr[0] + 6)
-        self._qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
+        self.dofs = slice(free.dofadr[0], free.dofadr[0] + 6)
+        self.qpos = slice(free.qposadr[0], free.qposadr[0] + 7)
         self._geom = model.geom(name).id
         geoms = np.flatnonzero(model.geom_bodyid == self.id).tolist()
         self._painted = [geom for geom in geoms if "_band_" not in model.geom(geom).name]
@@ -251,19 +266,19 @@ class _Body:
 
     def place(self, model: mujoco.MjModel, data: mujoco.MjData, placed: PlacedObject) -> None:
         """Put the object on the table in its colour; a textured mesh keeps its own."""
-        data.qpos[self._qpos] = np.concatenate(placed.pose)
+        data.qpos[self.qpos] = np.concatenate(placed.pose)
         model.geom_rgba[self._painted, :3] = placed.rgb
         model.geom_contype[self._geom], model.geom_conaffinity[self._geom] = self._collides
         model.body_gravcomp[self.id] = 0.0
 
     def move(self, data: mujoco.MjData, pose: Pose) -> None:
         """Put the object at a pose, at rest."""
-        data.qpos[self._qpos] = np.concatenate(pose)
-        data.qvel[self._dofs] = 0.0
+        data.qpos[self.qpos] = np.concatenate(pose)
+        data.qvel[self.dofs] = 0.0
 
     def park(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Put the object below the floor, weightless, where it touches nothing."""
-        data.qpos[self._qpos] = self._parked
+        data.qpos[self.qpos] = self._parked
         model.geom_contype[self._geom] = model.geom_conaffinity[self._geom] = 0
         model.body_gravcomp[self.id] = 1.0
 

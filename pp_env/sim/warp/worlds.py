@@ -1,0 +1,373 @@
+"""Many worlds of one scene on one device: their starts, and their physics a control period on."""
+
+# pyright: reportAttributeAccessIssue=false
+# (kernels and the bindings of MuJoCo have no stubs)
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import warp as wp
+
+from pp_env import panda
+from pp_env.config import SETTLE_TIME, PickPlaceConfig
+from pp_env.randomization import Variation
+from pp_env.sim.api import InitialState, Pose
+from pp_env.sim.mujoco.simulator import MujocoSimulator, PoolBody
+from pp_env.sim.warp import kernels
+
+_LOG = logging.getLogger(__name__)
+
+# A parked object is out of view and out of reach: which shapes collide is the same in all worlds.
+_PARKED = np.array([-50.0, 0.0, 50.0])
+_PARKED_APART = 3.0  # m
+
+_CONTACTS = 24  # per world on average, of a hand that grasps and an object on the table
+_CONSTRAINTS = 160  # per world at most: four numbers per contact, the weld, the limits
+_ITERATIONS, _LINE_SEARCH = 20, 20  # of the solver, which ends before where it has converged
+
+# What `SceneVariation` and a pool of objects may change in a model, world by world.
+_PHYSICS_FIELDS = (
+    "geom_friction", "body_mass", "body_inertia", "body_subtreemass", "body_invweight0",
+    "dof_invweight0", "body_gravcomp",
+)  # fmt: skip
+_LOOK_FIELDS = (
+    "geom_rgba", "cam_pos", "cam_quat", "light_pos", "light_dir", "light_ambient", "light_diffuse",
+    "light_specular",
+)  # fmt: skip
+
+
+def choose_device(device: str | None) -> str:
+    """Return the name of the device to compute on.
+
+    Args:
+        device: Its name in Warp; None is the first NVIDIA GPU.
+
+    Raises:
+        RuntimeError: There is no NVIDIA GPU.
+    """
+    wp.init()
+    if device is None and not wp.is_cuda_available():
+        raise RuntimeError(
+            "simulator='warp' needs an NVIDIA GPU with its driver, and none was found; "
+            "simulator='mujoco' runs the same scene on the processor, many environments at once, "
+            "too; simulator_options={'device': 'cpu'} is for tests, and slow"
+        )
+    return str(wp.get_device(device or "cuda"))
+
+
+@dataclasses.dataclass(frozen=True)
+class StartTable:
+    """Starts of episodes, one row each, as numpy arrays.
+
+    Attributes:
+        qpos: (n, nq) before the objects have settled.
+        command: (n, 8) the servos' first targets: joints, rad, and fingers, m.
+        goal: (n, 3) m, world frame.
+        target: (n,) indices in the configuration's `object_pool`.
+        noise: (n, 2) standard deviations of the noise on joint positions, rad, and velocities,
+            rad/s.
+        delay: (n,) control periods.
+        fields: By name, rows (n, ...) of the model's fields that are not the same in all starts.
+    """
+
+    qpos: np.ndarray
+    command: np.ndarray
+    goal: np.ndarray
+    target: np.ndarray
+    noise: np.ndarray
+    delay: np.ndarray
+    fields: dict[str, np.ndarray]
+
+
+class WarpWorlds:
+    """The worlds of one scene on one device.
+
+    Args:
+        config: Scene, timing, task and grasp.
+        num_worlds: Number of worlds.
+        device: Name of the device; None is the first NVIDIA GPU.
+        renders: Whether what only changes the look is to vary, too.
+
+    Attributes:
+        command: (n, 8) float32 on the device: targets of joints, rad, and fingers, m.
+        chosen: (n,) bool on the device: the worlds that `begin` and `observe` are about.
+        start: (n,) int32 on the device: which start each world has begun.
+        seen: What was seen of each world at the last `observe`.
+
+    Raises:
+        RuntimeError: There is no NVIDIA GPU.
+    """
+
+    def __init__(
+        self,
+        config: PickPlaceConfig,
+        num_worlds: int,
+        device: str | None = None,
+        renders: bool = False,
+    ) -> None:
+        self.config, self.num_worlds, self.device = config, num_worlds, choose_device(device)
+        self._source = MujocoSimulator(config)
+        self.host_model, self._host_data = self._source.physics
+        _prepare(self.host_model)
+        self._fields = _PHYSICS_FIELDS + (_LOOK_FIELDS if renders else ())
+        varying = [name for name in self._fields if _may_vary(name, config)]
+        batch = {name: num_worlds for name in (*varying, "eq_data")}
+        with wp.ScopedDevice(self.device):
+            self.model = mjw.put_model(self.host_model, batch_sizes=batch)
+            self.data = mjw.make_data(
+                self.host_model, num_worlds, nconmax=_CONTACTS, njmax=_CONSTRAINTS
+            )
+            self.command = wp.zeros((num_worlds, 8), dtype=wp.float32)
+            self.chosen = wp.ones(num_worlds, dtype=wp.bool)
+            self.start = wp.zeros(num_worlds, dtype=wp.int32)
+            self.rules = kernels.make_rules(config)
+            self.scene = self._make_scene()
+            self.state = self._make_state()
+            self.seen = _make_seen(num_worlds)
+        self.num_starts = 0
+        self._starts: kernels.Starts | None = None
+        self._rows: dict[str, wp.array] = {}
+        self._graph: Any = None
+
+    def tabulate(self, initials: Sequence[InitialState]) -> StartTable:
+        """Return the table of starts, which `load` takes; the host's MuJoCo makes each row."""
+        source, model, data = self._source, self.host_model, self._host_data
+        names = [name for name in self._fields if _may_vary(name, self.config)]
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        qpos = []
+        for initial in initials:
+            source.place(initial)
+            self._park(data, initial)
+            qpos.append(data.qpos.copy())
+            for name in names:
+                rows[name].append(_field(model, name))
+        none = Variation()
+        variations = [initial.variation or none for initial in initials]
+        arms = [np.append(initial.joint_pos, initial.gripper_pos) for initial in initials]
+        return StartTable(
+            qpos=np.array(qpos, dtype=np.float32),
+            command=np.array(arms, dtype=np.float32),
+            goal=np.array([initial.goal_pos for initial in initials], dtype=np.float32),
+            target=np.array([initial.target for initial in initials], dtype=np.int32),
+            noise=np.array([(v.joint_pos_noise, v.joint_vel_noise) for v in variations], np.float32),
+            delay=np.array([v.action_delay for v in variations], dtype=np.int32),
+            fields={name: np.array(values, dtype=np.float32) for name, values in rows.items()},
+        )
+
+    def load(self, table: StartTable) -> None:
+        """Take the starts that episodes begin from, and let their objects settle."""
+        self.num_starts = len(table.qpos)
+        with wp.ScopedDevice(self.device):
+            self._rows = {name: _rows(values) for name, values in table.fields.items()}
+            self._starts = starts = self._make_starts(table)
+            count, steps = self.num_worlds, round(SETTLE_TIME * self.config.timing.physics_hz)
+            for first in range(0, self.num_starts, count):
+                rows = np.arange(first, first + count) % self.num_starts
+                self.start.assign(rows.astype(np.int32))
+                self.chosen.fill_(True)
+                self.begin()
+                self._run_physics(steps)
+                mjw.kinematics(self.model, self.data)
+                kept = slice(first, min(first + count, self.num_starts))
+                used = slice(0, kept.stop - kept.start)
+                for out, values in (
+                    (starts.qpos, self.data.qpos),
+                    (starts.qvel, self.data.qvel),
+                    (starts.warmstart, self.data.qacc_warmstart),
+                    (starts.xpos, self.data.xpos),
+                    (starts.xquat, self.data.xquat),
+                ):
+                    wp.copy(out[kept], values[used])
+
+    def begin(self) -> None:
+        """Put the chosen worlds at their start, without looking at them."""
+        data, chosen = self.data, self.chosen
+        wp.launch(
+            kernels.begin_episodes,
+            self.num_worlds,
+            [chosen, self.start, self._starts, self.state, data.qacc_warmstart, data.ctrl,
+             data.eq_active],
+            device=self.device,
+        )  # fmt: skip
+        for name, rows in self._rows.items():
+            out = _rows(getattr(self.model, name))
+            wp.launch(
+                kernels.copy_rows, out.shape, [chosen, self.start, rows, out], device=self.device
+            )
+
+    def observe(self) -> None:
+        """Look at the chosen worlds."""
+        wp.launch(
+            kernels.observe,
+            self.num_worlds,
+            [self.chosen, self.rules, self.scene, self.state, self.seen],
+            device=self.device,
+        )
+
+    def advance(self) -> None:
+        """Advance all worlds one control period with `command` as the servos' targets."""
+        data, welds = self.data, _rows(self.model.eq_data)
+        wp.launch(
+            kernels.command_servos,
+            self.num_worlds,
+            [self.rules, self.scene, self.state, self.command, data.ctrl, data.eq_active,
+             welds, welds.shape[1] // self.host_model.neq],
+            device=self.device,
+        )  # fmt: skip
+        with wp.ScopedDevice(self.device):
+            self._run_physics(self.config.timing.substeps)
+            mjw.kinematics(self.model, self.data)
+
+    def place_object(self, world: int, pose: Pose) -> None:
+        """Put a world's target object, which must not be held, at rest at a pose."""
+        body = self._bodies[int(self.state.target.numpy()[world])]
+        for values, where, numbers in (
+            (self.data.qpos, body.qpos, np.concatenate(pose)),
+            (self.data.qvel, body.dofs, np.zeros(6)),
+        ):
+            rows = values.numpy()
+            rows[world, where] = numbers
+            values.assign(rows)
+        with wp.ScopedDevice(self.device):
+            mjw.kinematics(self.model, self.data)
+
+    def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that repeats launches: on a GPU a graph, elsewhere the function itself.
+
+        They are run twice on the way: once to compile their kernels, and once to be recorded.
+        """
+        began = time.monotonic()
+        launches()
+        wp.synchronize_device(self.device)
+        if (seconds := time.monotonic() - began) > _SLOW:
+            _LOG.info("compiled kernels in %.0f s; they are kept for the next time", seconds)
+        if not wp.get_device(self.device).is_cuda:
+            return launches
+        with wp.ScopedCapture(self.device) as captured:
+            launches()
+        return lambda: wp.capture_launch(captured.graph)
+
+    def require_no_overflow(self) -> None:
+        """Check that all contacts found room.
+
+        Raises:
+            RuntimeError: Some did not, and physics left them out.
+        """
+        if self.data.overflow.numpy().any():
+            raise RuntimeError(
+                "contacts were left out of the physics, because there were more than "
+                f"{_CONTACTS} per world, or {_CONSTRAINTS} constraints in one"
+            )
+
+    def close(self) -> None:
+        """Free the source of the starts; the device's memory goes with the object."""
+        self._source.close()
+
+    def _run_physics(self, steps: int) -> None:
+        for _ in range(steps):
+            mjw.step(self.model, self.data)
+
+    def _park(self, data: Any, initial: InitialState) -> None:
+        """Move the objects that are not there to where no world has anything."""
+        present = {placed.pool_index for placed in initial.placed}
+        for index, body in enumerate(self._bodies):
+            if index not in present:
+                where = slice(body.qpos.start, body.qpos.start + 3)
+                data.qpos[where] = _PARKED - [_PARKED_APART * index, 0.0, 0.0]
+
+    @property
+    def _bodies(self) -> list[PoolBody]:
+        return self._source.bodies
+
+    def _make_scene(self) -> kernels.Scene:
+        model, pool, scene = self.host_model, self.config.object_pool, kernels.Scene()
+        scene.hand = model.body(panda.HAND.name).id
+        scene.arm_qpos = model.joint(panda.ARM_JOINTS[0]).qposadr[0]
+        scene.finger_qpos = model.joint(panda.FINGER_JOINTS[0]).qposadr[0]
+        scene.arm_dof = model.joint(panda.ARM_JOINTS[0]).dofadr[0]
+        scene.finger_dof = model.joint(panda.FINGER_JOINTS[0]).dofadr[0]
+        scene.body = wp.array([body.id for body in self._bodies], dtype=wp.int32)
+        scene.dof = wp.array([body.velocity.start for body in self._bodies], dtype=wp.int32)
+        scene.weld = wp.array([body.weld for body in self._bodies], dtype=wp.int32)
+        scene.size = wp.array([obj.size for obj in pool], dtype=wp.vec3)
+        scene.is_cylinder = wp.array([obj.shape == "cylinder" for obj in pool], dtype=wp.bool)
+        scene.grasp_height = wp.array([obj.grasp_height for obj in pool], dtype=wp.float32)
+        scene.rest_z = wp.array([self.config.rest_z_of(obj) for obj in pool], dtype=wp.float32)
+        return scene
+
+    def _make_state(self) -> kernels.Worlds:
+        data, state, count = self.data, kernels.Worlds(), self.num_worlds
+        state.qpos, state.qvel, state.xpos, state.xquat = (
+            data.qpos, data.qvel, data.xpos, data.xquat,
+        )  # fmt: skip
+        state.goal = data.mocap_pos
+        state.target = wp.zeros(count, dtype=wp.int32)
+        state.is_grasped = wp.zeros(count, dtype=wp.bool)
+        state.object_quat = wp.zeros(count, dtype=wp.vec4)
+        return state
+
+    def _make_starts(self, table: StartTable) -> kernels.Starts:
+        starts, count, model = kernels.Starts(), len(table.qpos), self.host_model
+        starts.qpos = wp.array(table.qpos, dtype=wp.float32)
+        starts.qvel = wp.zeros((count, model.nv), dtype=wp.float32)
+        starts.warmstart = wp.zeros((count, model.nv), dtype=wp.float32)
+        starts.xpos = wp.zeros((count, model.nbody), dtype=wp.vec3)
+        starts.xquat = wp.zeros((count, model.nbody), dtype=wp.quat)
+        starts.goal = wp.array(table.goal, dtype=wp.vec3)
+        starts.target = wp.array(table.target, dtype=wp.int32)
+        starts.command = wp.array(table.command, dtype=wp.float32)
+        starts.noise = wp.array(table.noise, dtype=wp.vec2)
+        starts.delay = wp.array(table.delay, dtype=wp.int32)
+        return starts
+
+
+_SLOW = 5.0  # s, that kernels which are compiled take and others do not
+
+
+def _prepare(model: mujoco.MjModel) -> None:
+    """Set what is otherwise on a GPU.
+
+    No world sleeps, which would have to be decided for each. The lamp also gives the headlight's
+    ambient light, which is compiled into the renderer, and so can't vary from world to world.
+    """
+    model.light_ambient[:] = model.vis.headlight.ambient
+    model.opt.enableflags &= ~int(mujoco.mjtEnableBit.mjENBL_SLEEP)
+    model.opt.iterations, model.opt.ls_iterations = _ITERATIONS, _LINE_SEARCH
+
+
+def _may_vary(name: str, config: PickPlaceConfig) -> bool:
+    """Return whether a field of the model may differ from start to start."""
+    if name == "body_gravcomp":
+        return len(config.object_pool) > 1
+    return name == "geom_rgba" or bool(config.randomization.active)
+
+
+def _field(model: mujoco.MjModel, name: str) -> np.ndarray:
+    """Return a copy of a field. The headlight's ambient light is the lamp's, which may vary."""
+    if name == "light_ambient":
+        return np.tile(np.array(model.vis.headlight.ambient), (model.nlight, 1))
+    return getattr(model, name).copy()
+
+
+def _rows(values: np.ndarray | wp.array) -> wp.array:
+    """Return a view, or a copy on the device, of an array (n, ...) as rows (n, k) of float32."""
+    if isinstance(values, np.ndarray):
+        return wp.array(values.reshape(len(values), -1), dtype=wp.float32)
+    size = values.size * wp.types.type_size_in_bytes(values.dtype) // 4
+    shape = values.shape[0], size // values.shape[0]
+    return wp.array(ptr=values.ptr, dtype=wp.float32, shape=shape, device=values.device)
+
+
+def _make_seen(count: int) -> kernels.Seen:
+    seen = kernels.Seen()
+    seen.values = wp.zeros((count, kernels.NUM_VALUES), dtype=wp.float32)
+    seen.unmet = wp.zeros(count, dtype=wp.int32)
+    seen.distance = wp.zeros(count, dtype=wp.float32)
+    seen.dense = wp.zeros(count, dtype=wp.float32)
+    return seen

@@ -13,6 +13,6 @@ ENV_ID = "FrankaPickPlace-v0"
 gym.register(
     id=ENV_ID,
     entry_point="pp_env.env:PickPlaceEnv",
-    vector_entry_point="pp_env.vector_env:PickPlaceVectorEnv",
+    vector_entry_point="pp_env.vector_env:make_vector_env",
     max_episode_steps=400,
 )

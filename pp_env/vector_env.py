@@ -1,4 +1,4 @@
-"""`PickPlaceVectorEnv`: many environments with their physics in one call, on several threads."""
+"""Many environments at once: on MuJoCo on several threads, or on another simulator that can."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from pp_env.config import PickPlaceConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.env import Observation, PickPlaceEnv, checked_actions, checked_config
+from pp_env.sim import SIMULATORS, load
 
 try:
     from gymnasium.vector import AutoresetMode
@@ -23,7 +24,7 @@ Infos = dict[str, Any]
 
 
 class PickPlaceVectorEnv(VectorEnv):
-    """A vector of `PickPlaceEnv` that steps all of them at once, the default of `make_vec`.
+    """A vector of `PickPlaceEnv` on MuJoCo that steps all of them at once.
 
     Seeds, observations, rewards and infos are those of `gymnasium.vector.SyncVectorEnv` around the
     same environments, bit for bit. Each part of an observation has a leading axis of `num_envs`, as
@@ -39,7 +40,6 @@ class PickPlaceVectorEnv(VectorEnv):
             "Disabled": the caller resets, with `options={"reset_mask": (num_envs,) bool}`. Or
             `gymnasium.vector.AutoresetMode`.
         num_threads: Threads for the physics; None is one per processor that the process may use.
-        simulator: "mujoco"; other simulators cannot advance many worlds in one call.
         config: Configuration of every environment, see `PickPlaceEnv`.
         arguments: Other arguments of `PickPlaceEnv`. Images are rendered one environment after the
             other, all in one OpenGL context.
@@ -57,19 +57,17 @@ class PickPlaceVectorEnv(VectorEnv):
         max_episode_steps: int | None = None,
         autoreset_mode: Any = "NextStep",
         num_threads: int | None = None,
-        simulator: str = "mujoco",
         config: PickPlaceConfig | Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
-        _require_new_gymnasium()
-        _require_positive(
+        require_new_gymnasium()
+        require_positive(
             num_envs=num_envs, max_episode_steps=max_episode_steps, num_threads=num_threads
         )
-        _require_mujoco(simulator, arguments)
         from pp_env.sim.mujoco.batch import Stepper, make_simulators
 
-        self._autoreset_mode = _mode_name(autoreset_mode)
-        scene = checked_config(config, simulator)
+        self._autoreset_mode = autoreset_mode_name(autoreset_mode)
+        scene = checked_config(config, "mujoco")
 
         def make_env(simulator: Any) -> PickPlaceEnv:
             return PickPlaceEnv(lambda _: simulator, config=scene, **arguments)
@@ -90,9 +88,7 @@ class PickPlaceVectorEnv(VectorEnv):
 
     def _set_spaces(self, env: PickPlaceEnv) -> None:
         self.metadata = dict(env.metadata)
-        if AutoresetMode is not None:
-            self.autoreset_mode = AutoresetMode(self._autoreset_mode)  # as `SyncVectorEnv` has it
-            self.metadata["autoreset_mode"] = self.autoreset_mode
+        set_autoreset_mode(self, self._autoreset_mode)
         self.render_mode = env.render_mode
         self.single_action_space = env.action_space
         self.single_observation_space = env.observation_space
@@ -125,9 +121,11 @@ class PickPlaceVectorEnv(VectorEnv):
         Raises:
             ValueError: An option, the seeds or the mask do not fit.
         """
-        seeds = self._seeds(seed)
+        seeds = env_seeds(seed, self.num_envs)
         options = dict(options or {})
-        which = self._reset_mask(options.pop("reset_mask", None))
+        which = checked_reset_mask(
+            options.pop("reset_mask", None), [each is not None for each in self._observations]
+        )
         infos = [
             self._reset_one(i, seeds[i], options or None) if which[i] else None
             for i in range(self.num_envs)
@@ -207,30 +205,6 @@ class PickPlaceVectorEnv(VectorEnv):
         for env in self.envs:
             env.close()
 
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
-        """Return one seed per environment."""
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + i for i in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(f"seed must be one number or {self.num_envs}, got {len(seed)}")
-        return seed
-
-    def _reset_mask(self, mask: Any) -> np.ndarray:
-        """Return a checked mask (num_envs,) bool of the environments to reset; None is all."""
-        if mask is None:
-            return np.ones(self.num_envs, dtype=np.bool_)
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise ValueError(
-                f"reset_mask must be an array ({self.num_envs},) of bool with at least one True, "
-                f"got {mask}"
-            )
-        if any(self._observations[i] is None for i in np.flatnonzero(~mask)):
-            raise ValueError("reset_mask leaves out an environment that was never reset")
-        return mask
-
     def _reset_one(self, i: int, seed: int | None = None, options: dict | None = None) -> Infos:
         """Start an episode in the i-th environment; return its info."""
         self._observations[i], info = self.envs[i].reset(seed=seed, options=options)
@@ -276,6 +250,50 @@ class PickPlaceVectorEnv(VectorEnv):
     def _batched_observation(self) -> Any:
         empty = create_empty_array(self.single_observation_space, self.num_envs, fn=np.empty)
         return concatenate(self.single_observation_space, self._observations, empty)
+
+
+def set_autoreset_mode(envs: Any, name: str) -> None:
+    """Have a vector environment say how it resets, as `SyncVectorEnv` does."""
+    if AutoresetMode is not None:
+        envs.autoreset_mode = envs.metadata["autoreset_mode"] = AutoresetMode(name)
+
+
+def env_seeds(seed: int | Sequence[int | None] | None, count: int) -> Sequence[int | None]:
+    """Return one seed per environment.
+
+    Raises:
+        ValueError: There is another number of seeds.
+    """
+    if seed is None:
+        return [None] * count
+    if isinstance(seed, (int, np.integer)):
+        return [int(seed) + i for i in range(count)]
+    if len(seed) != count:
+        raise ValueError(f"seed must be one number or {count}, got {len(seed)}")
+    return seed
+
+
+def checked_reset_mask(mask: Any, was_reset: Sequence[bool]) -> np.ndarray:
+    """Return a checked mask (n,) bool of the environments to reset; None is all.
+
+    Args:
+        mask: As given.
+        was_reset: Whether each environment has begun an episode before.
+
+    Raises:
+        ValueError: The mask does not fit, or leaves out an environment that was never reset.
+    """
+    count = len(was_reset)
+    if mask is None:
+        return np.ones(count, dtype=np.bool_)
+    mask = np.asarray(mask)
+    if mask.shape != (count,) or mask.dtype != np.bool_ or not mask.any():
+        raise ValueError(
+            f"reset_mask must be an array ({count},) of bool with at least one True, got {mask}"
+        )
+    if (~mask & ~np.asarray(was_reset)).any():
+        raise ValueError("reset_mask leaves out an environment that was never reset")
+    return mask
 
 
 def batched_infos(infos: Sequence[Infos | None]) -> Infos:
@@ -326,12 +344,7 @@ def _batched_column(values: Sequence[Any], owners: list[int], count: int) -> Any
         for i, value in zip(owners, values, strict=True):
             own[i] = value
         return batched_infos(own)
-    if isinstance(first, np.ndarray):
-        column = np.array(values, dtype=first.dtype)
-    elif isinstance(first, (bool, int, float, np.number)):
-        column = np.array(values, dtype=type(first))
-    else:
-        column = np.fromiter(values, dtype=object, count=len(values))
+    column = batched_column(values)
     if len(values) == count:
         return column
     array = np.full((count, *column.shape[1:]), None if column.dtype == object else 0, column.dtype)
@@ -339,7 +352,17 @@ def _batched_column(values: Sequence[Any], owners: list[int], count: int) -> Any
     return array
 
 
-def _mode_name(mode: Any) -> str:
+def batched_column(values: Sequence[Any]) -> np.ndarray:
+    """Return an array of values of one type, one after the other along the first axis."""
+    first = values[0]
+    if isinstance(first, np.ndarray):
+        return np.array(values, dtype=first.dtype)
+    if isinstance(first, (bool, int, float, np.number)):
+        return np.array(values, dtype=type(first))
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def autoreset_mode_name(mode: Any) -> str:
     """Return the checked name of an autoreset mode, given as text or as `AutoresetMode`."""
     name = getattr(mode, "value", mode)
     if name not in AUTORESET_MODES:
@@ -347,7 +370,7 @@ def _mode_name(mode: Any) -> str:
     return name
 
 
-def _require_new_gymnasium() -> None:
+def require_new_gymnasium() -> None:
     if int(gym.__version__.split(".")[0]) < 1:
         raise RuntimeError(
             "the vector environment needs gymnasium 1.0 or newer, found "
@@ -355,20 +378,30 @@ def _require_new_gymnasium() -> None:
         )
 
 
-def _require_positive(**numbers: int | None) -> None:
+def require_positive(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
 
 
-def _require_mujoco(simulator: Any, arguments: Mapping[str, Any]) -> None:
-    if simulator != "mujoco":
-        raise ValueError(
-            f"the vector environment has MuJoCo's physics only, got simulator={simulator!r}; "
-            "vectorization_mode='sync' and 'async' take any"
-        )
+def make_vector_env(simulator: str = "mujoco", **arguments: Any) -> VectorEnv:
+    """Return a vector environment of the simulator of that name; `gymnasium.make_vec` calls this.
+
+    Args:
+        simulator: One of `SIMULATORS` that steps many worlds at once.
+        arguments: See `PickPlaceVectorEnv` and `pp_env.sim.warp.vector_env.WarpVectorEnv`.
+
+    Raises:
+        ValueError: An argument is unknown or out of range, or the simulator steps one world only.
+        ImportError: What the simulator needs is not installed.
+    """
     for name, default in (("headless", True), ("simulator_options", None)):
-        if arguments.get(name) not in (default, None, {}):
-            raise ValueError(
-                f"{name} must be left out for many environments, got {arguments[name]}"
-            )
+        if arguments.pop(name, None) not in (default, None, {}):
+            raise ValueError(f"{name} must be left out for many environments")
+    able = {name: row.vector_env for name, row in SIMULATORS.items() if row.vector_env}
+    if simulator not in able:
+        raise ValueError(
+            f"many environments at once need one of the simulators {list(able)}, got "
+            f"{simulator!r}; vectorization_mode='sync' and 'async' take any"
+        )
+    return load(simulator, able[simulator])(**arguments)

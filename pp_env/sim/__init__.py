@@ -24,6 +24,8 @@ class Backend(NamedTuple):
         replaceable: Whether a process may have one with another scene after the first.
         has_livestream: Whether it shows itself to remote viewers, on `streaming_port`.
         not_randomized: Fields of `RandomizationConfig` that it cannot vary.
+        install: What pip is to install for it; "" is the package that is missing.
+        vector_env: "module:Class" of many environments at once, if it can step them.
     """
 
     path: str
@@ -35,6 +37,8 @@ class Backend(NamedTuple):
     replaceable: bool = True
     has_livestream: bool = False
     not_randomized: tuple[str, ...] = ()
+    install: str = ""
+    vector_env: str = ""
 
 
 SIMULATORS = {
@@ -42,6 +46,7 @@ SIMULATORS = {
         "pp_env.sim.mujoco.simulator:MujocoSimulator",
         physics_hz=240,
         gpu_variable="MUJOCO_EGL_DEVICE_ID",
+        vector_env="pp_env.vector_env:PickPlaceVectorEnv",
     ),
     "isaacsim": Backend(
         "pp_env.sim.isaac.simulator:IsaacSimulator",
@@ -53,6 +58,15 @@ SIMULATORS = {
         replaceable=False,
         has_livestream=True,
         not_randomized=("table_textures", "object_textures", "friction", "mass"),
+    ),
+    "warp": Backend(
+        "pp_env.sim.warp.simulator:WarpSimulator",
+        physics_hz=240,
+        options=("device",),
+        repeatable=False,
+        not_randomized=("table_textures", "object_textures"),
+        install="'franka-pick-place[gpu]'",
+        vector_env="pp_env.sim.warp.vector_env:WarpVectorEnv",
     ),
 }
 
@@ -81,15 +95,24 @@ def make_simulator(
         ValueError: There is no such simulator, or it has no such option.
         ImportError: What it needs is not installed.
     """
-    module, cls = _backend(name).path.split(":")
+    factory = load(name, _backend(name).path)
+    return factory(config, headless=headless, **options)
+
+
+def load(name: str, path: str) -> Any:
+    """Return what "module:attribute" names, which the simulator of that name needs.
+
+    Raises:
+        ImportError: What it needs is not installed.
+    """
+    module, attribute = path.split(":")
     try:
-        factory = getattr(import_module(module), cls)
+        return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise ImportError(
             f"the simulator {name!r} needs the package {error.name!r}; "
-            f"try 'pip install {error.name}'"
+            f"try 'pip install {_backend(name).install or error.name}'"
         ) from error
-    return factory(config, headless=headless, **options)
 
 
 def has_screen() -> bool:

@@ -2,4 +2,5 @@
 
 import warp
 
-warp.config.quiet = True  # it would write to standard output, where commands write their results
+# It would write to standard output, where commands write their results.
+warp.config.log_level = max(warp.config.log_level, warp.LOG_WARNING)

@@ -36,6 +36,7 @@ def _columns() -> dict[str, slice]:
 COLUMNS = _columns()
 NUM_VALUES = max(where.stop for where in COLUMNS.values())
 
+NUM_COLUMNS = wp.constant(NUM_VALUES)
 _JOINT_POS = wp.constant(COLUMNS["joint_pos"].start)
 _JOINT_VEL = wp.constant(COLUMNS["joint_vel"].start)
 _GRIPPER_POS = wp.constant(COLUMNS["gripper_pos"].start)
@@ -359,15 +360,16 @@ class Starts:
 def choose_starts(
     chosen: wp.array(dtype=wp.bool),
     seed: wp.array(dtype=wp.int32),
-    num_starts: int,
+    first: int,
+    count: int,
     episode: wp.array(dtype=wp.int32),
     start: wp.array(dtype=wp.int32),
 ):
-    """Draw the chosen worlds' next start, from each world's seed and its count of episodes."""
+    """Draw the chosen worlds' next of `count` starts, from a world's seed and count of episodes."""
     w = wp.tid()
     if chosen[w]:
         episode[w] = episode[w] + 1
-        start[w] = wp.randi(wp.rand_init(seed[w], episode[w]), 0, num_starts)
+        start[w] = first + wp.randi(wp.rand_init(seed[w], episode[w]), 0, count)
 
 
 @wp.kernel
@@ -415,3 +417,165 @@ def copy_rows(
     w, i = wp.tid()
     if chosen[w]:
         out[w, i] = rows[start[w], i]
+
+
+@wp.struct
+class Commands:
+    """From actions to commands.
+
+    Attributes:
+        last: (n, 8) the newest command: joints, rad, and fingers, m.
+        queue: (n, longest delay + 1, 8) the newest commands, by step.
+        steps: (n,) steps since the episode began.
+        delay: (n,) control periods from a command to its effect.
+    """
+
+    last: wp.array2d(dtype=wp.float32)
+    queue: wp.array3d(dtype=wp.float32)
+    steps: wp.array(dtype=wp.int32)
+    delay: wp.array(dtype=wp.int32)
+
+
+@wp.kernel
+def command(
+    is_delta: bool,
+    actions: wp.array2d(dtype=wp.float32),
+    low: wp.array(dtype=wp.float32),
+    high: wp.array(dtype=wp.float32),
+    joint_low: wp.array(dtype=wp.float32),
+    joint_high: wp.array(dtype=wp.float32),
+    commands: Commands,
+    applied: wp.array2d(dtype=wp.float32),
+    clipped: wp.array(dtype=wp.bool),
+    out: wp.array2d(dtype=wp.float32),
+):
+    """Turn actions into the commands that are due: `pp_env.control` and its delay."""
+    w = wp.tid()
+    beyond = bool(False)
+    size, step = commands.queue.shape[1], commands.steps[w]
+    due = (step - commands.delay[w] + size) % size
+    for i in range(8):
+        action = wp.clamp(actions[w, i], low[i], high[i])
+        beyond = beyond or action != actions[w, i]
+        applied[w, i] = action
+        if is_delta and i < 7:
+            action = wp.clamp(commands.last[w, i] + action, joint_low[i], joint_high[i])
+        commands.last[w, i] = action
+        commands.queue[w, step % size, i] = action
+        out[w, i] = commands.queue[w, due, i]
+    clipped[w] = beyond
+    commands.steps[w] = step + 1
+
+
+@wp.kernel
+def begin_commands(
+    chosen: wp.array(dtype=wp.bool),
+    start: wp.array(dtype=wp.int32),
+    starts: Starts,
+    commands: Commands,
+    applied: wp.array2d(dtype=wp.float32),
+    clipped: wp.array(dtype=wp.bool),
+):
+    """Forget the chosen worlds' commands: the arm stands still until the first one is due."""
+    w = wp.tid()
+    if not chosen[w]:
+        return
+    s = start[w]
+    commands.steps[w] = 0
+    commands.delay[w] = starts.delay[s]
+    clipped[w] = False
+    for i in range(8):
+        commands.last[w, i] = starts.command[s, i]
+        applied[w, i] = wp.nan
+        for k in range(commands.queue.shape[1]):
+            commands.queue[w, k, i] = starts.command[s, i]
+
+
+@wp.struct
+class Outcome:
+    """What an episode has come to after a step, one number per world."""
+
+    reward: wp.array(dtype=wp.float32)
+    terminated: wp.array(dtype=wp.bool)
+    truncated: wp.array(dtype=wp.bool)
+
+
+@wp.func
+def _goal_reward(w: int, is_dense: bool, rules: Rules, scene: Scene, worlds: Worlds, seen: Seen) -> float:
+    """`pp_env.reward.of_goals`."""
+    height = seen.values[w, _OBJECT_POS + 2] - scene.rest_z[worlds.target[w]]
+    if is_dense:
+        away = wp.sqrt(seen.distance[w] * seen.distance[w] + height * height)
+        return _near(_PER_METRE * away)
+    there = seen.distance[w] <= rules.place_tolerance and wp.abs(height) <= rules.height_tolerance
+    return wp.where(there, 1.0, 0.0)
+
+
+@wp.kernel
+def score(
+    is_dense: bool,
+    is_of_goals: bool,
+    ends_at_success: bool,
+    step_limit: int,
+    next_step: bool,
+    same_step: bool,
+    rules: Rules,
+    scene: Scene,
+    worlds: Worlds,
+    seen: Seen,
+    steps: wp.array(dtype=wp.int32),
+    ended: wp.array(dtype=wp.bool),
+    outcome: Outcome,
+    chosen: wp.array(dtype=wp.bool),
+):
+    """Give rewards, end episodes, and choose the worlds that begin the next one in this step."""
+    w = wp.tid()
+    if next_step and ended[w]:  # the step that begins an episode
+        outcome.reward[w] = 0.0
+        outcome.terminated[w] = False
+        outcome.truncated[w] = False
+        ended[w] = False
+        chosen[w] = True
+        return
+    success = seen.unmet[w] == 0
+    reward = wp.where(success, 1.0, 0.0)
+    if is_of_goals:
+        reward = _goal_reward(w, is_dense, rules, scene, worlds, seen)
+    elif is_dense:
+        reward = seen.dense[w]
+    outcome.reward[w] = reward
+    outcome.terminated[w] = success and ends_at_success
+    outcome.truncated[w] = step_limit > 0 and steps[w] >= step_limit
+    has_ended = outcome.terminated[w] or outcome.truncated[w]
+    chosen[w] = same_step and has_ended
+    ended[w] = has_ended and not same_step
+
+
+@wp.kernel
+def pack(
+    chosen: wp.array(dtype=wp.bool),
+    values: wp.array2d(dtype=wp.float32),
+    columns: wp.array(dtype=wp.int32),
+    low: wp.array(dtype=wp.float32),
+    high: wp.array(dtype=wp.float32),
+    start: wp.array(dtype=wp.int32),
+    starts: Starts,
+    seed: wp.array(dtype=wp.int32),
+    steps: wp.array(dtype=wp.int32),
+    out: wp.array2d(dtype=wp.float32),
+):
+    """Make the chosen worlds' vectors of their values, with sensor noise, within the bounds."""
+    w, i = wp.tid()
+    if not chosen[w]:
+        return
+    column = columns[i]
+    value, noise = float(values[w, column]), starts.noise[start[w]]
+    deviation = float(0.0)
+    if column >= _JOINT_POS and column < _JOINT_POS + 7:
+        deviation = noise[0]
+    if column >= _JOINT_VEL and column < _JOINT_VEL + 7:
+        deviation = noise[1]
+    if deviation > 0.0:
+        state = wp.rand_init(seed[w] + start[w], steps[w] * NUM_COLUMNS + column)
+        value = value + deviation * wp.randn(state)
+    out[w, i] = wp.clamp(value, low[i], high[i])

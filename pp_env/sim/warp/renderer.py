@@ -61,7 +61,7 @@ class BatchRenderer:
                 samples_per_pixel=_SAMPLES_PER_AXIS[preset.samples],
                 enabled_geom_groups=list(VISIBLE_GROUPS),
                 cam_active=[camera.name for camera in config.cameras],
-                enable_vertex_normals=True,
+                background_color=(*config.floor_rgb, 1.0),
             )
             shape = (worlds.num_worlds, height, width, 3)
             self.images = {

@@ -73,7 +73,7 @@ class StartTable:
         noise: (n, 2) standard deviations of the noise on joint positions, rad, and velocities,
             rad/s.
         delay: (n,) control periods.
-        fields: By name, rows (n, ...) of the model's fields that are not the same in all starts.
+        fields: By name, rows (n, k) of the model's fields that are not the same in all starts.
     """
 
     qpos: np.ndarray
@@ -84,6 +84,22 @@ class StartTable:
     delay: np.ndarray
     fields: dict[str, np.ndarray]
 
+    def replaced(self, which: np.ndarray, new: "StartTable") -> "StartTable":
+        """Return the table with other rows at some numbers."""
+
+        def replace(old: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            changed = old.copy()
+            changed[which] = rows
+            return changed
+
+        arrays = {
+            f.name: replace(getattr(self, f.name), getattr(new, f.name))
+            for f in dataclasses.fields(self)
+            if f.name != "fields"
+        }
+        fields = {name: replace(rows, new.fields[name]) for name, rows in self.fields.items()}
+        return StartTable(**arrays, fields=fields)
+
 
 class WarpWorlds:
     """The worlds of one scene on one device.
@@ -93,8 +109,10 @@ class WarpWorlds:
         num_worlds: Number of worlds.
         device: Name of the device; None is the first NVIDIA GPU.
         renders: Whether what only changes the look is to vary, too.
+        num_starts: Number of starts that `load` takes.
 
     Attributes:
+        starts: The starts, on the device.
         command: (n, 8) float32 on the device: targets of joints, rad, and fingers, m.
         chosen: (n,) bool on the device: the worlds that `begin` and `observe` are about.
         start: (n,) int32 on the device: which start each world has begun.
@@ -110,14 +128,16 @@ class WarpWorlds:
         num_worlds: int,
         device: str | None = None,
         renders: bool = False,
+        num_starts: int = 1,
     ) -> None:
+        self.num_starts = num_starts
         self.config, self.num_worlds, self.device = config, num_worlds, choose_device(device)
         self._source = MujocoSimulator(config)
         self.host_model, self._host_data = self._source.physics
         _prepare(self.host_model)
-        self._fields = _PHYSICS_FIELDS + (_LOOK_FIELDS if renders else ())
-        varying = [name for name in self._fields if _may_vary(name, config)]
-        batch = {name: num_worlds for name in (*varying, "eq_data")}
+        fields = _PHYSICS_FIELDS + (_LOOK_FIELDS if renders else ())
+        self._fields = [name for name in fields if _may_vary(name, config)]
+        batch = {name: num_worlds for name in (*self._fields, "eq_data")}
         with wp.ScopedDevice(self.device):
             self.model = mjw.put_model(self.host_model, batch_sizes=batch)
             self.data = mjw.make_data(
@@ -130,60 +150,81 @@ class WarpWorlds:
             self.scene = self._make_scene()
             self.state = self._make_state()
             self.seen = _make_seen(num_worlds)
-        self.num_starts = 0
-        self._starts: kernels.Starts | None = None
-        self._rows: dict[str, wp.array] = {}
-        self._graph: Any = None
+            self.starts = _make_starts(self.host_model, num_starts)
+            self._model_rows = {name: _rows(getattr(self.model, name)) for name in self._fields}
+            self._start_rows = {
+                name: wp.zeros((num_starts, rows.shape[1]), dtype=wp.float32)
+                for name, rows in self._model_rows.items()
+            }
+            self._welds = _rows(self.model.eq_data)
+        self._settle_step: Callable[[], None] | None = None
 
     def tabulate(self, initials: Sequence[InitialState]) -> StartTable:
         """Return the table of starts, which `load` takes; the host's MuJoCo makes each row."""
         source, model, data = self._source, self.host_model, self._host_data
-        names = [name for name in self._fields if _may_vary(name, self.config)]
-        rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        fields: dict[str, list[np.ndarray]] = {name: [] for name in self._fields}
         qpos = []
         for initial in initials:
             source.place(initial)
             self._park(data, initial)
             qpos.append(data.qpos.copy())
-            for name in names:
-                rows[name].append(_field(model, name))
-        none = Variation()
-        variations = [initial.variation or none for initial in initials]
+            for name, values in fields.items():
+                values.append(_field(model, name))
+        variations = [initial.variation or Variation() for initial in initials]
         arms = [np.append(initial.joint_pos, initial.gripper_pos) for initial in initials]
+        noise = [(v.joint_pos_noise, v.joint_vel_noise) for v in variations]
         return StartTable(
             qpos=np.array(qpos, dtype=np.float32),
             command=np.array(arms, dtype=np.float32),
             goal=np.array([initial.goal_pos for initial in initials], dtype=np.float32),
             target=np.array([initial.target for initial in initials], dtype=np.int32),
-            noise=np.array([(v.joint_pos_noise, v.joint_vel_noise) for v in variations], np.float32),
+            noise=np.array(noise, dtype=np.float32),
             delay=np.array([v.action_delay for v in variations], dtype=np.int32),
-            fields={name: np.array(values, dtype=np.float32) for name, values in rows.items()},
+            fields={
+                name: np.array(values, dtype=np.float32).reshape(len(values), -1)
+                for name, values in fields.items()
+            },
         )
 
     def load(self, table: StartTable) -> None:
-        """Take the starts that episodes begin from, and let their objects settle."""
-        self.num_starts = len(table.qpos)
+        """Take `num_starts` starts, and let their objects settle; the worlds stay as they are."""
+        starts, count = self.starts, self.num_worlds
+        for name in ("qpos", "command", "goal", "target", "noise", "delay"):
+            getattr(starts, name).assign(getattr(table, name))
+        for name, rows in self._start_rows.items():
+            rows.assign(table.fields[name])
+        starts.qvel.zero_()
+        starts.warmstart.zero_()
+        present = self._present()
+        before = [wp.clone(array) for array in present]
+        for first in range(0, self.num_starts, count):
+            rows = np.arange(first, first + count, dtype=np.int32) % self.num_starts
+            self.start.assign(rows)
+            self.chosen.fill_(True)
+            self.begin()
+            self.settle()
+            kept = slice(first, min(first + count, self.num_starts))
+            used = slice(0, kept.stop - kept.start)
+            for out, values in (
+                (starts.qpos, self.data.qpos),
+                (starts.qvel, self.data.qvel),
+                (starts.warmstart, self.data.qacc_warmstart),
+                (starts.xpos, self.data.xpos),
+                (starts.xquat, self.data.xquat),
+            ):
+                wp.copy(out[kept], values[used])
+        for array, values in zip(present, before, strict=True):
+            wp.copy(array, values)
+
+    def settle(self) -> None:
+        """Let the objects come to rest, with the servos' targets as they are."""
+        steps = round(SETTLE_TIME * self.config.timing.physics_hz)
+        if self._settle_step is None:
+            self._settle_step = self.capture(self._step_physics)
+        for _ in range(steps):
+            self._settle_step()
         with wp.ScopedDevice(self.device):
-            self._rows = {name: _rows(values) for name, values in table.fields.items()}
-            self._starts = starts = self._make_starts(table)
-            count, steps = self.num_worlds, round(SETTLE_TIME * self.config.timing.physics_hz)
-            for first in range(0, self.num_starts, count):
-                rows = np.arange(first, first + count) % self.num_starts
-                self.start.assign(rows.astype(np.int32))
-                self.chosen.fill_(True)
-                self.begin()
-                self._run_physics(steps)
-                mjw.kinematics(self.model, self.data)
-                kept = slice(first, min(first + count, self.num_starts))
-                used = slice(0, kept.stop - kept.start)
-                for out, values in (
-                    (starts.qpos, self.data.qpos),
-                    (starts.qvel, self.data.qvel),
-                    (starts.warmstart, self.data.qacc_warmstart),
-                    (starts.xpos, self.data.xpos),
-                    (starts.xquat, self.data.xquat),
-                ):
-                    wp.copy(out[kept], values[used])
+            mjw.kinematics(self.model, self.data)
 
     def begin(self) -> None:
         """Put the chosen worlds at their start, without looking at them."""
@@ -191,12 +232,12 @@ class WarpWorlds:
         wp.launch(
             kernels.begin_episodes,
             self.num_worlds,
-            [chosen, self.start, self._starts, self.state, data.qacc_warmstart, data.ctrl,
+            [chosen, self.start, self.starts, self.state, data.qacc_warmstart, data.ctrl,
              data.eq_active],
             device=self.device,
         )  # fmt: skip
-        for name, rows in self._rows.items():
-            out = _rows(getattr(self.model, name))
+        for name, out in self._model_rows.items():
+            rows = self._start_rows[name]
             wp.launch(
                 kernels.copy_rows, out.shape, [chosen, self.start, rows, out], device=self.device
             )
@@ -212,7 +253,7 @@ class WarpWorlds:
 
     def advance(self) -> None:
         """Advance all worlds one control period with `command` as the servos' targets."""
-        data, welds = self.data, _rows(self.model.eq_data)
+        data, welds = self.data, self._welds
         wp.launch(
             kernels.command_servos,
             self.num_worlds,
@@ -220,8 +261,9 @@ class WarpWorlds:
              welds, welds.shape[1] // self.host_model.neq],
             device=self.device,
         )  # fmt: skip
+        for _ in range(self.config.timing.substeps):
+            self._step_physics()
         with wp.ScopedDevice(self.device):
-            self._run_physics(self.config.timing.substeps)
             mjw.kinematics(self.model, self.data)
 
     def place_object(self, world: int, pose: Pose) -> None:
@@ -269,9 +311,18 @@ class WarpWorlds:
         """Free the source of the starts; the device's memory goes with the object."""
         self._source.close()
 
-    def _run_physics(self, steps: int) -> None:
-        for _ in range(steps):
+    def _step_physics(self) -> None:
+        with wp.ScopedDevice(self.device):
             mjw.step(self.model, self.data)
+
+    def _present(self) -> list[wp.array]:
+        """Return the arrays that hold the worlds as they are, apart from what follows of them."""
+        data, state = self.data, self.state
+        return [
+            self.start, data.qpos, data.qvel, data.qacc_warmstart, data.ctrl, data.xpos, data.xquat,
+            data.eq_active, self._welds, state.goal, state.target, state.is_grasped,
+            state.object_quat, *self._model_rows.values(),
+        ]  # fmt: skip
 
     def _park(self, data: Any, initial: InitialState) -> None:
         """Move the objects that are not there to where no world has anything."""
@@ -312,21 +363,8 @@ class WarpWorlds:
         state.object_quat = wp.zeros(count, dtype=wp.vec4)
         return state
 
-    def _make_starts(self, table: StartTable) -> kernels.Starts:
-        starts, count, model = kernels.Starts(), len(table.qpos), self.host_model
-        starts.qpos = wp.array(table.qpos, dtype=wp.float32)
-        starts.qvel = wp.zeros((count, model.nv), dtype=wp.float32)
-        starts.warmstart = wp.zeros((count, model.nv), dtype=wp.float32)
-        starts.xpos = wp.zeros((count, model.nbody), dtype=wp.vec3)
-        starts.xquat = wp.zeros((count, model.nbody), dtype=wp.quat)
-        starts.goal = wp.array(table.goal, dtype=wp.vec3)
-        starts.target = wp.array(table.target, dtype=wp.int32)
-        starts.command = wp.array(table.command, dtype=wp.float32)
-        starts.noise = wp.array(table.noise, dtype=wp.vec2)
-        starts.delay = wp.array(table.delay, dtype=wp.int32)
-        return starts
 
-
+_GRAIN_SINKS = 5e-5  # m
 _SLOW = 5.0  # s, that kernels which are compiled take and others do not
 
 
@@ -334,9 +372,12 @@ def _prepare(model: mujoco.MjModel) -> None:
     """Set what is otherwise on a GPU.
 
     No world sleeps, which would have to be decided for each. The lamp also gives the headlight's
-    ambient light, which is compiled into the renderer, and so can't vary from world to world.
+    ambient light, which is compiled into the renderer, and so can't vary from world to world. The
+    grain sinks towards the planks: the renderer's rays to the lamp begin 0.1 mm above them, where
+    the grain is, and some would end there.
     """
     model.light_ambient[:] = model.vis.headlight.ambient
+    model.geom_pos[model.geom("table_grain").id, 2] -= _GRAIN_SINKS
     model.opt.enableflags &= ~int(mujoco.mjtEnableBit.mjENBL_SLEEP)
     model.opt.iterations, model.opt.ls_iterations = _ITERATIONS, _LINE_SEARCH
 
@@ -355,13 +396,26 @@ def _field(model: mujoco.MjModel, name: str) -> np.ndarray:
     return getattr(model, name).copy()
 
 
-def _rows(values: np.ndarray | wp.array) -> wp.array:
-    """Return a view, or a copy on the device, of an array (n, ...) as rows (n, k) of float32."""
-    if isinstance(values, np.ndarray):
-        return wp.array(values.reshape(len(values), -1), dtype=wp.float32)
+def _rows(values: wp.array) -> wp.array:
+    """Return a view of an array (n, ...) of vectors as rows (n, k) of float32."""
     size = values.size * wp.types.type_size_in_bytes(values.dtype) // 4
     shape = values.shape[0], size // values.shape[0]
     return wp.array(ptr=values.ptr, dtype=wp.float32, shape=shape, device=values.device)
+
+
+def _make_starts(model: mujoco.MjModel, count: int) -> kernels.Starts:
+    starts = kernels.Starts()
+    starts.qpos = wp.zeros((count, model.nq), dtype=wp.float32)
+    starts.qvel = wp.zeros((count, model.nv), dtype=wp.float32)
+    starts.warmstart = wp.zeros((count, model.nv), dtype=wp.float32)
+    starts.xpos = wp.zeros((count, model.nbody), dtype=wp.vec3)
+    starts.xquat = wp.zeros((count, model.nbody), dtype=wp.quat)
+    starts.goal = wp.zeros(count, dtype=wp.vec3)
+    starts.target = wp.zeros(count, dtype=wp.int32)
+    starts.command = wp.zeros((count, 8), dtype=wp.float32)
+    starts.noise = wp.zeros(count, dtype=wp.vec2)
+    starts.delay = wp.zeros(count, dtype=wp.int32)
+    return starts
 
 
 def _make_seen(count: int) -> kernels.Seen:

@@ -138,7 +138,8 @@ def collect(
     """Collect and report; return the exit status."""
     begin = time.perf_counter()
     monitor = finish_complete(options, config, expert, file)
-    if monitor is None and options.workers == 1 and options.ray_address is None:
+    is_local = options.workers == 1 and options.ray_address is None and not options.steps_together
+    if monitor is None and is_local:
         make_watchers = partial(live_view, options, config)
         monitor = run_local(options, config, expert, stop, file, make_watchers)
     elif monitor is None:

@@ -82,7 +82,7 @@ def make_env(
         config=config,
         terminate_on_success=False,
         headless=options.headless,
-        simulator_options={name: all_options[name] for name in takes},
+        simulator_options={name: all_options.get(name) for name in takes},
     )
 
 

@@ -323,6 +323,12 @@ class CollectOptions(SessionOptions):
         Doc("processes; default one per processor, or GPU with Isaac Sim, as memory allows"),
         tyro.conf.arg(metavar="INT"),
     ] = None
+    num_envs: Annotated[
+        int | None,
+        Ge(1),
+        Doc("with --simulator warp: attempts at once, in all processes; default 64 in each"),
+        tyro.conf.arg(metavar="INT"),
+    ] = None
     ray_address: Annotated[
         str | None,
         Doc("or on a Ray cluster: auto, or host:port of its head; needs [ray]"),
@@ -371,6 +377,7 @@ class CollectOptions(SessionOptions):
                 "--push-to-hub uploads a folder, not what is in a store; copy it first"
             )
         self._require_what_a_cluster_has()
+        self._require_together()
         self._require_streaming()
         if self.streams_page and self.no_cameras:
             raise ValueError("--streaming shows what the cameras record: not with --no-cameras")
@@ -417,6 +424,22 @@ class CollectOptions(SessionOptions):
                 "--restart-every and --restart-above are for processes of this machine, not for "
                 "--ray-address"
             )
+
+    def _require_together(self) -> None:
+        """Raise an error where attempts are to be made at once and can't, or the other way round."""
+        able = [name for name, row in SIMULATORS.items() if row.steps_together]
+        if self.num_envs is not None and self.simulator not in able:
+            raise ValueError(
+                f"--num-envs is for --simulator {', '.join(able)}, got --simulator "
+                f"{self.simulator}; its attempts are made at once by --workers"
+            )
+        if self.simulator in able and self.ray_address is not None:
+            raise ValueError(f"--simulator {self.simulator} is for this machine, not --ray-address")
+
+    @property
+    def steps_together(self) -> bool:
+        """Whether each process makes many attempts at once."""
+        return SIMULATORS[self.simulator].steps_together and self.single_worker_reason is None
 
     def _require_streaming(self) -> None:
         """Raise an error if the page has an address, but is not shown."""

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # see pp_collect/session.py
 # Bytes a process may need, most of it for images: more than was measured (docs/performance.md).
 _WORKER_MEMORY = 600e6
 _WORKER_MEMORY_WITHOUT_CAMERAS = 250e6
+_WORLDS_PER_PROCESS = 64
 
 
 class RunMonitor:
@@ -195,11 +196,15 @@ def run_parallel(
         stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
         monitor = RunMonitor(options, writer, stats, expert.typical_steps, status)
         scratch = None if options.ray_address else writer.scratch
-        worker_factory = partial(RolloutWorker, options, config, expert, scratch)
         try:
             writer.scratch.mkdir(exist_ok=True)
-            indices = _wanted_attempts(options, writer, stats)
-            results = pool.run_all(worker_factory, indices, lambda: stop.requested)
+            wanted = partial(_wanted_attempts, options, writer, stats)
+            if options.steps_together:
+                results = _run_batches(options, config, scratch, pool, wanted, stop)
+            else:
+                worker_factory = partial(RolloutWorker, options, config, expert, scratch)
+                single = (None if few is None else few.start for few in wanted(1))
+                results = pool.run_all(worker_factory, single, lambda: stop.requested)
             with closing(results):
                 for index, result in results:
                     _take(index, result, monitor, options)
@@ -232,6 +237,8 @@ def resolve_workers(options: CollectOptions) -> CollectOptions:
         places = len(usable_gpus()) if options.needs_gpu else usable_processors()
         one_each = max(1, min(places, most, options.num_episodes))
         workers = 1 if options.single_worker_reason else one_each
+    if options.steps_together and options.num_envs is None:
+        options = dataclasses.replace(options, num_envs=_WORLDS_PER_PROCESS * workers)
     if workers > most:
         raise ValueError(
             f"--workers {workers} may need {workers * each / 1e9:.1f} GB of memory, of "
@@ -322,17 +329,46 @@ def _make_pool(options: CollectOptions) -> WorkerPool:
     return ProcessPool(options.workers, worker_render_env, partial(restart_is_due, options))
 
 
+def _run_batches(
+    options: CollectOptions,
+    config: PickPlaceConfig,
+    scratch: Path | None,
+    pool: WorkerPool,
+    wanted: Callable[[int], Iterator[range | None]],
+    stop: StopRequest,
+) -> Generator[tuple[int, Any], None, None]:
+    """Run attempts in processes that each make many at once; yield index and result in order."""
+    from pp_collect.batched import BatchWorker  # needs the extra [gpu]
+
+    assert options.workers is not None and options.num_envs is not None  # resolve_workers
+    size = -(-options.num_envs // options.workers)
+    worker_factory = partial(BatchWorker, options, config, size, scratch)
+    with closing(pool.run_all(worker_factory, wanted(size), lambda: stop.requested)) as batches:
+        for batch, made in batches:
+            results = [made] * len(batch) if isinstance(made, Died) else made
+            yield from zip(batch, results, strict=True)
+
+
 def _wanted_attempts(
-    options: CollectOptions, writer: "LeRobotWriter", stats: CollectionStats
-) -> Iterator[int | None]:
-    """Yield the attempts, None while those that run may be enough, and end when they were."""
+    options: CollectOptions, writer: "LeRobotWriter", stats: CollectionStats, size: int
+) -> Iterator[range | None]:
+    """Yield ranges of attempts, None while those that run may be enough; end when they were.
+
+    Args:
+        options: Of the collection.
+        writer: Owns the dataset.
+        stats: Counts of the attempts that have ended.
+        size: Of a range at most.
+    """
     begun = stats.attempts
     while (missing := options.num_episodes - writer.num_episodes) > 0:
-        if begun - stats.attempts >= missing:
+        count = min(size, missing - (begun - stats.attempts))
+        if count <= 0:
             yield None
         else:
-            yield options.first_attempt + begun
-            begun += 1
+            first = options.first_attempt + begun
+            yield range(first, first + count)
+            begun += count
 
 
 def _take(

@@ -179,7 +179,7 @@ class EpisodeRunner:
     ) -> Generator[Step, None, EpisodeOutcome]:
         """Run one attempt and show it to the sinks, unless its state-only dry run fails."""
         if self._dry_run_env is not None:
-            outcome = _exhaust(self._steps(self._dry_run_env, [], index))
+            outcome = exhaust(self._steps(self._dry_run_env, [], index))
             if not outcome.success:
                 return outcome
         return (yield from self._steps(self._env, sinks, index))
@@ -318,7 +318,7 @@ class RolloutWorker:
 
     def run(self, index: int) -> RolloutResult:
         """Run one attempt."""
-        outcome = _exhaust(self._runner.run(index, [self._dataset]))
+        outcome = exhaust(self._runner.run(index, [self._dataset]))
         encoded = self._recorder.take()
         return RolloutResult(outcome, None if encoded is None else EpisodePayload.pack(encoded))
 
@@ -401,7 +401,7 @@ def worker_render_env(number: int) -> dict[str, str]:
     return {name: value for name, value in chosen.items() if name not in os.environ}
 
 
-def _exhaust(steps: Generator[Step, None, EpisodeOutcome]) -> EpisodeOutcome:
+def exhaust(steps: Generator[Step, None, EpisodeOutcome]) -> EpisodeOutcome:
     """Run a generator to its end and return its value."""
     while True:
         try:

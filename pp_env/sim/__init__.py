@@ -26,6 +26,7 @@ class Backend(NamedTuple):
         not_randomized: Fields of `RandomizationConfig` that it cannot vary.
         install: What pip is to install for it; "" is the package that is missing.
         vector_env: "module:Class" of many environments at once, if it can step them.
+        steps_together: Whether a process runs many attempts of a collection at once.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Backend(NamedTuple):
     not_randomized: tuple[str, ...] = ()
     install: str = ""
     vector_env: str = ""
+    steps_together: bool = False
 
 
 SIMULATORS = {
@@ -64,7 +66,9 @@ SIMULATORS = {
         physics_hz=240,
         options=("device",),
         repeatable=False,
+        gpu_variable="WARP_GPU",
         not_randomized=("table_textures", "object_textures"),
+        steps_together=True,
         install="'franka-pick-place[gpu]'",
         vector_env="pp_env.sim.warp.vector_env:WarpVectorEnv",
     ),

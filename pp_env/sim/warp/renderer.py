@@ -2,11 +2,15 @@
 
 # pyright: reportAttributeAccessIssue=false
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import mujoco_warp as mjw
 import numpy as np
 import warp as wp
 
-from pp_env.config import RENDER_PRESETS
+from pp_env.config import RENDER_PRESETS, PickPlaceConfig
+from pp_env.sim.api import InitialState
 from pp_env.sim.mujoco.groups import VISIBLE_GROUPS
 from pp_env.sim.warp.worlds import WarpWorlds
 
@@ -34,24 +38,29 @@ class BatchRenderer:
     triangles, and a shadow is of what is seen, not of simpler shapes.
 
     Args:
-        worlds: The worlds, made with `renders`.
+        config: Cameras, size and quality of the images.
+        host_model: The scene.
+        model: The same on the device.
+        data: The worlds.
+        device: Name of the device.
 
     Attributes:
         images: By camera, (n, H, W, 3) uint8 on the device, as of the last `render`.
     """
 
-    def __init__(self, worlds: WarpWorlds) -> None:
-        self._worlds = worlds
-        config, model = worlds.config, worlds.host_model
+    def __init__(
+        self, config: PickPlaceConfig, host_model: Any, model: Any, data: Any, device: str
+    ) -> None:
+        self._model, self._data, self._device = model, data, device
         width, height = config.render.size
         preset = RENDER_PRESETS[config.render.preset]
-        head = model.vis.headlight
+        head = host_model.vis.headlight
         ambient = np.array(head.ambient)
         head.ambient = 0.0, 0.0, 0.0  # it is the lamp's, which may vary from world to world
-        with wp.ScopedDevice(worlds.device):
+        with wp.ScopedDevice(device):
             self._context = mjw.create_render_context(
-                model,
-                worlds.num_worlds,
+                host_model,
+                data.nworld,
                 cam_res=(width, height),
                 render_rgb=True,
                 render_depth=False,
@@ -63,7 +72,7 @@ class BatchRenderer:
                 cam_active=[camera.name for camera in config.cameras],
                 background_color=(*config.floor_rgb, 1.0),
             )
-            shape = (worlds.num_worlds, height, width, 3)
+            shape = (data.nworld, height, width, 3)
             self.images = {
                 camera.name: wp.zeros(shape, dtype=wp.uint8) for camera in config.cameras
             }
@@ -71,8 +80,8 @@ class BatchRenderer:
 
     def render(self) -> None:
         """Render the worlds as they are now."""
-        model, data, context = self._worlds.model, self._worlds.data, self._context
-        with wp.ScopedDevice(self._worlds.device):
+        model, data, context = self._model, self._data, self._context
+        with wp.ScopedDevice(self._device):
             mjw.kinematics(model, data)
             mjw.com_pos(model, data)
             mjw.camlight(model, data)
@@ -82,3 +91,45 @@ class BatchRenderer:
                 count, height, width, _ = image.shape
                 first = index * height * width
                 wp.launch(_unpack, (count, height * width), [context.rgb_data, first, width, image])
+
+
+class EpisodeRenderer:
+    """Renders states of one episode after another, as many at once as there are worlds.
+
+    Args:
+        config: Scene, cameras, size and quality of the images.
+        num_worlds: Number of states in one launch.
+        device: Name of Warp's device; None is the first NVIDIA GPU.
+
+    Raises:
+        RuntimeError: There is no NVIDIA GPU.
+    """
+
+    def __init__(self, config: PickPlaceConfig, num_worlds: int, device: str | None = None) -> None:
+        self._worlds = worlds = WarpWorlds(config, num_worlds, device, renders=True)
+        self._renderer = BatchRenderer(
+            config, worlds.host_model, worlds.model, worlds.data, worlds.device
+        )
+
+    def render(
+        self, initial: InitialState, poses: Sequence[np.ndarray]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the images of states, by camera (H, W, 3) uint8.
+
+        Args:
+            initial: Where the episode began.
+            poses: MuJoCo's `qpos` of each state.
+        """
+        worlds, count = self._worlds, self._worlds.num_worlds
+        table = worlds.tabulate([initial])
+        for first in range(0, len(poses), count):
+            chunk = np.array(poses[first : first + count])
+            worlds.show(table, chunk)
+            self._renderer.render()
+            images = {name: image.numpy() for name, image in self._renderer.images.items()}
+            for k in range(len(chunk)):
+                yield {name: image[k] for name, image in images.items()}
+
+    def close(self) -> None:
+        """Free what the host holds."""
+        self._worlds.close()

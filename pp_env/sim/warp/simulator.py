@@ -1,5 +1,6 @@
 """The simulator on MuJoCo Warp with one world: for tests of the batch, and to look at it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco_warp
@@ -78,7 +79,8 @@ class WarpSimulator:
         if kind != "rgb":
             raise ValueError(f"simulator='warp' renders 'rgb', got {kind!r}; 'mujoco' has it")
         if self._renderer is None:
-            self._renderer = BatchRenderer(self._worlds)
+            w = self._worlds
+            self._renderer = BatchRenderer(w.config, w.host_model, w.model, w.data, w.device)
         self._renderer.render()
         return self._renderer.images[camera].numpy()[0]
 
@@ -87,9 +89,15 @@ class WarpSimulator:
         self._worlds.close()
 
     def _read(self) -> SimState:
-        values = self._worlds.seen.values.numpy()[0].astype(np.float64)
-        at = {name: values[where] for name, where in COLUMNS.items()}
-        return SimState(
+        return read_states(self._worlds.seen.values.numpy(), [0])[0]
+
+
+def read_states(values: np.ndarray, which: Sequence[int]) -> list[SimState]:
+    """Return the states of some worlds, from all worlds' rows of values (n, NUM_VALUES)."""
+    states = []
+    for row in values[which].astype(np.float64):
+        at = {name: row[where] for name, where in COLUMNS.items()}
+        state = SimState(
             joint_pos=at["joint_pos"],
             joint_vel=at["joint_vel"],
             gripper_pos=at["gripper_pos"],
@@ -99,6 +107,8 @@ class WarpSimulator:
             object_vel=at["object_vel"],
             is_grasped=bool(at["is_grasped"][0]),
         )
+        states.append(state)
+    return states
 
 
 def describe(device: str) -> dict[str, Any]:

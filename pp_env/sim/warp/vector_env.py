@@ -116,7 +116,7 @@ class WarpVectorEnv(VectorEnv):
         needs_images = template.obs_type.startswith("pixels") or template.render_mode is not None
         self._worlds = WarpWorlds(self._config, num_envs, device, needs_images, num_envs + num_starts)
         self.device = self._worlds.device
-        self._renderer = BatchRenderer(self._worlds) if needs_images else None
+        self._renderer = self._make_renderer() if needs_images else None
         self._generators: list[Any] = [None] * num_envs
         self._seed_numbers = np.zeros(num_envs, dtype=np.int32)
         self._table: StartTable | None = None
@@ -125,6 +125,10 @@ class WarpVectorEnv(VectorEnv):
             self._make_buffers()
         self._run_step: Callable[[], None] | None = None
         self.closed = False
+
+    def _make_renderer(self) -> BatchRenderer:
+        w = self._worlds
+        return BatchRenderer(w.config, w.host_model, w.model, w.data, w.device)
 
     def _set_spaces(self, env: PickPlaceEnv) -> None:
         self.metadata = dict(env.metadata)

@@ -5,6 +5,7 @@
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,17 +47,21 @@ def choose_device(device: str | None) -> str:
     """Return the name of the device to compute on.
 
     Args:
-        device: Its name in Warp; None is the first NVIDIA GPU.
+        device: Its name in Warp; None is the GPU that `WARP_GPU` names, by number, or else the
+            first.
 
     Raises:
         RuntimeError: There is no NVIDIA GPU.
     """
     wp.init()
+    named = os.environ.get("WARP_GPU")
+    if device is None and named:
+        device = f"cuda:{named}" if named.isdigit() else named
     if device is None and not wp.is_cuda_available():
         raise RuntimeError(
-            "simulator='warp' needs an NVIDIA GPU with its driver, and none was found; "
-            "simulator='mujoco' runs the same scene on the processor, many environments at once, "
-            "too; simulator_options={'device': 'cpu'} is for tests, and slow"
+            "simulator 'warp' needs an NVIDIA GPU and its driver, and found none; "
+            "simulator 'mujoco' runs the same scene on the processor, many environments at once, "
+            "too (WARP_GPU=cpu is for tests, and slow)"
         )
     return str(wp.get_device(device or "cuda"))
 
@@ -87,18 +92,25 @@ class StartTable:
     def replaced(self, which: np.ndarray, new: "StartTable") -> "StartTable":
         """Return the table with other rows at some numbers."""
 
-        def replace(old: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        def replace(name: str, old: np.ndarray) -> np.ndarray:
             changed = old.copy()
-            changed[which] = rows
+            changed[which] = new._arrays[name]
             return changed
 
-        arrays = {
-            f.name: replace(getattr(self, f.name), getattr(new, f.name))
-            for f in dataclasses.fields(self)
-            if f.name != "fields"
-        }
-        fields = {name: replace(rows, new.fields[name]) for name, rows in self.fields.items()}
-        return StartTable(**arrays, fields=fields)
+        return self._of({name: replace(name, old) for name, old in self._arrays.items()})
+
+    def repeated(self, count: int) -> "StartTable":
+        """Return a table of `count` rows, all of which are the first."""
+        return self._of({name: np.repeat(a[:1], count, axis=0) for name, a in self._arrays.items()})
+
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return own.pop("fields") | own
+
+    def _of(self, arrays: dict[str, np.ndarray]) -> "StartTable":
+        own = {f.name: arrays[f.name] for f in dataclasses.fields(self) if f.name in arrays}
+        return StartTable(**own, fields={name: arrays[name] for name in self.fields})
 
 
 class WarpWorlds:
@@ -278,6 +290,21 @@ class WarpWorlds:
             values.assign(rows)
         with wp.ScopedDevice(self.device):
             mjw.kinematics(self.model, self.data)
+
+    def show(self, table: StartTable, poses: np.ndarray) -> None:
+        """Put the worlds into states of one episode, without regard to what moves them.
+
+        Args:
+            table: The episode's start, one row.
+            poses: (m, nq) MuJoCo's `qpos`, of at most as many states as there are worlds.
+        """
+        count = self.num_worlds
+        qpos = np.repeat(poses[-1:], count, axis=0)
+        qpos[: len(poses)] = poses
+        self.data.qpos.assign(qpos.astype(np.float32))
+        self.data.mocap_pos.assign(np.repeat(table.goal[:, None], count, axis=0))
+        for name, rows in self._model_rows.items():
+            rows.assign(np.repeat(table.fields[name], count, axis=0))
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
         """Return a function that repeats launches: on a GPU a graph, elsewhere the function itself.

@@ -9,7 +9,7 @@ from greenlet import getcurrent, greenlet
 from pp_env.config import PickPlaceConfig
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.warp.simulator import describe, read_states
-from pp_env.sim.warp.worlds import StartTable, WarpWorlds
+from pp_env.sim.warp.worlds import StartTable, WarpWorlds, to_host
 
 
 class _Request(NamedTuple):
@@ -122,7 +122,7 @@ class Lockstep:
 
     def _read(self, which: list[int]) -> dict[int, SimState]:
         states = read_states(self._worlds.seen.values.numpy(), which)
-        poses = self._worlds.data.qpos.numpy()
+        poses = to_host(self._worlds.data.qpos)
         for world in which:
             self.simulators[world].poses.append(poses[world])
         return dict(zip(which, states, strict=True))

@@ -12,7 +12,7 @@ import warp as wp
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig
 from pp_env.sim.api import InitialState
 from pp_env.sim.mujoco.groups import VISIBLE_GROUPS
-from pp_env.sim.warp.worlds import WarpWorlds
+from pp_env.sim.warp.worlds import WarpWorlds, to_host
 
 _SAMPLES_PER_AXIS = {0: 1, 4: 2}  # of a pixel, by the preset's samples
 
@@ -126,7 +126,7 @@ class EpisodeRenderer:
             chunk = np.array(poses[first : first + count])
             worlds.show(table, chunk)
             self._renderer.render()
-            images = {name: image.numpy() for name, image in self._renderer.images.items()}
+            images = {name: to_host(image) for name, image in self._renderer.images.items()}
             for k in range(len(chunk)):
                 yield {name: image[k] for name, image in images.items()}
 

@@ -27,7 +27,7 @@ from pp_env.sim import SIMULATORS
 from pp_env.sim.api import InitialState
 from pp_env.sim.warp import kernels
 from pp_env.sim.warp.renderer import BatchRenderer
-from pp_env.sim.warp.worlds import StartTable, WarpWorlds
+from pp_env.sim.warp.worlds import StartTable, WarpWorlds, to_host
 from pp_env.task import CONDITIONS
 from pp_env.vector_env import (
     Infos,
@@ -228,7 +228,7 @@ class WarpVectorEnv(VectorEnv):
         """
         if not self._columns:
             raise RuntimeError("step needs a started episode; call reset first")
-        starting = self._ended.numpy()
+        starting = to_host(self._ended)
         if self._autoreset_mode != "NextStep" and starting.any():
             raise RuntimeError(
                 f"environments {np.flatnonzero(starting).tolist()} have ended; reset them with "
@@ -241,7 +241,7 @@ class WarpVectorEnv(VectorEnv):
         self.actions.assign(checked_actions(given, layout, self.actions.shape))
         self.launch_step()
         outputs, outcome = _read(self.outputs), self.outcome
-        terminated, truncated = outcome.terminated.numpy(), outcome.truncated.numpy()
+        terminated, truncated = to_host(outcome.terminated), to_host(outcome.truncated)
         infos = self._infos(outputs, np.ones(self.num_envs, dtype=np.bool_))
         if self._last and (terminated | truncated).any():
             infos = {**self._final(terminated | truncated), **infos}
@@ -487,7 +487,7 @@ def _layouts(obs_type: str) -> list[tuple[str, Layout]]:
 
 def _read(arrays: Mapping[str, wp.array]) -> dict[str, np.ndarray]:
     """Return copies on the host."""
-    return {name: np.array(array.numpy()) for name, array in arrays.items()}
+    return {name: to_host(array) for name, array in arrays.items()}
 
 
 def _take_one(batch: Any, i: int) -> Any:

@@ -66,6 +66,11 @@ def choose_device(device: str | None) -> str:
     return str(wp.get_device(device or "cuda"))
 
 
+def to_host(array: wp.array) -> np.ndarray:
+    """Return a copy of an array on the device, also where the device is the host."""
+    return np.array(array.numpy()) if array.device.is_cpu else array.numpy()
+
+
 @dataclasses.dataclass(frozen=True)
 class StartTable:
     """Starts of episodes, one row each, as numpy arrays.

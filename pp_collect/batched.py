@@ -66,9 +66,7 @@ class BatchWorker:
         ]
         outcomes = self._lockstep.run(programs)
         simulators = self._lockstep.simulators
-        return [
-            self._result(*each) for each in zip(outcomes, sinks, simulators, strict=False)
-        ]
+        return [self._result(*each) for each in zip(outcomes, sinks, simulators, strict=False)]
 
     def close(self) -> None:
         """Free the worlds and delete the scratch folder."""

@@ -147,7 +147,9 @@ def make_rules(config: PickPlaceConfig) -> Rules:
 
 def pick_columns(layout: Layout) -> np.ndarray:
     """Return the columns of `values`, (layout.size,) int32, that make up a vector."""
-    parts = [np.arange(COLUMNS[field.name].start, COLUMNS[field.name].stop) for field in layout.fields]
+    parts = [
+        np.arange(COLUMNS[field.name].start, COLUMNS[field.name].stop) for field in layout.fields
+    ]
     return np.concatenate(parts).astype(np.int32)
 
 
@@ -305,7 +307,9 @@ def observe(
         seen.values[w, _OBJECT_QUAT + i] = object_wxyz[i]
     seen.values[w, _IS_GRASPED] = wp.where(held, 1.0, 0.0)
 
-    away = wp.sqrt((pos[0] - goal[0]) * (pos[0] - goal[0]) + (pos[1] - goal[1]) * (pos[1] - goal[1]))
+    away = wp.sqrt(
+        (pos[0] - goal[0]) * (pos[0] - goal[0]) + (pos[1] - goal[1]) * (pos[1] - goal[1])
+    )
     seen.distance[w] = away
     unmet = int(0)  # a comparison with NaN is false, so NaN is no success
     if not away <= rules.place_tolerance:
@@ -501,7 +505,9 @@ class Outcome:
 
 
 @wp.func
-def _goal_reward(w: int, is_dense: bool, rules: Rules, scene: Scene, worlds: Worlds, seen: Seen) -> float:
+def _goal_reward(
+    w: int, is_dense: bool, rules: Rules, scene: Scene, worlds: Worlds, seen: Seen
+) -> float:
     """`pp_env.reward.of_goals`."""
     height = seen.values[w, _OBJECT_POS + 2] - scene.rest_z[worlds.target[w]]
     if is_dense:

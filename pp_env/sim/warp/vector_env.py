@@ -78,6 +78,7 @@ class WarpVectorEnv(VectorEnv):
     Attributes:
         device: Name of Warp's device.
         obs_type: As given.
+        worlds: The physics.
         actions: (num_envs, action size) float32 on the device: what `launch_step` applies.
         outputs: By name, what a step writes on the device, beside `outcome`.
         outcome: Rewards and ends, on the device.
@@ -114,8 +115,10 @@ class WarpVectorEnv(VectorEnv):
         self._step_limit = max_episode_steps or 0
         self._ends_at_success = arguments.get("terminate_on_success", True)
         needs_images = template.obs_type.startswith("pixels") or template.render_mode is not None
-        self._worlds = WarpWorlds(self._config, num_envs, device, needs_images, num_envs + num_starts)
-        self.device = self._worlds.device
+        self.worlds = WarpWorlds(
+            self._config, num_envs, device, needs_images, num_envs + num_starts
+        )
+        self.device = self.worlds.device
         self._renderer = self._make_renderer() if needs_images else None
         self._generators: list[Any] = [None] * num_envs
         self._seed_numbers = np.zeros(num_envs, dtype=np.int32)
@@ -127,7 +130,7 @@ class WarpVectorEnv(VectorEnv):
         self.closed = False
 
     def _make_renderer(self) -> BatchRenderer:
-        w = self._worlds
+        w = self.worlds
         return BatchRenderer(w.config, w.host_model, w.model, w.data, w.device)
 
     def _set_spaces(self, env: PickPlaceEnv) -> None:
@@ -140,7 +143,7 @@ class WarpVectorEnv(VectorEnv):
         self.observation_space = batch_space(env.observation_space, self.num_envs)
 
     def _make_buffers(self) -> None:
-        count, worlds = self.num_envs, self._worlds
+        count, worlds = self.num_envs, self.worlds
         layout = CONTROL_MODES[self._template.control_mode].layout
         bounds = (layout.low, layout.high, panda.JOINT_LOWER, panda.JOINT_UPPER)
         self._bounds = [wp.array(bound, dtype=wp.float32) for bound in bounds]
@@ -159,9 +162,7 @@ class WarpVectorEnv(VectorEnv):
         commands.queue = wp.zeros((count, longest + 1, 8), dtype=wp.float32)
         commands.steps = wp.zeros(count, dtype=wp.int32)
         commands.delay = wp.zeros(count, dtype=wp.int32)
-        self._vectors = {
-            name: _Vector(layout, count) for name, layout in _layouts(self.obs_type)
-        }
+        self._vectors = {name: _Vector(layout, count) for name, layout in _layouts(self.obs_type)}
         self._truth = _Vector(ENVIRONMENT_STATE, count)
         self.outputs = self._make_outputs()
         same_step = self._autoreset_mode == "SameStep"
@@ -169,10 +170,10 @@ class WarpVectorEnv(VectorEnv):
 
     def _make_outputs(self) -> dict[str, wp.array]:
         """Return what is read after a step, by name."""
-        seen = self._worlds.seen
+        seen = self.worlds.seen
         images = {} if self._renderer is None else self._renderer.images
         return {
-            "start": self._worlds.start,
+            "start": self.worlds.start,
             "values": seen.values,
             "unmet": seen.unmet,
             "distance": seen.distance,
@@ -209,12 +210,12 @@ class WarpVectorEnv(VectorEnv):
         if not self._columns or seed is not None or options:
             self._sample_starts(mask, env_seeds(seed, self.num_envs), options or None)
         else:
-            self._worlds.chosen.assign(mask)
+            self.worlds.chosen.assign(mask)
             self._choose_starts()
         self._ended.assign(self._ended.numpy() & ~mask)
-        self._worlds.chosen.assign(mask)
+        self.worlds.chosen.assign(mask)
         self._begin_chosen()
-        self._worlds.chosen.fill_(True)
+        self.worlds.chosen.fill_(True)
         self._see()
         outputs = _read(self.outputs)
         return self._observation(outputs), self._infos(outputs, mask)
@@ -272,12 +273,12 @@ class WarpVectorEnv(VectorEnv):
 
     def close_extras(self, **_: Any) -> None:
         """Free what the host holds; `close` calls it once."""
-        self._worlds.close()
+        self.worlds.close()
 
     # What a step launches
 
     def _step(self) -> None:
-        worlds, template, commands = self._worlds, self._template, self._commands
+        worlds, template, commands = self.worlds, self._template, self._commands
         worlds.chosen.fill_(True)
         wp.launch(
             kernels.command,
@@ -311,13 +312,13 @@ class WarpVectorEnv(VectorEnv):
         wp.launch(
             kernels.choose_starts,
             self.num_envs,
-            [self._worlds.chosen, self._seed, self.num_envs, self._num_starts, self._episode,
-             self._worlds.start],
+            [self.worlds.chosen, self._seed, self.num_envs, self._num_starts, self._episode,
+             self.worlds.start],
             device=self.device,
         )  # fmt: skip
 
     def _begin_chosen(self) -> None:
-        worlds = self._worlds
+        worlds = self.worlds
         worlds.begin()
         wp.launch(
             kernels.begin_commands,
@@ -330,7 +331,7 @@ class WarpVectorEnv(VectorEnv):
 
     def _see(self) -> None:
         """Make the chosen worlds' observations."""
-        worlds = self._worlds
+        worlds = self.worlds
         for vector in (*self._vectors.values(), self._truth):
             wp.launch(
                 kernels.pack,
@@ -367,7 +368,7 @@ class WarpVectorEnv(VectorEnv):
         self._seed.assign(self._seed_numbers)
         self._take(which, initials)
         own = np.arange(self.num_envs, dtype=np.int32)
-        self._worlds.start.assign(np.where(mask, own, self._worlds.start.numpy()))
+        self.worlds.start.assign(np.where(mask, own, self.worlds.start.numpy()))
 
     def _sample(self, rng: np.random.Generator, options: dict[str, Any] | None) -> InitialState:
         start = task.sample_start(rng, self._config, options)
@@ -376,16 +377,16 @@ class WarpVectorEnv(VectorEnv):
 
     def _take(self, which: np.ndarray, initials: list[InitialState]) -> None:
         """Have the starts of these numbers, on host and device."""
-        new, columns = self._worlds.tabulate(initials), self._describe(initials)
+        new, columns = self.worlds.tabulate(initials), self._describe(initials)
         if self._table is None:
             self._table, self._columns = new, columns
         else:
             for name, column in columns.items():
                 self._columns[name][which] = column
             self._table = self._table.replaced(which, new)
-        self._worlds.load(self._table)
+        self.worlds.load(self._table)
         if self._run_step is None:  # what is run for this, all worlds begin anew after it
-            self._run_step = self._worlds.capture(self._step)
+            self._run_step = self.worlds.capture(self._step)
 
     def _describe(self, initials: list[InitialState]) -> dict[str, np.ndarray]:
         """Return the part of `info` that is the same at every step of an episode, row by row."""

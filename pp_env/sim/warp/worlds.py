@@ -237,7 +237,7 @@ class WarpWorlds:
         """Let the objects come to rest, with the servos' targets as they are."""
         steps = round(SETTLE_TIME * self.config.timing.physics_hz)
         if self._settle_step is None:
-            self._settle_step = self.capture(self._step_physics)
+            self._settle_step = self.capture(self.step_physics)
         for _ in range(steps):
             self._settle_step()
         with wp.ScopedDevice(self.device):
@@ -268,8 +268,8 @@ class WarpWorlds:
             device=self.device,
         )
 
-    def advance(self) -> None:
-        """Advance all worlds one control period with `command` as the servos' targets."""
+    def command_servos(self) -> None:
+        """Apply the grasp rule and `command`: what comes before the physics."""
         data, welds = self.data, self._welds
         wp.launch(
             kernels.command_servos,
@@ -278,8 +278,17 @@ class WarpWorlds:
              welds, welds.shape[1] // self.host_model.neq],
             device=self.device,
         )  # fmt: skip
+
+    def step_physics(self) -> None:
+        """Advance all worlds one step of the physics."""
+        with wp.ScopedDevice(self.device):
+            mjw.step(self.model, self.data)
+
+    def advance(self) -> None:
+        """Advance all worlds one control period with `command` as the servos' targets."""
+        self.command_servos()
         for _ in range(self.config.timing.substeps):
-            self._step_physics()
+            self.step_physics()
         with wp.ScopedDevice(self.device):
             mjw.kinematics(self.model, self.data)
 
@@ -318,7 +327,7 @@ class WarpWorlds:
         """
         began = time.monotonic()
         launches()
-        wp.synchronize_device(self.device)
+        self.wait()
         if (seconds := time.monotonic() - began) > _SLOW:
             _LOG.info("compiled kernels in %.0f s; they are kept for the next time", seconds)
         if not wp.get_device(self.device).is_cuda:
@@ -326,6 +335,10 @@ class WarpWorlds:
         with wp.ScopedCapture(self.device) as captured:
             launches()
         return lambda: wp.capture_launch(captured.graph)
+
+    def wait(self) -> None:
+        """Wait until the device has done all that was launched."""
+        wp.synchronize_device(self.device)
 
     def require_no_overflow(self) -> None:
         """Check that all contacts found room.
@@ -342,10 +355,6 @@ class WarpWorlds:
     def close(self) -> None:
         """Free the source of the starts; the device's memory goes with the object."""
         self._source.close()
-
-    def _step_physics(self) -> None:
-        with wp.ScopedDevice(self.device):
-            mjw.step(self.model, self.data)
 
     def _present(self) -> list[wp.array]:
         """Return the arrays that hold the worlds as they are, apart from what follows of them."""

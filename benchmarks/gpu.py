@@ -1,0 +1,150 @@
+"""Measure many worlds on one GPU: environment steps, images, and where a step's time goes.
+
+    python -m benchmarks.gpu steps --num-envs 4096 16384
+    python -m benchmarks.gpu images
+    python -m benchmarks.gpu profile
+
+Collections are measured by `pp-collect` itself, see docs/gpu.md. Needs the extra [gpu]; without an
+NVIDIA GPU, `WARP_GPU=cpu` with few environments shows that it works.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+import pp_env
+from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig, choose_cameras
+from pp_env.panda import FINGER_OPEN
+
+_RESULTS = Path(__file__).parent / "results" / "gpu.json"
+_SEED = 0
+
+
+def main() -> None:
+    """Run one measurement and store it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=("steps", "images", "profile"))
+    parser.add_argument("--num-envs", type=int, nargs="+", default=[4096, 16384])
+    parser.add_argument("--num-steps", type=int, default=200, help="measured, after 20 others")
+    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--preset", default="default")
+    arguments = parser.parse_args()
+    measure = {"steps": _steps, "images": _images, "profile": _profile}[arguments.what]
+    rows = [measure(count, arguments) for count in arguments.num_envs]
+    for row in rows:
+        print(json.dumps(row))
+    stored = json.loads(_RESULTS.read_text()) if _RESULTS.exists() else {}
+    _RESULTS.parent.mkdir(exist_ok=True)
+    _RESULTS.write_text(json.dumps({**stored, arguments.what: rows}, indent=1))
+
+
+def _steps(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure environment steps per second, rewards and autoreset included."""
+    envs, seconds = _make(num_envs, reward_type="dense")
+    actions = _actions(num_envs, arguments.num_steps)
+    row = {"num_envs": num_envs, **seconds}
+    row["numpy_steps_per_s"] = _rate(num_envs, actions, lambda action: envs.step(action))
+    try:
+        import torch
+    except ImportError:
+        return row
+    view = envs.to_torch()
+    on_device = torch.as_tensor(actions, device=view.device)
+    row["torch_steps_per_s"] = _rate(num_envs, on_device, view.step, _wait(view))
+    row["device"] = envs.worlds.device
+    envs.worlds.require_no_overflow()
+    return row
+
+
+def _images(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure steps that also render two cameras, on the device."""
+    config = PickPlaceConfig(
+        render=RenderConfig(resolution=arguments.resolution, preset=arguments.preset),
+        cameras=choose_cameras(["cam_front", "cam_wrist"]),
+    )
+    envs, seconds = _make(num_envs, obs_type="pixels", config=config)
+    import torch
+
+    view = envs.to_torch()
+    actions = torch.as_tensor(_actions(num_envs, arguments.num_steps), device=view.device)
+    rate = _rate(num_envs, actions, view.step, _wait(view))
+    return {
+        "num_envs": num_envs, "resolution": arguments.resolution, "preset": arguments.preset,
+        "images_per_s": 2 * rate, **seconds,
+    }  # fmt: skip
+
+
+def _profile(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the parts of a step, each launched alone many times."""
+    envs, _ = _make(num_envs, reward_type="dense")
+    for action in _actions(num_envs, 20):
+        envs.step(action)
+    worlds = envs.worlds
+    parts = {
+        "whole step": envs.launch_step,
+        "physics step": worlds.capture(worlds.step_physics),
+        "rules before": worlds.capture(worlds.command_servos),
+        "rules after": worlds.capture(worlds.observe),
+        "begin": worlds.capture(worlds.begin),
+    }
+    wait, repeats = worlds.wait, arguments.num_steps
+    milliseconds = {}
+    for name, launch in parts.items():
+        wait()
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            launch()
+        wait()
+        milliseconds[name] = round(1e3 * (time.perf_counter() - begin) / repeats, 4)
+    return {"num_envs": num_envs, "substeps": worlds.config.timing.substeps, "ms": milliseconds}
+
+
+def _make(num_envs: int, **arguments: Any) -> tuple[Any, dict[str, float]]:
+    """Return environments after a reset, and how long it took to make and to start them, s."""
+    begin = time.perf_counter()
+    envs: Any = gym.make_vec(
+        pp_env.ENV_ID, num_envs=num_envs, simulator="warp", **arguments
+    ).unwrapped
+    made = time.perf_counter()
+    envs.reset(seed=_SEED)
+    ready = time.perf_counter()
+    return envs, {"make_s": round(made - begin, 1), "first_reset_s": round(ready - made, 1)}
+
+
+def _actions(num_envs: int, num_steps: int) -> np.ndarray:
+    """Return random targets around HOME, (20 + num_steps, num_envs, 8) float32."""
+    rng = np.random.default_rng(_SEED)
+    home = np.append(HOME_JOINT_POS, FINGER_OPEN / 2)
+    wave = rng.uniform(-0.3, 0.3, size=(20 + num_steps, 1, 8)) * [*[1.0] * 7, 0.06]
+    return np.broadcast_to(home + wave, (20 + num_steps, num_envs, 8)).astype(np.float32)
+
+
+def _rate(
+    num_envs: int, actions: Any, step: Callable[[Any], Any], wait: Callable[[], None] = lambda: None
+) -> int:
+    """Return environment steps per second, after 20 that do not count."""
+    for action in actions[:20]:
+        step(action)
+    wait()
+    begin = time.perf_counter()
+    for action in actions[20:]:
+        step(action)
+    wait()
+    return round(num_envs * (len(actions) - 20) / (time.perf_counter() - begin))
+
+
+def _wait(view: Any) -> Callable[[], None]:
+    """Return a function that waits for the device."""
+    import torch
+
+    return torch.cuda.synchronize if view.device.type == "cuda" else lambda: None
+
+
+if __name__ == "__main__":
+    main()

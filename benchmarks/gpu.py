@@ -3,6 +3,7 @@
     python -m benchmarks.gpu steps --num-envs 4096 16384
     python -m benchmarks.gpu images
     python -m benchmarks.gpu profile
+    python -m benchmarks.gpu expert --num-envs 10000
 
 Collections are measured by `pp-collect` itself, see docs/gpu.md. Needs the extra [gpu]; without an
 NVIDIA GPU, `WARP_GPU=cpu` with few environments shows that it works.
@@ -10,8 +11,11 @@ NVIDIA GPU, `WARP_GPU=cpu` with few environments shows that it works.
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import gymnasium as gym
 import numpy as np
 
 import pp_env
+from experts.pick_place import PickPlaceExpert
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig, choose_cameras
 from pp_env.panda import FINGER_OPEN
 
@@ -29,13 +34,13 @@ _SEED = 0
 def main() -> None:
     """Run one measurement and store it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("steps", "images", "profile"))
+    parser.add_argument("what", choices=("steps", "images", "profile", "expert"))
     parser.add_argument("--num-envs", type=int, nargs="+", default=[4096, 16384])
     parser.add_argument("--num-steps", type=int, default=200, help="measured, after 20 others")
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--preset", default="default")
     arguments = parser.parse_args()
-    measure = {"steps": _steps, "images": _images, "profile": _profile}[arguments.what]
+    measure = {"steps": _steps, "images": _images, "profile": _profile, "expert": _expert}[arguments.what]
     rows = [measure(count, arguments) for count in arguments.num_envs]
     for row in rows:
         print(json.dumps(row))
@@ -103,6 +108,42 @@ def _profile(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
         wait()
         milliseconds[name] = round(1e3 * (time.perf_counter() - begin) / repeats, 4)
     return {"num_envs": num_envs, "substeps": worlds.config.timing.substeps, "ms": milliseconds}
+
+
+def _expert(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Count the successes of the waypoint expert, one seed per environment, at full noise."""
+    envs, _ = _make(
+        num_envs, terminate_on_success=False, autoreset_mode="Disabled", num_starts=1, config=None
+    )
+    observation, infos = envs.reset(seed=_SEED)
+    chunks = np.array_split(np.arange(num_envs), os.cpu_count() or 1)
+    names = [name for name in infos if not name.startswith("_")]
+    jobs = [(observation[c], {name: infos[name][c] for name in names}, c) for c in chunks]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        actions = np.concatenate(list(pool.map(_plan, jobs)), axis=1)
+    begin = time.perf_counter()
+    for action in actions:
+        envs.step(action)
+    seconds = time.perf_counter() - begin
+    envs.worlds.require_no_overflow()
+    success = envs.worlds.seen.unmet.numpy() == 0
+    return {
+        "num_envs": num_envs, "success": int(success.sum()), "seconds": round(seconds, 1),
+        "failed_seeds": (np.flatnonzero(~success) + _SEED).tolist()[:20],
+        "median_mm": round(1e3 * float(np.median(envs.worlds.seen.distance.numpy())), 2),
+    }  # fmt: skip
+
+
+def _plan(job: tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the expert's actions (steps, n, 8) of some environments."""
+    observations, infos, seeds = job
+    plans = []
+    for k, seed in enumerate(seeds.tolist()):
+        expert = PickPlaceExpert()
+        info = {name: column[k] for name, column in infos.items()}
+        expert.reset(observations[k], info, np.random.default_rng([seed, 1]))
+        plans.append([expert.act(None) for _ in range(expert.num_steps)])
+    return np.array(plans).swapaxes(0, 1)
 
 
 def _make(num_envs: int, **arguments: Any) -> tuple[Any, dict[str, float]]:

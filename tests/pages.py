@@ -91,10 +91,8 @@ class Block:
             return self.text
         lines = [re.sub(r"\s+#.*", "", line) for line in self.text.splitlines()]
         joined = "\n".join(lines).replace("\\\n", " ")
-        return (
-            re.sub(r"^(?:pp-|lerobot-|python ).*", rf"\g<0> {self.words}", joined, flags=re.M)
-            + "\n"
-        )
+        program = re.compile(r"^(?:pp-|lerobot-|python ).*", re.MULTILINE)
+        return program.sub(rf"\g<0> {self.words}", joined) + "\n"
 
 
 def blocks(page: Path) -> list[Block]:

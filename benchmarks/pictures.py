@@ -96,7 +96,8 @@ def colored(observation: dict[str, Any], camera: str, kind: str) -> np.ndarray:
 
 
 def tile(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Return images of one size side by side, in rows."""
+    """Return images of one size side by side, in rows, with white lines between them."""
+    images = [np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=255) for image in images]
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 

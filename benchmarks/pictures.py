@@ -83,7 +83,7 @@ def take(config: PickPlaceConfig, preset: str, seed: int, steps: int, kind: str)
     return colored(observation, config.cameras[0].name, kind)
 
 
-def colored(observation: dict[str, Any], camera: str, kind: str) -> np.ndarray:
+def colored(observation: Any, camera: str, kind: str) -> np.ndarray:
     """Return an image of some kind as (H, W, 3) uint8; near is bright in depths."""
     if kind == "rgb":
         return observation["pixels"][camera]
@@ -118,7 +118,7 @@ def write_webp(path: Path, images: Iterable[np.ndarray], fps: Fraction, quality:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Make the pictures of the README.")
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
     output = parser.parse_args().output
     write_webp(output / "episode.webp", record_episode(), Fraction(30, _EVERY), quality=75)

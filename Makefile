@@ -26,7 +26,7 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot check-clients train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies attack crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot check-tutorial check-clients train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies attack crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -71,6 +71,11 @@ train-lerobot: $(LEROBOT_TRAIN_VENV)/.ready
 	@rm -rf $(LEROBOT_TRAIN_VENV)/run
 	PATH="$(abspath $(LEROBOT_TRAIN_VENV)/bin):$$PATH" sh examples/train_lerobot.sh $(LEROBOT_TRAIN_VENV)/run
 	$(LEROBOT_TRAIN_VENV)/bin/python -m tests.check_training
+
+# Every line of docs/tutorial.md as it stands, in small, in a copy of the project in build/tutorial,
+# and what other pages run in the environment that its first lines make there (5.5 GB).
+check-tutorial:
+	PATH="$(dir $(PYTHON312)):$$PATH" $(PYTHON312) -m tests.pages
 
 # Takes a quarter of an hour. Streaming needs FFmpeg's libraries (apt-get install ffmpeg).
 check-clients: $(CLIENTS_VENV)/.ready $(LEROBOT_VENV)/.ready

@@ -1,6 +1,6 @@
 """The order of the numbers in every vector: observation (23), action (8) and others.
 
-Each order is written here once. Spaces, dataset features, the expert and the tables in the README
+Each order is written here once. Spaces, dataset features, the expert and the tables in the docs
 derive from it.
 """
 

@@ -411,7 +411,8 @@ def commands(job: dict[str, Any]) -> list[str]:
 
 def test_the_workflow_runs_the_commands_of_the_readme_on_every_supported_python():
     job = workflow_jobs()["test"]
-    section = (ROOT / "README.md").read_text().split("## Two commands")[1].split("```")[1]
+    section = (ROOT / "README.md").read_text().split("## Two commands")[1]
+    section = section.split("```sh\n")[1].split("```")[0]
     readme = [line.split("#")[0].strip() for line in section.strip().splitlines()]
     assert readme == README_COMMANDS
     assert [line for line in commands(job) if line.startswith("make")] == readme

@@ -1,7 +1,10 @@
-"""The names, links, commands and options in the README and in docs/ exist."""
+"""The names, links, commands and options in the README and in docs/ exist, and the blocks run."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from pp_collect import isaac_check
 from pp_recorder.checks import cli
 from pp_recorder.command_line import Options
 from pp_recorder.dataset import hub, merge, packing
-from tests import ROOT
+from tests import ROOT, pages
 
 PACKAGES = ("pp_env", "experts", "pp_collect", "pp_recorder", "pp_bridge")
 DECISIONS = ROOT / "docs" / "decisions"
@@ -26,6 +29,7 @@ LINKED_PAGES = [*PAGES, ROOT / "CHANGELOG.md", *DECISIONS.glob("*.md")]
 GONE = {"replay.py", "pp_evaluate.py"}  # the decision about the tree tells what it replaced
 PROGRAM = r"(?:collect\.py|pp-[a-z]+)(?= )"
 OPTION = r"(?<![\w-])--[a-z][a-z-]*"
+RAW = "https://raw.githubusercontent.com/frankapickplace/frankapickplace/main/"
 
 
 def identify(page: Path) -> str:
@@ -67,8 +71,8 @@ def test_the_architecture_lists_every_module():
 
 @pytest.mark.parametrize("page", PAGES, ids=identify)
 def test_python_files_exist(page):
-    missing = set()
-    for name in re.findall(r"`([\w./-]+\.py)`?", page.read_text()):
+    missing, saved = set(), {block.saved_as for block in pages.blocks(page)}
+    for name in set(re.findall(r"`([\w./-]+\.py)`?", page.read_text())) - saved:
         package = page.name == "architecture.md" or (ROOT / "docs" / "decisions") in page.parents
         places = [ROOT / name, *(ROOT.glob(f"*/**/{name}") if package else [])]
         if not any(place.exists() for place in places):
@@ -161,3 +165,122 @@ def test_options_in_the_text_are_some_programs(page):
     known |= {"--no-deps", "--scene"}  # of pip; an example of a name that does not exist
     given = set(re.findall(rf"`({OPTION})", page.read_text()))
     assert {flag for flag in given if not flag.startswith(("--env", "--entrypoint"))} <= known
+
+
+def scripts(target: str) -> list:
+    """Return the pages with blocks that a target runs, and their scripts."""
+    found = [(page, pages.script_of(page, target)) for page in pages.pages()]
+    return [pytest.param(script, id=identify(page)) for page, script in found if script]
+
+
+def run_script(script: str, folder: Path) -> None:
+    """Run a script of bash where this Python's environment is `.venv`, and active."""
+    if not (folder / ".venv").exists():
+        (folder / ".venv").symlink_to(sys.prefix)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    command = ["bash", "-c", script]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=identify)
+def test_every_block_is_run_or_says_why_not(page):
+    blocks = pages.blocks(page)
+    assert len(re.findall(r"^\s*(?:```|~~~)", page.read_text(), re.MULTILINE)) == 2 * len(blocks)
+    for block in blocks:
+        place = f"{identify(page)}:{block.line}: {block.comment or block.language}"
+        if block.language.startswith("{"):  # a directive of the documentation's builder
+            continue
+        assert block.language in (*pages.COMMANDS, "text"), place
+        if block.language == "text":
+            assert not block.comment, place
+            assert not re.search(r"^(?:\$ |pp-|python |pip )", block.text, re.MULTILINE), place
+        elif block.runner.startswith("tests/"):
+            assert page.name in (ROOT / block.runner).read_text(), place
+        elif block.runner:
+            assert block.runner in pages.TARGETS, place
+        else:
+            assert block.reason or block.saved_as, place
+            for path in re.findall(r"tests/[\w/.]*\w", block.reason):
+                assert (ROOT / path).exists(), place
+    assert "-m tests.pages" in (ROOT / "Makefile").read_text()
+
+
+def test_commands_are_for_an_active_environment():
+    for page in pages.pages():
+        for block in pages.blocks(page):
+            bare = re.sub(r"^\. \S+/bin/activate$", "", block.text, flags=re.MULTILINE)
+            assert "/bin/pp-" not in bare, identify(page)
+            assert ".venv" not in bare or bare.startswith("python3"), identify(page)
+
+
+@pytest.mark.parametrize(
+    ("text", "runner"),
+    [
+        ("```sh\nls\n```", "make test"),
+        ("<!-- run by make test-long -->\n```sh\nls\n```", "make test-long"),
+        ("<!-- run by nobody -->\n```sh\nls\n```", ""),
+        ("<!-- not run in tests: slow -->\n```sh\nls\n```", ""),
+        ("```text\nls\n```", ""),
+    ],
+)
+def test_who_runs_a_block(text, runner, tmp_path):
+    (tmp_path / "page.md").write_text(f"# Title\n\n{text}\n")
+    (block,) = pages.blocks(tmp_path / "page.md")
+    assert (block.text, block.runner) == ("ls\n", runner)
+
+
+def test_words_are_appended_to_programs_alone(tmp_path):
+    comment = "<!-- run by make test-long with --num-episodes 1 -->"
+    commands = ". .venv/bin/activate\npp-collect --seed 1 \\\n    --output x  # why\n"
+    (tmp_path / "page.md").write_text(f"{comment}\n```sh\n{commands}```\n")
+    (block,) = pages.blocks(tmp_path / "page.md")
+    activate, collect, _ = block.script.split("\n")
+    words = ["--seed", "1", "--output", "x", "--num-episodes", "1"]
+    assert activate == ". .venv/bin/activate"
+    assert collect.split() == ["pp-collect", *words]
+
+
+@pytest.mark.parametrize("script", scripts("make test"))
+def test_blocks_run(script, tmp_path):
+    run_script(script, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Return a folder with a dataset in datasets/demo."""
+    folder = tmp_path_factory.mktemp("demo")
+    run_script(pages.DEMO, folder)
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("script", scripts("make test-long"))
+def test_long_blocks_run(script, demo):
+    run_script(script, demo)
+
+
+def test_the_readmes_pictures_show_everywhere():
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert pictures
+    for target in pictures:
+        assert target.startswith(RAW), target
+        assert (ROOT / target[len(RAW) :]).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("in_readme", "measured"),
+    [
+        ("images of 512 x 512 per CPU second", "images per CPU s"),
+        ("simulated seconds per CPU second", "simulated s per CPU s, state only"),
+    ],
+)
+def test_the_readme_compares_what_was_measured(in_readme, measured):
+    def row(page: str, section: str, name: str) -> list[str]:
+        text = (ROOT / page).read_text().partition(f"## {section}\n")[2]
+        return re.findall(rf"^\| {name} \| (.*) \|$", text, re.MULTILINE)[0].split(" | ")
+
+    ours, _, robosuite, panda_gym, gym_hil = row("docs/performance.md", "Baselines", measured)
+    wanted = [f"{float(ours):.0f}", robosuite, gym_hil, panda_gym]
+    assert row("README.md", "How it compares", in_readme)[:4] == wanted

@@ -57,6 +57,6 @@ def test_a_policy_sees_the_state_and_its_cameras(tmp_path):
 @pytest.mark.parametrize("name", ["act", "diffusion"])
 def test_the_configs_take_the_dataset_that_the_page_collects(name):
     config = json.loads((_ROOT / "examples" / f"{name}.json").read_text())
-    assert f"--output {config['dataset']['root']}" in (_ROOT / "docs/training.md").read_text()
+    assert f"--output {config['dataset']['root']}" in (_ROOT / "docs/tutorial.md").read_text()
     assert config["policy"]["type"] == f"pickplace_{name}"
     assert config["policy"]["pretrained_backbone_weights"] is None

@@ -55,9 +55,9 @@ def test_unpack_takes_leading_axes():
 
 
 @pytest.mark.parametrize("layout", [OBSERVATION, ACTION])
-def test_the_readme_has_the_generated_table(layout):
-    readme = (ROOT / "README.md").read_text()
-    assert layout.table() in readme, f"put this into the README:\n{layout.table()}"
+def test_the_environments_page_has_the_generated_table(layout):
+    page = (ROOT / "docs" / "environment.md").read_text()
+    assert layout.table() in page, f"put this into it:\n{layout.table()}"
 
 
 def test_the_dataset_page_has_the_generated_tables():

@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--preset", default="default")
     arguments = parser.parse_args()
-    measure = {"steps": _steps, "images": _images, "profile": _profile, "expert": _expert}[arguments.what]
+    measure = {"steps": _steps, "images": _images, "profile": _profile, "expert": _expert}[
+        arguments.what
+    ]
     rows = [measure(count, arguments) for count in arguments.num_envs]
     for row in rows:
         print(json.dumps(row))

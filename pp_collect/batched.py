@@ -1,4 +1,4 @@
-"""Attempts of a collection, many at once on one GPU: first all states, then the images of successes.
+"""Attempts of a collection, many at once on one GPU: first states, then images of successes.
 
 Every attempt runs the program that it runs alone, in `EpisodeRunner`; only the physics of all of
 them is one launch (`pp_env.sim.warp.lockstep`).

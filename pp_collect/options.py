@@ -426,7 +426,7 @@ class CollectOptions(SessionOptions):
             )
 
     def _require_together(self) -> None:
-        """Raise an error where attempts are to be made at once and can't, or the other way round."""
+        """Raise an error if attempts are to be made at once where they cannot, or in a cluster."""
         able = [name for name, row in SIMULATORS.items() if row.steps_together]
         if self.num_envs is not None and self.simulator not in able:
             raise ValueError(

@@ -340,7 +340,8 @@ def _run_batches(
     """Run attempts in processes that each make many at once; yield index and result in order."""
     from pp_collect.batched import BatchWorker  # needs the extra [gpu]
 
-    assert options.workers is not None and options.num_envs is not None  # resolve_workers
+    assert options.workers is not None  # resolve_workers
+    assert options.num_envs is not None
     size = -(-options.num_envs // options.workers)
     worker_factory = partial(BatchWorker, options, config, size, scratch)
     with closing(pool.run_all(worker_factory, wanted(size), lambda: stop.requested)) as batches:

@@ -371,6 +371,7 @@ def autoreset_mode_name(mode: Any) -> str:
 
 
 def require_new_gymnasium() -> None:
+    """Raise a `RuntimeError` if Gymnasium has other vector environments than these."""
     if int(gym.__version__.split(".")[0]) < 1:
         raise RuntimeError(
             "the vector environment needs gymnasium 1.0 or newer, found "
@@ -379,6 +380,7 @@ def require_new_gymnasium() -> None:
 
 
 def require_positive(**numbers: int | None) -> None:
+    """Raise a `ValueError` that names the first number below 1; None is none."""
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")

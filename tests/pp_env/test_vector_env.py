@@ -19,7 +19,13 @@ from pp_env import PickPlaceConfig, vector_env
 from pp_env.config import HOME_JOINT_POS, RenderConfig
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
-from pp_env.vector_env import AUTORESET_MODES, AutoresetMode, PickPlaceVectorEnv, batched_infos, make_vector_env
+from pp_env.vector_env import (
+    AUTORESET_MODES,
+    AutoresetMode,
+    PickPlaceVectorEnv,
+    batched_infos,
+    make_vector_env,
+)
 from pp_recorder.rollout import choose_action
 from tests.fakes import FakeSimulator
 

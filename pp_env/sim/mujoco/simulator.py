@@ -88,7 +88,7 @@ class MujocoSimulator:
         return self._state
 
     def place(self, initial: InitialState) -> None:
-        """Run the part of `reset` before the physics: model and data are as at the initial state."""
+        """Run the part of `reset` before the physics."""
         model, data = self._model, self._data
         self._variation.apply(initial.variation, self.bodies[initial.target].id)
         mujoco.mj_resetData(model, data)

@@ -218,7 +218,7 @@ def _is_grasped(w: int, gripper: float, rules: Rules, scene: Scene, worlds: Worl
     if wp.abs(off[2] + scene.grasp_height[k]) >= rules.max_distance_z:
         return False
     inside = _rotate(_inverse(quat), _tcp(hand_pos, hand_quat) - pos)
-    for i in range(3):
+    for i in range(3):  # noqa: SIM110 - Warp has no generators
         if wp.abs(inside[i]) >= size[i] / 2.0 + rules.margin:
             return False
     return True
@@ -237,8 +237,7 @@ def command_servos(
 ):
     """Apply the grasp rule and set the servos' targets: what comes before the physics.
 
-    Args:
-        welds: MuJoCo's `eq_data`, `weld_size` numbers for each equality constraint.
+    `welds` is MuJoCo's `eq_data`, `weld_size` numbers for each equality constraint.
     """
     w = wp.tid()
     held = _is_grasped(w, command[w, 7], rules, scene, worlds)
@@ -282,13 +281,13 @@ def observe(
     dof = scene.dof[k]
     vel = wp.vec3(worlds.qvel[w, dof], worlds.qvel[w, dof + 1], worlds.qvel[w, dof + 2])
     goal, held = worlds.goal[w, 0], worlds.is_grasped[w]
-    off_home = float(0.0)
+    off_home = 0.0
     for i in range(7):
         joint = worlds.qpos[w, scene.arm_qpos + i]
         seen.values[w, _JOINT_POS + i] = joint
         seen.values[w, _JOINT_VEL + i] = worlds.qvel[w, scene.arm_dof + i]
         off_home = wp.max(off_home, wp.abs(joint - _HOME[i]))
-    least_open = float(1.0)
+    least_open = 1.0
     for i in range(2):
         finger = worlds.qpos[w, scene.finger_qpos + i]
         seen.values[w, _GRIPPER_POS + i] = finger
@@ -311,7 +310,7 @@ def observe(
         (pos[0] - goal[0]) * (pos[0] - goal[0]) + (pos[1] - goal[1]) * (pos[1] - goal[1])
     )
     seen.distance[w] = away
-    unmet = int(0)  # a comparison with NaN is false, so NaN is no success
+    unmet = 0  # a comparison with NaN is false, so NaN is no success
     if not away <= rules.place_tolerance:
         unmet = unmet | _AWAY
     if not wp.abs(pos[2] - scene.rest_z[k]) <= rules.height_tolerance:
@@ -455,7 +454,7 @@ def command(
 ):
     """Turn actions into the commands that are due: `pp_env.control` and its delay."""
     w = wp.tid()
-    beyond = bool(False)
+    beyond = False
     size, step = commands.queue.shape[1], commands.steps[w]
     due = (step - commands.delay[w] + size) % size
     for i in range(8):
@@ -576,7 +575,7 @@ def pack(
         return
     column = columns[i]
     value, noise = float(values[w, column]), starts.noise[start[w]]
-    deviation = float(0.0)
+    deviation = 0.0
     if column >= _JOINT_POS and column < _JOINT_POS + 7:
         deviation = noise[0]
     if column >= _JOINT_VEL and column < _JOINT_VEL + 7:

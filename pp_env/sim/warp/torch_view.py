@@ -1,7 +1,7 @@
 """`TorchView`: the environments' arrays on the GPU as PyTorch's tensors, without a copy."""
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import warp as wp

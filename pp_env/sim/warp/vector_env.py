@@ -143,7 +143,7 @@ class WarpVectorEnv(VectorEnv):
         self.observation_space = batch_space(env.observation_space, self.num_envs)
 
     def _make_buffers(self) -> None:
-        count, worlds = self.num_envs, self.worlds
+        count = self.num_envs
         layout = CONTROL_MODES[self._template.control_mode].layout
         bounds = (layout.low, layout.high, panda.JOINT_LOWER, panda.JOINT_UPPER)
         self._bounds = [wp.array(bound, dtype=wp.float32) for bound in bounds]

@@ -33,7 +33,7 @@ _SEED = 0
 
 def main() -> None:
     """Run one measurement and store it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Measure many worlds on one GPU.")
     parser.add_argument("what", choices=("steps", "images", "profile", "expert"))
     parser.add_argument("--num-envs", type=int, nargs="+", default=[4096, 16384])
     parser.add_argument("--num-steps", type=int, default=200, help="measured, after 20 others")
@@ -58,7 +58,7 @@ def _steps(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
     row = {"num_envs": num_envs, **seconds}
     row["numpy_steps_per_s"] = _rate(num_envs, actions, lambda action: envs.step(action))
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         return row
     view = envs.to_torch()
@@ -76,7 +76,7 @@ def _images(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
         cameras=choose_cameras(["cam_front", "cam_wrist"]),
     )
     envs, seconds = _make(num_envs, obs_type="pixels", config=config)
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     view = envs.to_torch()
     actions = torch.as_tensor(_actions(num_envs, arguments.num_steps), device=view.device)
@@ -184,7 +184,7 @@ def _rate(
 
 def _wait(view: Any) -> Callable[[], None]:
     """Return a function that waits for the device."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     return torch.cuda.synchronize if view.device.type == "cuda" else lambda: None
 

@@ -29,11 +29,14 @@ _READY = object()
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
+Index = Any  # of an episode: a number, or a range of them, all of which a worker runs at once
+
+
 class Worker(Protocol):
     """An object that runs episodes, one after another, in one process."""
 
-    def run(self, index: int) -> Any:
-        """Run one episode; return a result that can be pickled."""
+    def run(self, index: Index) -> Any:
+        """Run one episode, or a range of them; return a result that can be pickled."""
         ...
 
     def close(self) -> None:
@@ -64,9 +67,9 @@ class WorkerPool(Protocol):
     def run_all(
         self,
         worker_factory: Callable[[], Worker],
-        indices: Iterable[int | None],
+        indices: Iterable[Index | None],
         stop: Callable[[], bool],
-    ) -> Generator[tuple[int, Any], None, None]:
+    ) -> Generator[tuple[Index, Any], None, None]:
         """Run episodes; see the function `run_all`."""
         ...
 
@@ -104,9 +107,9 @@ class ProcessPool(WorkerPool):
     def run_all(
         self,
         worker_factory: Callable[[], Worker],
-        indices: Iterable[int | None],
+        indices: Iterable[Index | None],
         stop: Callable[[], bool],
-    ) -> Generator[tuple[int, Any], None, None]:
+    ) -> Generator[tuple[Index, Any], None, None]:
         """Run episodes; see the function `run_all`."""
         return run_all(
             worker_factory,
@@ -125,19 +128,19 @@ class _Call(Worker):
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._value = function(*args)
 
-    def run(self, index: int) -> Any:
+    def run(self, index: Index) -> Any:
         return self._value
 
 
 def run_all(
     worker_factory: Callable[[], Worker],
-    indices: Iterable[int | None],
+    indices: Iterable[Index | None],
     processes: int,
     stop: Callable[[], bool] = lambda: False,
     environment: Callable[[int], dict[str, str]] = lambda number: {},
     apart: bool = False,
     is_worn: Callable[[int, int], bool] = lambda episodes, pid: False,
-) -> Generator[tuple[int, Any], None, None]:
+) -> Generator[tuple[Index, Any], None, None]:
     """Run episodes, and yield their results in the order of `indices`.
 
     An episode whose process dies is repeated once. Closing the iterator ends all processes at once.
@@ -168,8 +171,8 @@ def run_all(
 
 
 def _run_here(
-    worker_factory: Callable[[], Worker], indices: Iterable[int | None], stop: Callable[[], bool]
-) -> Generator[tuple[int, Any], None, None]:
+    worker_factory: Callable[[], Worker], indices: Iterable[Index | None], stop: Callable[[], bool]
+) -> Generator[tuple[Index, Any], None, None]:
     """Run episodes in this process; see `run_all`."""
     worker = worker_factory()
     try:
@@ -185,12 +188,12 @@ def _run_here(
 
 def _run_in_processes(
     worker_factory: Callable[[], Worker],
-    indices: Iterable[int | None],
+    indices: Iterable[Index | None],
     processes: int,
     stop: Callable[[], bool],
     environment: Callable[[int], dict[str, str]],
     is_worn: Callable[[int, int], bool],
-) -> Generator[tuple[int, Any], None, None]:
+) -> Generator[tuple[Index, Any], None, None]:
     """Run episodes in processes of their own; see `run_all`."""
     queue = _Queue(indices, _MAX_PENDING * processes)
     active: list[_WorkerProcess] = []
@@ -234,15 +237,15 @@ class _Queue:
             behind one that hangs.
     """
 
-    def __init__(self, indices: Iterable[int | None], max_pending: int) -> None:
+    def __init__(self, indices: Iterable[Index | None], max_pending: int) -> None:
         self._indices = iter(indices)
         self._max_pending = max_pending
-        self._repeated: deque[int] = deque()
-        self._died_once: set[int] = set()
-        self._order: deque[int] = deque()
-        self._results: dict[int, Any] = {}
+        self._repeated: deque[Index] = deque()
+        self._died_once: set[Index] = set()
+        self._order: deque[Index] = deque()
+        self._results: dict[Index, Any] = {}
 
-    def take(self) -> int | None:
+    def take(self) -> Index | None:
         """Return the next episode to run; None if there is none for now."""
         if self._repeated:
             return self._repeated.popleft()
@@ -253,7 +256,7 @@ class _Queue:
             self._order.append(index)
         return index
 
-    def put(self, index: int, result: Any) -> bool:
+    def put(self, index: Index, result: Any) -> bool:
         """Store the result of an episode; return True if the episode is to be repeated instead."""
         if isinstance(result, Died) and index not in self._died_once:
             self._died_once.add(index)
@@ -262,7 +265,7 @@ class _Queue:
         self._results[index] = result
         return False
 
-    def finished(self) -> Iterator[tuple[int, Any]]:
+    def finished(self) -> Iterator[tuple[Index, Any]]:
         """Yield the results that are next in order."""
         while self._order and self._order[0] in self._results:
             index = self._order.popleft()
@@ -306,7 +309,7 @@ class _WorkerProcess:
         can_begin: bool,
     ) -> None:
         self.number = number
-        self.index: int | None = None
+        self.index: Index | None = None
         self.episodes = 0
         self.alive = True
         self.is_ready = False
@@ -327,7 +330,7 @@ class _WorkerProcess:
         assert self._process.pid is not None
         return self._process.pid
 
-    def assign(self, index: int) -> None:
+    def assign(self, index: Index) -> None:
         """Send it an episode; if it has just died, `receive` returns that."""
         self.index = index
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -472,7 +475,7 @@ def _stop_signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _receive_index(pipe: Connection) -> int | None:
+def _receive_index(pipe: Connection) -> Index | None:
     """Return the next episode; None after the last one, or if the parent has ended."""
     try:
         return pipe.recv()

@@ -9,7 +9,14 @@ from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any
 
-from pp_recorder.parallel.processes import STOP_SIGNALS, Died, Worker, WorkerError, WorkerPool
+from pp_recorder.parallel.processes import (
+    STOP_SIGNALS,
+    Died,
+    Index,
+    Worker,
+    WorkerError,
+    WorkerPool,
+)
 
 _POLL_INTERVAL = 0.2  # s between two calls of `stop`
 _CONNECT_TIMEOUT = 5.0  # s
@@ -64,13 +71,13 @@ class RayCluster(WorkerPool):
     def run_all(
         self,
         worker_factory: Callable[[], Worker],
-        indices: Iterable[int | None],
+        indices: Iterable[Index | None],
         stop: Callable[[], bool],
-    ) -> Generator[tuple[int, Any], None, None]:
+    ) -> Generator[tuple[Index, Any], None, None]:
         """Run episodes on any node; see `pp_recorder.parallel.processes.run_all`."""
         task, run = self._task(_run_in_worker), uuid.uuid4().hex
         shared = self._ray.put(partial(_call_with_environment, self._environment, worker_factory))
-        waiting: deque[tuple[int, Any]] = deque()
+        waiting: deque[tuple[Index, Any]] = deque()
         remaining = iter(indices)
         try:
             while not stop():
@@ -144,7 +151,7 @@ def _require_listening(address: str) -> None:
 _workers: dict[str, Worker] = {}  # at most one, of the newest run, per process
 
 
-def _run_in_worker(run: str, worker_factory: Callable[[], Worker], index: int) -> Any:
+def _run_in_worker(run: str, worker_factory: Callable[[], Worker], index: Index) -> Any:
     """Run an episode in a process of the cluster, which Ray uses for one after another."""
     if run not in _workers:
         for worker in _workers.values():

@@ -6,7 +6,7 @@ tests compare them. Quaternions are w, x, y, z, as MuJoCo stores them in Warp's 
 
 # pyright: reportGeneralTypeIssues=false, reportInvalidTypeForm=false, reportArgumentType=false
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportCallIssue=false
-# pyright: reportIndexIssue=false, reportAssignmentType=false
+# pyright: reportIndexIssue=false, reportAssignmentType=false, reportMissingImports=false
 # (Warp compiles the functions' source, in its own types)
 
 from typing import Any

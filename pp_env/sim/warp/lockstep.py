@@ -1,5 +1,8 @@
 """Programs that each drive a simulator of their own, while one launch steps all of them."""
 
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportOptionalMemberAccess=false
+# (Warp's kernels, arrays and structs have types of their own)
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

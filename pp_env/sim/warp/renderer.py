@@ -1,6 +1,9 @@
 """The cameras of all worlds in one launch, by ray tracing on the device."""
 
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportOptionalMemberAccess=false
+# pyright: reportInvalidTypeForm=false, reportAssignmentType=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false
+# (Warp's kernels, arrays and structs have types of their own)
 
 from collections.abc import Iterator, Sequence
 from typing import Any

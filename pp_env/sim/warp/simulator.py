@@ -1,5 +1,8 @@
 """The simulator on MuJoCo Warp with one world: for tests of the batch, and to look at it."""
 
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+# (Warp's kernels, arrays and structs have types of their own)
+
 from collections.abc import Sequence
 from typing import Any
 

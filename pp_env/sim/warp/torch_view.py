@@ -1,5 +1,8 @@
 """`TorchView`: the environments' arrays on the GPU as PyTorch's tensors, without a copy."""
 
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+# (Warp's kernels, arrays and structs have types of their own)
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,7 @@
 """`WarpVectorEnv`: thousands of environments on one GPU, stepped by one launch."""
 
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+# (Warp's kernels, arrays and structs have types of their own)
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

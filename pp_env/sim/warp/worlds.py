@@ -1,7 +1,9 @@
 """Many worlds of one scene on one device: their starts, and their physics a control period on."""
 
-# pyright: reportAttributeAccessIssue=false
-# (kernels and the bindings of MuJoCo have no stubs)
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportOptionalMemberAccess=false
+# pyright: reportInvalidTypeForm=false, reportAssignmentType=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false
+# (Warp's kernels, arrays and structs have types of their own)
 
 import dataclasses
 import logging

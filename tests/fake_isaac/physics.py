@@ -61,6 +61,7 @@ class Body:
     half: np.ndarray
     linear: np.ndarray
     angular: np.ndarray
+    resting: Gf.Matrix4d | None = None  # where it was found to rest
 
     def half_in(self, frame: Gf.Matrix4d) -> tuple[np.ndarray, np.ndarray]:
         """Return its middle and half its box in another frame."""
@@ -88,7 +89,7 @@ class Physics:
         self._read_bodies()
         self._read_robot()
         self._refresh()
-        for joint in [joint for joint in self._joints if self._ends(joint) is not None]:
+        for joint in [joint for joints in self._joints.values() for joint, _ in joints]:
             _require_excluded(joint)
             if joint.GetJointEnabledAttr().Get():
                 raise AssertionError(
@@ -98,6 +99,7 @@ class Physics:
         self._layer = Sdf.Layer.CreateAnonymous("physics")
         self._stage.GetSessionLayer().subLayerPaths.insert(0, self._layer.identifier)
         self._outputs = {path: self._output(path) for path in [*self._links, *self.bodies]}
+        self._written: dict[Sdf.Path, Gf.Matrix4d] = {}
         notice = Usd.Notice.ObjectsChanged
         self._listener = Tf.Notice.Register(notice, self._on_change, self._stage)
         self.epoch, self.playing = self.epoch + 1, True
@@ -121,7 +123,9 @@ class Physics:
                 body.linear = np.array(held.ExtractTranslation() - before) / dt
         with Usd.EditContext(self._stage, self._layer), Sdf.ChangeBlock():
             for path, (ops, to_parent) in self._outputs.items():
-                write_ops(*ops, self.matrix_of(path) * to_parent)
+                if self._written.get(path) != (now := self.matrix_of(path)):
+                    write_ops(*ops, now * to_parent)
+                    self._written[path] = now
 
     def matrix_of(self, path: Sdf.Path) -> Gf.Matrix4d:
         """Return the pose of a free body, of the hand or of a finger."""
@@ -164,8 +168,14 @@ class Physics:
     def _refresh(self) -> None:
         """Read again what may change while physics runs: joints and visible prims."""
         self._stale = False
+        self._joints: dict[Sdf.Path, list[tuple[UsdPhysics.FixedJoint, Sdf.Path]]]
         prims = [p for p in self._stage.Traverse() if not p.GetPath().HasPrefix(self._root)]
-        self._joints = [UsdPhysics.FixedJoint(p) for p in prims if p.IsA(UsdPhysics.FixedJoint)]
+        joints = [UsdPhysics.FixedJoint(p) for p in prims if p.IsA(UsdPhysics.FixedJoint)]
+        self._joints = {path: [] for path in self.bodies}
+        for joint, ends in [(joint, self._ends(joint)) for joint in joints]:
+            if ends is not None:
+                link, body = ends
+                self._joints[body].append((joint, link))
         shown = [p for p in prims if p.IsA(UsdGeom.Gprim) and not self._is_in_body(p)]
         shown = [p for p in shown if not p.HasAPI(UsdPhysics.CollisionAPI)]
         self.visible = shown + [body.prim for body in self.bodies.values()]
@@ -179,9 +189,8 @@ class Physics:
 
     def _held_pose(self, body: Sdf.Path) -> Gf.Matrix4d | None:
         """Return the pose at which an enabled joint holds the body, where its two frames meet."""
-        for joint in self._joints:
-            link, other = self._ends(joint) or (None, None)
-            if other != body or not joint.GetJointEnabledAttr().Get():
+        for joint, link in self._joints[body]:
+            if not joint.GetJointEnabledAttr().Get():
                 continue
             _require_excluded(joint)
             if self._toggle != "holds":
@@ -214,6 +223,8 @@ class Physics:
 
     def _fall(self, body: Body, dt: float) -> None:
         """Let the body fall freely, down to the highest static box below it."""
+        if body.matrix == body.resting and not body.linear.any():
+            return
         place, (_, _, half) = body.half_in(Gf.Matrix4d(1))
         tops = [
             high[2]
@@ -224,9 +235,11 @@ class Physics:
         ]
         body.linear = body.linear + self._gravity * dt
         place = place + body.linear * dt
-        if tops and place[2] - half < max(tops):
+        rests = bool(tops) and place[2] - half < max(tops)
+        if rests:
             place[2], body.linear = max(tops) + half, np.zeros(3)
         body.matrix = Gf.Matrix4d(body.matrix).SetTranslateOnly(Gf.Vec3d(*place))
+        body.resting = body.matrix if rests else None
 
     def _place_links(self) -> None:
         if len(self.q) < len(_DOFS):
@@ -250,10 +263,14 @@ class Physics:
 
     def _on_change(self, notice: Usd.Notice.ObjectsChanged, _: object) -> None:
         """Notice prims that appear or vanish; Isaac loses its view of the robot if any vanishes."""
-        for path in [path for path in notice.GetResyncedPaths() if path.IsPrimPath()]:
+        changed = notice.GetResyncedPaths()
+        for path in [path for path in changed if path.IsPrimPath()]:
             self._stale = True
             if not self._stage.GetPrimAtPath(path):
                 self.has_view = False
+        ends = ("physics:body0", "physics:body1")
+        if any(path.name in ends for path in [*changed, *notice.GetChangedInfoOnlyPaths()]):
+            self._stale = True
 
     def _is_in_body(self, prim: Usd.Prim) -> bool:
         return any(prefix in self.bodies for prefix in prim.GetPath().GetPrefixes())

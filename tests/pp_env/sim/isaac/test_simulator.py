@@ -92,7 +92,7 @@ def test_two_episodes_with_images(isaac, version, attachment):
             config=CONFIG,
             terminate_on_success=False,
         )
-        expert = PickPlaceExpert()
+        expert = PickPlaceExpert(steps_per_segment=10)
         for seed in (0, 1):
             episode = run_episode(env, expert, [], seed, seed, expert.num_steps)
             assert episode.success, episode.trace[-1][1]["unmet_conditions"]
@@ -136,7 +136,7 @@ def test_a_pool_of_objects_without_files(isaac, attachment):
             config=config,
             terminate_on_success=False,
         )
-        expert, simulator = PickPlaceExpert(), env._simulator
+        expert, simulator = PickPlaceExpert(steps_per_segment=10), env._simulator
         for seed, name in enumerate(("tomato soup can", "mustard bottle", "sugar box")):
             options = {"object": name}
             episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
@@ -166,7 +166,7 @@ def test_a_pool_of_objects_with_isaacs_files(isaac, assets):
     with isaac():
         config = ycb_config(soup.name, sugar.name)
         env = PickPlaceEnv("isaacsim", config=config, terminate_on_success=False)
-        expert = PickPlaceExpert()
+        expert = PickPlaceExpert(steps_per_segment=10)
         for seed, obj in enumerate((soup, sugar)):
             options = {"object": obj.name}
             episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
@@ -221,7 +221,7 @@ def test_the_first_way_to_hold_an_object_that_works_is_used(isaac, toggle, chose
     with isaac(toggle=toggle):
         env = PickPlaceEnv("isaacsim", config=CONFIG, terminate_on_success=False)
         assert env.simulator_description["attachment"] == chosen
-        expert = PickPlaceExpert()
+        expert = PickPlaceExpert(steps_per_segment=10)
         for seed in (3, 4):
             assert run_episode(env, expert, [], seed, seed, expert.num_steps).success
 
@@ -302,7 +302,7 @@ def test_friction_leaves_the_joint_alone(isaac):
     config = PickPlaceConfig(CONFIG.timing, render=CONFIG.render, grasp=GraspConfig("friction"))
     with isaac():
         env = PickPlaceEnv("isaacsim", config=config)
-        expert = PickPlaceExpert()
+        expert = PickPlaceExpert(steps_per_segment=10)
         episode = run_episode(env, expert, [], 0, 0, 150)
         assert any(info["is_grasped"] for _, info in episode.trace)
         assert not episode.success, "the fake has no friction"
@@ -336,7 +336,7 @@ def test_it_lives_in_an_application_that_runs_already(isaac):
         env = PickPlaceEnv(
             lambda config: IsaacSimulator(config, app=app, world=world), config=CONFIG
         )
-        expert = PickPlaceExpert()
+        expert = PickPlaceExpert(steps_per_segment=10)
         assert run_episode(env, expert, [], 0, 0, expert.num_steps).success
         env.close()
         assert world.stage.GetPrimAtPath("/World/Somebody")

@@ -539,11 +539,11 @@ def test_collecting_with_it(isaac, tmp_path):
     with isaac(frame_lag=1, close_hangs=True), pytest.raises(ProcessEnded) as ended:
         collect.main(
             ["--simulator", "isaacsim", "--num-episodes", "2", "--resolution", "96x64",
-             "--output", str(output), "--status-file", str(status)]
+             "--steps-per-segment", "15", "--output", str(output), "--status-file", str(status)]
         )  # fmt: skip
     assert ended.value.args == (0,)
     dataset = Dataset(output)
-    assert (dataset.num_episodes, dataset.num_frames) == (2, 540)
+    assert (dataset.num_episodes, dataset.num_frames) == (2, 270)
     assert next(dataset.frames(0, "observation.images.cam_high")).shape == (64, 96, 3)
     details = dataset.collection["simulator_details"]
     assert details["renders_per_frame"] == 2
@@ -555,7 +555,8 @@ def test_a_complete_dataset_starts_no_application(isaac, tmp_path, monkeypatch):
     output, status = tmp_path / "set", tmp_path / "status.json"
     options = [
         "--simulator", "isaacsim", "--resolution", str(SIZE), "--output", str(output), "--resume",
-        "--status-file", str(status), "--restart-every", "1", "--num-episodes",
+        "--steps-per-segment", "15", "--status-file", str(status), "--restart-every", "1",
+        "--num-episodes",
     ]  # fmt: skip
     with isaac(), pytest.raises(ProcessEnded):
         collect.main([*options, "1"])

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import numpy as np
-import tyro
 from annotated_types import Ge, Interval
 from typing_extensions import Doc
 
@@ -44,7 +43,7 @@ from pp_env.sim.api import Command, InitialState, SimState
 from pp_env.sim.isaac import app as isaac_app
 from pp_env.sim.isaac.simulator import ATTACHMENTS, IsaacSimulator
 from pp_recorder.checks import inspect_dataset
-from pp_recorder.command_line import Options, Pixels, fail, one_of, parse
+from pp_recorder.command_line import Form, Options, Pixels, Typed, fail, one_of, parse
 from pp_recorder.dataset.reader import Dataset
 from pp_recorder.dataset.video import encode_jpeg
 from pp_recorder.rollout import Step, iterate_episode
@@ -84,9 +83,7 @@ class Answer:
 class CheckOptions(Options):
     """The options of the self-test."""
 
-    output: Annotated[Path, Doc("folder of the report"), tyro.conf.arg(metavar="DIR")] = Path(
-        "isaac_check"
-    )
+    output: Annotated[Path, Doc("folder of the report"), Typed("DIR")] = Path("isaac_check")
     assets_root: AssetsRoot = None
     resolution: Annotated[Pixels, Doc("of images: 512, or 640x480")] = RenderConfig.resolution
     attachment: Annotated[
@@ -101,9 +98,9 @@ class CheckOptions(Options):
     streaming_port: Annotated[int, Interval(ge=1, le=65535), Doc("TCP port of the livestream")] = (
         CollectOptions.streaming_port
     )
-    json: Annotated[
-        bool, tyro.conf.FlagCreatePairsOff, Doc("only report.json on stdout, the table on stderr")
-    ] = False
+    json: Annotated[bool, Form.SWITCH, Doc("only report.json on stdout, the table on stderr")] = (
+        False
+    )
 
 
 class SelfTest:

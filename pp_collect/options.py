@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import gymnasium as gym
-import tyro
 from annotated_types import Ge, Interval, Le
 from typing_extensions import Doc
 
@@ -43,9 +42,11 @@ from pp_env.sim import SIMULATORS
 from pp_recorder.command_line import (
     PATH_TEXT,
     DatasetFolder,
+    Form,
     OptionError,
     Options,
     Pixels,
+    Typed,
     flag,
     one_of,
     parse_location,
@@ -73,7 +74,7 @@ AssetsRoot = Annotated[
     str | None,
     PATH_TEXT,
     Doc("folder of Isaac Sim's assets; default: ISAAC_ASSETS_ROOT"),
-    tyro.conf.arg(metavar="DIR"),
+    Typed("DIR"),
 ]
 
 
@@ -97,11 +98,11 @@ class SceneOptions(Options):
     use_ycb: Annotated[bool, Doc("household objects of the YCB set, not the cube")] = False
     num_objects: Annotated[int, Ge(1), Le(1000), Doc("on the table: the target and others")] = 1
     object: Annotated[
-        str | None, Doc("the only target, such as tomato_soup_can"), tyro.conf.arg(metavar="NAME")
+        str | None, Doc("the only target, such as tomato_soup_can"), Typed("NAME")
     ] = None
     random_yaw: Annotated[bool, Doc("turn objects about the vertical")] = False
     ycb_meshes: Annotated[
-        Path | None, Doc("MuJoCo: show them by the set's meshes"), tyro.conf.arg(metavar="DIR")
+        Path | None, Doc("MuJoCo: show them by the set's meshes"), Typed("DIR")
     ] = None
     ycb_assets: Annotated[bool, Doc("Isaac Sim: show them by its own files")] = True
 
@@ -163,13 +164,13 @@ class DemonstrationOptions(Options):
     start_mix: Annotated[
         str,
         Doc("where episodes begin, such as home=0.4,random=0.3,anywhere=0.3"),
-        tyro.conf.arg(metavar="MIX"),
+        Typed("MIX"),
     ] = "home"
     start_policy: Annotated[
         str | None,
         PATH_TEXT,
         Doc("drives up to the start of episodes of the kind policy"),
-        tyro.conf.arg(metavar="CHECKPOINT"),
+        Typed("CHECKPOINT"),
     ] = None
     action_noise: Annotated[
         float,
@@ -191,7 +192,7 @@ class DemonstrationOptions(Options):
         Ge(1),
         Le(10_000),
         Doc("steps per waypoint, nine segments; default: one second"),
-        tyro.conf.arg(metavar="INT"),
+        Typed("INT"),
     ] = None
     noise_rad: Annotated[
         float, Interval(ge=0, le=MAX_NOISE_RAD), Doc("uniform noise on the waypoints' joints, rad")
@@ -200,13 +201,13 @@ class DemonstrationOptions(Options):
         float,
         Interval(ge=0, le=MAX_PATH_NOISE_RAD),
         Doc("smooth noise on the path between waypoints, rad"),
-        tyro.conf.arg(aliases=["--wander-rad"]),
+        Typed(aliases=("--wander-rad",)),
     ] = 0.0
     keep: Annotated[Literal["success", "all"], Doc("which episodes to keep")] = "success"
     task: Annotated[
         str | None,
         Doc("text of every frame; default: what the environment says"),
-        tyro.conf.arg(metavar="TEXT"),
+        Typed("TEXT"),
     ] = None
 
     def __post_init__(self) -> None:
@@ -271,14 +272,12 @@ class DatasetOptions(VideoOptions):
         text(parse_location, "DIR|URL"),
         Doc("absent or empty folder, or one in a store: s3://bucket/path, gs://..."),
     ] = Path("datasets/pick_place")
-    staging: Annotated[
-        Path | None, Doc("for a store: where files come about"), tyro.conf.arg(metavar="DIR")
-    ] = None
+    staging: Annotated[Path | None, Doc("for a store: where files come about"), Typed("DIR")] = None
     resume: Annotated[bool, Doc("go on with an interrupted collection")] = False
     video_files: Annotated[
         VideoFiles, Doc("of the complete dataset: many episodes in one, or one each")
     ] = "packed"
-    no_cameras: Annotated[bool, tyro.conf.FlagCreatePairsOff, Doc("record no images")] = False
+    no_cameras: Annotated[bool, Form.SWITCH, Doc("record no images")] = False
     render_after: Annotated[
         bool, Doc("run each attempt without images first, render only what is kept")
     ] = False
@@ -321,7 +320,7 @@ class CollectOptions(SessionOptions):
         int | None,
         Ge(1),
         Doc("processes; default one per processor, or GPU with Isaac Sim, as memory allows"),
-        tyro.conf.arg(metavar="INT"),
+        Typed("INT"),
     ] = None
     num_envs: Annotated[
         int | None,
@@ -332,27 +331,27 @@ class CollectOptions(SessionOptions):
     ray_address: Annotated[
         str | None,
         Doc("or on a Ray cluster: auto, or host:port of its head; needs [ray]"),
-        tyro.conf.arg(metavar="ADDRESS"),
+        Typed("ADDRESS"),
     ] = None
     gpu_share: Annotated[
         float | None,
         Interval(ge=0, le=1),
         Doc("of a GPU, for each attempt on the cluster; default 0, or 1 with Isaac Sim"),
-        tyro.conf.arg(metavar="FLOAT"),
+        Typed("FLOAT"),
     ] = None
     status_file: Annotated[
         Path | None,
         Doc("JSON file that tells how the run goes, and how it ended"),
-        tyro.conf.arg(metavar="FILE"),
+        Typed("FILE"),
     ] = None
     restart_every: Annotated[
         int | None,
         Ge(1),
         Doc("restart the process after so many episodes, each worker after so many attempts"),
-        tyro.conf.arg(metavar="INT"),
+        Typed("INT"),
     ] = None
     restart_above: Annotated[
-        float | None, Doc("or when it holds more memory than this"), tyro.conf.arg(metavar="GB")
+        float | None, Doc("or when it holds more memory than this"), Typed("GB")
     ] = None
     streaming: Annotated[bool, Doc("show the cameras to browsers; needs [bridge]")] = False
     streaming_port: Annotated[
@@ -367,7 +366,7 @@ class CollectOptions(SessionOptions):
     push_to_hub: Annotated[
         str | None,
         Doc("upload the complete dataset; needs [hub]"),
-        tyro.conf.arg(metavar="USER/NAME"),
+        Typed("USER/NAME"),
     ] = None
 
     def __post_init__(self) -> None:
@@ -467,7 +466,7 @@ class PolicyOptions(SceneOptions):
         str,
         PATH_TEXT,
         Doc("expert, reactive, random, module:callable, or the folder of a LeRobot checkpoint"),
-        tyro.conf.arg(metavar="POLICY"),
+        Typed("POLICY"),
     ]
     num_episodes: Annotated[int, Ge(1), Doc("how many")] = 50
     seed: Annotated[int, Ge(0), Doc("episode k depends on this and k alone")] = 0
@@ -475,13 +474,13 @@ class PolicyOptions(SceneOptions):
         int | None,
         Ge(1),
         Doc(f"an episode ends after so many; default: {_MAX_STEPS} at 30 Hz, as long at others"),
-        tyro.conf.arg(metavar="INT"),
+        Typed("INT"),
     ] = None
     action_steps: Annotated[
         int | None,
         Ge(1),
         Doc("of a checkpoint's plan, executed before the next; default: as it says"),
-        tyro.conf.arg(metavar="INT"),
+        Typed("INT"),
     ] = None
     obs_type: Annotated[
         str | None, one_of(OBS_TYPES), Doc("default: state, or what the checkpoint needs")
@@ -548,29 +547,27 @@ class EvaluateOptions(PolicyOptions):
     videos: Annotated[
         Path | None,
         Doc("write videos, the cameras side by side"),
-        tyro.conf.arg(metavar="DIR"),
+        Typed("DIR"),
     ] = None
     videos_of: Annotated[Literal["failures", "all", "none"], Doc("which ones")] = "failures"
     max_videos: Annotated[int, Ge(1), Doc("the first so many of them")] = 10
-    json: Annotated[
-        Path | None, Doc("write everything, episode by episode"), tyro.conf.arg(metavar="FILE")
-    ] = None
+    json: Annotated[Path | None, Doc("write everything, episode by episode"), Typed("FILE")] = None
     min_success: Annotated[
         float | None,
         Interval(ge=0, le=1),
         Doc("exit with 1 if a rate, from 0 to 1, is below"),
-        tyro.conf.arg(metavar="RATE"),
+        Typed("RATE"),
     ] = None
     probe: Annotated[
         bool,
-        tyro.conf.FlagCreatePairsOff,
+        Form.SWITCH,
         Doc("no episodes: does its plan follow the pictures, or the arm's own state?"),
     ] = False
     min_pictures_share: Annotated[
         float | None,
         Interval(ge=0, le=1),
         Doc("of --probe: exit with 1 if the pictures' share, from 0 to 1, is below"),
-        tyro.conf.arg(metavar="SHARE"),
+        Typed("SHARE"),
     ] = None
 
     def __post_init__(self) -> None:
@@ -616,9 +613,7 @@ class RecordedOptions(Options):
     """Which recorded episodes to run again."""
 
     dataset: Annotated[DatasetFolder, Doc("the recorded dataset")]
-    episode: Annotated[int | None, Doc("which one; default: all"), tyro.conf.arg(metavar="INT")] = (
-        None
-    )
+    episode: Annotated[int | None, Doc("which one; default: all"), Typed("INT")] = None
     json: Annotated[bool, Doc("print the result as JSON")] = False
     trust: Annotated[
         bool, Doc("run the Python code that the dataset names: a start policy, an environment")

@@ -1,7 +1,8 @@
 """Command lines from frozen dataclasses: a field is the option, its type, its bounds and its help.
 
 A subclass of `Options` is checked when it is made, by whoever makes it, so an invalid one does not
-exist. `parse` makes one from words, with tyro. A field is declared once:
+exist. `parse` makes one from words, with tyro, which is imported for that: worker processes have
+options, too, and parse nothing. A field is declared once:
 
     num_episodes: Annotated[int, Ge(1), Doc("episodes in the dataset")] = 50
 """
@@ -14,16 +15,15 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass, replace
+from enum import Enum
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-import tyro
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from typing_extensions import Doc
-from tyro.constructors import PrimitiveConstructorSpec
 
 from pp_recorder.output import outlive_readers
 
@@ -38,6 +38,45 @@ _BOUNDS = {  # per kind of bound: the limit, what must hold, and how to say it
     Le: (lambda bound: bound.le, operator.le, "be at most {}"),
     Lt: (lambda bound: bound.lt, operator.lt, "be less than {}"),
 }
+
+
+class Form(Enum):
+    """An annotation of how an option is typed."""
+
+    POSITIONAL = "without its name"
+    SWITCH = "without --no-"
+
+
+@dataclass(frozen=True)
+class Typed:
+    """An annotation of how an option is typed.
+
+    Attributes:
+        metavar: The value in --help; default: by its type.
+        aliases: Other names.
+    """
+
+    metavar: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Words:
+    """The annotation of a value that words stand for.
+
+    Attributes:
+        count: Number of words.
+        metavar: The words in --help.
+        to_value: Makes the value; raises ValueError for words that it cannot use.
+        from_value: Makes words of a default.
+        choices: The values that there are; None if there are others.
+    """
+
+    count: Literal[1, "*"]
+    metavar: str
+    to_value: Callable[[list[str]], Any]
+    from_value: Callable[[Any], list[str]]
+    choices: tuple[Any, ...] | None = None
 
 
 class OptionError(ValueError):
@@ -92,6 +131,8 @@ def parse(
     text = f"{description}\n\nExample: {example}"
     words = list(sys.argv[1:] if argv is None else argv)
     if any(word in ("-h", "--help") or word.startswith("--tyro-") for word in words):
+        import tyro
+
         outlive_readers()  # such as head
         tyro.cli(_twin(cls, for_help=True), prog=prog, description=text, args=words)
     try:
@@ -168,46 +209,33 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def one_of(choices: Collection[str]) -> PrimitiveConstructorSpec[str]:
+def one_of(choices: Collection[str]) -> Words:
     """Return the annotation of a text that must be one of several."""
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="{" + ",".join(choices) + "}",
-        instance_from_str=lambda words: words[0],
-        is_instance=lambda value: isinstance(value, str),
-        str_from_instance=lambda value: [str(value)],
-        choices=tuple(choices),
-    )
+    metavar = "{" + ",".join(choices) + "}"
+    return Words(1, metavar, lambda words: words[0], lambda value: [str(value)], tuple(choices))
 
 
-def some_of(choices: Collection[str]) -> PrimitiveConstructorSpec[tuple[str, ...]]:
+def some_of(choices: Collection[str]) -> Words:
     """Return the annotation of several texts, between which are spaces or commas.
 
     Whoever has the field checks them.
     """
-    return PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="{" + ",".join(choices) + "} ...",
-        instance_from_str=lambda words: tuple(name for word in words for name in word.split(",")),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: list(value or ()),
+    return Words(
+        "*",
+        "{" + ",".join(choices) + "} ...",
+        lambda words: tuple(name for word in words for name in word.split(",")),
+        lambda value: list(value or ()),
     )
 
 
-def text(parse_text: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
+def text(parse_text: Callable[[str], Any], metavar: str) -> Words:
     """Return the annotation of a value that is made from one word.
 
     Args:
         parse_text: Makes it; raises ValueError for a word that it cannot use.
         metavar: The word in --help.
     """
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=lambda words: parse_text(words[0]),
-        is_instance=lambda value: True,
-        str_from_instance=lambda value: [str(value)],
-    )
+    return Words(1, metavar, lambda words: parse_text(words[0]), lambda value: [str(value)])
 
 
 def parse_pixels(word: str) -> int | tuple[int, int]:
@@ -243,7 +271,7 @@ def parse_folder(word: str) -> Path:
 
 
 Folder = Annotated[Path, text(parse_folder, "DIR")]
-DatasetFolder = Annotated[Path, text(parse_folder, "DATASET"), tyro.conf.Positional]
+DatasetFolder = Annotated[Path, text(parse_folder, "DATASET"), Form.POSITIONAL]
 Pixels = Annotated[int | tuple[int, int], text(parse_pixels, "PIXELS")]
 
 
@@ -267,6 +295,8 @@ def _twin(cls: type[Options], for_help: bool) -> type:
 
     Unless it is for --help, it takes any values and none, so that one place reports what is wrong.
     """
+    import tyro
+
     hints = _hints(cls)
     twins: list[tuple[str, Any, Any]] = []
     for option in fields(cls):
@@ -278,7 +308,7 @@ def _twin(cls: type[Options], for_help: bool) -> type:
             default = (() if several else None) if default is MISSING else default
             hint = _without_checks(option.name, hint)
         settings = tyro.conf.arg(help=words, help_behavior_hint=behavior)
-        twins.append((option.name, Annotated[hint, settings], field(default=default)))
+        twins.append((option.name, Annotated[_for_tyro(hint), settings], field(default=default)))
     settings = tyro.conf.arg(help="print the version and exit", help_behavior_hint="")
     version_flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, settings]
     twins.append(("version", version_flag, field(default=False)))
@@ -291,7 +321,7 @@ def _as_one_word(name: str, hint: Any) -> Any:
     kinds = [part for part in get_args(kind) if part is not NoneType]
     if len(kinds) == 1 and NoneType in get_args(kind):
         kind = kinds[0]
-    if any(isinstance(part, PrimitiveConstructorSpec) for part in annotations):
+    if any(isinstance(part, Words) for part in annotations):
         return hint
     if get_origin(kind) is Literal:
         return Annotated[hint, one_of(get_args(kind))]
@@ -303,25 +333,52 @@ def _as_one_word(name: str, hint: Any) -> Any:
 def _without_checks(name: str, hint: Any) -> Any:
     """Return the hint with a word that cannot be the value reported by name."""
 
-    def reporting(spec: PrimitiveConstructorSpec[Any]) -> PrimitiveConstructorSpec[Any]:
-        def from_words(words: Any) -> Any:
+    def reporting(kind: Words) -> Words:
+        def to_value(words: Any) -> Any:
             if words and isinstance(words[0], list):  # so an argument without a name may come
                 (words,) = words
-            if spec.nargs == 1 and not words:
+            if kind.count == 1 and not words:
                 return None
             try:
-                return spec.instance_from_str(words)
+                return kind.to_value(words)
             except ValueError as error:
                 raise _WordError(name, str(error)) from None
 
-        return replace(
-            spec, instance_from_str=from_words, is_instance=lambda value: True, choices=None
-        )
+        return replace(kind, to_value=to_value, choices=None)
 
     _, *annotations = get_args(hint)
-    is_spec = [isinstance(part, PrimitiveConstructorSpec) for part in annotations]
-    parts = [reporting(p) if there else p for p, there in zip(annotations, is_spec, strict=True)]
-    return Annotated[(Any, *parts)] if any(is_spec) else hint
+    is_words = [isinstance(part, Words) for part in annotations]
+    parts = [reporting(p) if there else p for p, there in zip(annotations, is_words, strict=True)]
+    return Annotated[(Any, *parts)] if any(is_words) else hint
+
+
+def _for_tyro(hint: Any) -> Any:
+    """Return the hint with tyro's annotations in place of ours."""
+    import tyro
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    def translate(part: Any) -> Any:
+        if isinstance(part, Words):
+            return PrimitiveConstructorSpec(
+                nargs=part.count,
+                metavar=part.metavar,
+                instance_from_str=part.to_value,
+                is_instance=lambda value: True,  # `Options` checks
+                str_from_instance=part.from_value,
+                choices=part.choices,
+            )
+        if isinstance(part, Typed):
+            return tyro.conf.arg(metavar=part.metavar, aliases=part.aliases or None)
+        forms = {
+            Form.POSITIONAL: tyro.conf.Positional,
+            Form.SWITCH: tyro.conf.FlagCreatePairsOff,
+        }
+        return forms[part] if isinstance(part, Form) else part
+
+    if get_origin(hint) is not Annotated:
+        return hint
+    kind, *annotations = get_args(hint)
+    return Annotated[(kind, *map(translate, annotations))]
 
 
 def _parse_int(word: str) -> int:
@@ -353,6 +410,8 @@ def _read(cls: type[Options], prog: str, words: list[str]) -> Any:
         ValueError: A word is no option, or an option or its value is missing.
         _WordError: A word cannot be the value of its option.
     """
+    import tyro
+
     twin, said = _twin(cls, for_help=False), io.StringIO()
     try:
         with redirect_stderr(said):
@@ -371,7 +430,7 @@ def _require_all(values: Any, cls: type[Options], prog: str) -> None:
     hints = _hints(cls)
     for option in fields(cls):
         if _default(option) is MISSING and getattr(values, option.name) is None:
-            is_word = tyro.conf.Positional in get_args(hints[option.name])
+            is_word = Form.POSITIONAL in get_args(hints[option.name])
             name = option.name.upper() if is_word else flag(option.name)
             what = documentation(cls, option.name)
             raise ValueError(f"{name} is missing: {what} ({prog} --help)")
@@ -416,7 +475,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
             _require_interval(name, value, annotation)
         elif type(annotation) in _BOUNDS:
             _require_bound(name, value, annotation)
-        elif isinstance(annotation, PrimitiveConstructorSpec) and annotation.choices:
+        elif isinstance(annotation, Words) and annotation.choices:
             _require_choice(name, value, annotation.choices)
 
 

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from typing_extensions import Doc
 
 from pp_recorder.checks import CheckResult, DatasetView, Finding, inspect_dataset
 from pp_recorder.checks.html_report import render
-from pp_recorder.command_line import PATH_TEXT, DatasetFolder, Options, parse
+from pp_recorder.command_line import PATH_TEXT, DatasetFolder, Options, Typed, parse
 from pp_recorder.dataset.reader import DatasetError
 
 _SHOWN_PER_CHECK = 10
@@ -26,13 +25,13 @@ class InspectOptions(Options):
         str | None,
         PATH_TEXT,
         Doc("write the report as JSON; - for stdout"),
-        tyro.conf.arg(metavar="FILE"),
+        Typed("FILE"),
     ] = None
     html: Annotated[
         str | None,
         PATH_TEXT,
         Doc("write the report as one page"),
-        tyro.conf.arg(metavar="FILE"),
+        Typed("FILE"),
     ] = None
     strict: Annotated[bool, Doc("warnings are errors")] = False
 

@@ -14,10 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from typing_extensions import Doc
 
-from pp_recorder.command_line import DatasetFolder, Options, parse
+from pp_recorder.command_line import DatasetFolder, Form, Options, Typed, parse
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.card import is_edited, make_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED
@@ -207,9 +206,7 @@ class PushOptions(Options):
     """The options of `pp-push`."""
 
     dataset: Annotated[DatasetFolder, Doc("the dataset")]
-    repo_id: Annotated[
-        str, Doc("where it goes"), tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")
-    ]
+    repo_id: Annotated[str, Doc("where it goes"), Form.POSITIONAL, Typed("USER/NAME")]
     private: Annotated[bool, Doc("hide it from others")] = False
 
 

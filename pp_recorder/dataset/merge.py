@@ -12,10 +12,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import tyro
 from typing_extensions import Doc
 
-from pp_recorder.command_line import PATH_TEXT, Folder, Options, parse, parse_folder
+from pp_recorder.command_line import PATH_TEXT, Folder, Form, Options, Typed, parse, parse_folder
 from pp_recorder.dataset import keys, tables
 from pp_recorder.dataset.commit import staging_path
 from pp_recorder.dataset.episode import EncodedEpisode
@@ -352,8 +351,8 @@ class MergeOptions(Options):
         tuple[str, ...],
         PATH_TEXT,
         Doc("datasets, in order"),
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="DATASET..."),
+        Form.POSITIONAL,
+        Typed("DATASET..."),
     ]
     output: Annotated[Folder, Doc("absent or empty folder")]
 

@@ -17,6 +17,7 @@ their sources are closed, and the arguments are those of the calls in Isaac Sim'
 """
 
 import ast
+import functools
 import inspect
 import json
 import os
@@ -219,7 +220,7 @@ class FakeIsaac:
             parameters = next((p for versions, p in signatures if self.version in versions), None)
             if parameters is None:
                 continue
-            call = self._call(qualname, kind, _signature(parameters))
+            call = self._call(qualname, kind, _signature(tuple(map(tuple, parameters))))
             owner, _, member = qualname.partition(".")
             if kind == "function":
                 modules[module][owner] = call
@@ -275,7 +276,8 @@ class FakeIsaac:
             instance.model.construct(**arguments)
 
 
-def _signature(parameters: list[list[Any]]) -> inspect.Signature:
+@functools.cache
+def _signature(parameters: tuple[tuple[Any, ...], ...]) -> inspect.Signature:
     def parameter(name: str, kind: str, default: str | None, required: bool) -> inspect.Parameter:
         is_bare = required or default is None
         value = inspect.Parameter.empty if is_bare else _value(str(default))

@@ -510,11 +510,18 @@ class RenderProduct:
         self.path = f"/Render/OmniverseKit/HydraTextures/Replicator_{len(sim.products)}"
         self.views: deque[world.View] = deque(maxlen=sim.frame_lag + 1)
         self.renders = 0
+        self.seen: tuple[int, int] | None = None  # physics as of the last frame
         sim.products.append(self)
 
     def expose(self) -> None:
         """Record what is in view; `image` renders it."""
-        self.views.append(world.look(self.prim, self.size, self.sim.physics.visible))
+        physics = self.sim.physics
+        seen = (physics.epoch, physics.changes) if physics.playing else None
+        if seen is None or seen != self.seen:
+            self.views.append(world.look(self.prim, self.size, physics.visible))
+        else:  # nothing has moved
+            self.views.append(self.views[-1])
+        self.seen = seen
         self.renders += 1
 
     def image(self) -> np.ndarray:

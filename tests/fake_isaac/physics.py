@@ -26,6 +26,7 @@ _TOUCHES = 0.005  # m, how deep in a box an object may be to rest on it
 _BLOCK = 8  # pixels, in which the background has one colour
 _WAVES = 8.0  # rad/m, of the floor's pattern
 _MIN_HALF = 0.05  # of the image's width, so that the object can be seen in a small one
+_RELATIONS = ("physics:body0", "physics:body1", "material:binding")
 _TURNS = [
     f"xformOp:rotate{axes}" for axes in ("X", "Y", "Z", "XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
 ]
@@ -34,6 +35,13 @@ _TURNS = [
 # What enabling a joint while playing does: it holds, physics does not notice, or Isaac loses its
 # view of the robot.
 Toggle = Literal["holds", "ignored", "breaks"]
+
+
+class Shown(NamedTuple):
+    """A prim that cameras see, and the attribute of its color, (3,) or of several."""
+
+    prim: Usd.Prim
+    color: Usd.Attribute | None
 
 
 class View(NamedTuple):
@@ -61,6 +69,7 @@ class Body:
     half: np.ndarray
     linear: np.ndarray
     angular: np.ndarray
+    resting: Gf.Matrix4d | None = None  # where it was found to rest
 
     def half_in(self, frame: Gf.Matrix4d) -> tuple[np.ndarray, np.ndarray]:
         """Return its middle and half its box in another frame."""
@@ -80,7 +89,8 @@ class Physics:
         self._stage, self._toggle = stage, toggle
         self.playing, self.has_view = False, False
         self.epoch = 0  # number of the run of physics
-        self.visible: list[Usd.Prim] = []
+        self.changes = 0  # of the stage, while physics runs
+        self.visible: list[Shown] = []
 
     def start(self) -> None:
         """Read the stage, as a hard reset does."""
@@ -88,7 +98,7 @@ class Physics:
         self._read_bodies()
         self._read_robot()
         self._refresh()
-        for joint in [joint for joint in self._joints if self._ends(joint) is not None]:
+        for joint in [joint for joints in self._joints.values() for joint, _ in joints]:
             _require_excluded(joint)
             if joint.GetJointEnabledAttr().Get():
                 raise AssertionError(
@@ -98,6 +108,7 @@ class Physics:
         self._layer = Sdf.Layer.CreateAnonymous("physics")
         self._stage.GetSessionLayer().subLayerPaths.insert(0, self._layer.identifier)
         self._outputs = {path: self._output(path) for path in [*self._links, *self.bodies]}
+        self._written: dict[Sdf.Path, Gf.Matrix4d] = {}
         notice = Usd.Notice.ObjectsChanged
         self._listener = Tf.Notice.Register(notice, self._on_change, self._stage)
         self.epoch, self.playing = self.epoch + 1, True
@@ -121,7 +132,9 @@ class Physics:
                 body.linear = np.array(held.ExtractTranslation() - before) / dt
         with Usd.EditContext(self._stage, self._layer), Sdf.ChangeBlock():
             for path, (ops, to_parent) in self._outputs.items():
-                write_ops(*ops, self.matrix_of(path) * to_parent)
+                if self._written.get(path) != (now := self.matrix_of(path)):
+                    write_ops(*ops, now * to_parent)
+                    self._written[path] = now
 
     def matrix_of(self, path: Sdf.Path) -> Gf.Matrix4d:
         """Return the pose of a free body, of the hand or of a finger."""
@@ -164,11 +177,18 @@ class Physics:
     def _refresh(self) -> None:
         """Read again what may change while physics runs: joints and visible prims."""
         self._stale = False
+        self._joints: dict[Sdf.Path, list[tuple[UsdPhysics.FixedJoint, Sdf.Path]]]
         prims = [p for p in self._stage.Traverse() if not p.GetPath().HasPrefix(self._root)]
-        self._joints = [UsdPhysics.FixedJoint(p) for p in prims if p.IsA(UsdPhysics.FixedJoint)]
+        joints = [UsdPhysics.FixedJoint(p) for p in prims if p.IsA(UsdPhysics.FixedJoint)]
+        self._joints = {path: [] for path in self.bodies}
+        for joint, ends in [(joint, self._ends(joint)) for joint in joints]:
+            if ends is not None:
+                link, body = ends
+                self._joints[body].append((joint, link))
         shown = [p for p in prims if p.IsA(UsdGeom.Gprim) and not self._is_in_body(p)]
         shown = [p for p in shown if not p.HasAPI(UsdPhysics.CollisionAPI)]
-        self.visible = shown + [body.prim for body in self.bodies.values()]
+        prims = shown + [body.prim for body in self.bodies.values()]
+        self.visible = [Shown(prim, _color(prim)) for prim in prims]
 
     def _ends(self, joint: UsdPhysics.FixedJoint) -> tuple[Sdf.Path, Sdf.Path] | None:
         """Return the robot's link and the free body that a joint connects, if it connects such."""
@@ -179,9 +199,8 @@ class Physics:
 
     def _held_pose(self, body: Sdf.Path) -> Gf.Matrix4d | None:
         """Return the pose at which an enabled joint holds the body, where its two frames meet."""
-        for joint in self._joints:
-            link, other = self._ends(joint) or (None, None)
-            if other != body or not joint.GetJointEnabledAttr().Get():
+        for joint, link in self._joints[body]:
+            if not joint.GetJointEnabledAttr().Get():
                 continue
             _require_excluded(joint)
             if self._toggle != "holds":
@@ -214,6 +233,8 @@ class Physics:
 
     def _fall(self, body: Body, dt: float) -> None:
         """Let the body fall freely, down to the highest static box below it."""
+        if body.matrix == body.resting and not body.linear.any():
+            return
         place, (_, _, half) = body.half_in(Gf.Matrix4d(1))
         tops = [
             high[2]
@@ -224,9 +245,11 @@ class Physics:
         ]
         body.linear = body.linear + self._gravity * dt
         place = place + body.linear * dt
-        if tops and place[2] - half < max(tops):
+        rests = bool(tops) and place[2] - half < max(tops)
+        if rests:
             place[2], body.linear = max(tops) + half, np.zeros(3)
         body.matrix = Gf.Matrix4d(body.matrix).SetTranslateOnly(Gf.Vec3d(*place))
+        body.resting = body.matrix if rests else None
 
     def _place_links(self) -> None:
         if len(self.q) < len(_DOFS):
@@ -250,10 +273,14 @@ class Physics:
 
     def _on_change(self, notice: Usd.Notice.ObjectsChanged, _: object) -> None:
         """Notice prims that appear or vanish; Isaac loses its view of the robot if any vanishes."""
-        for path in [path for path in notice.GetResyncedPaths() if path.IsPrimPath()]:
+        self.changes += 1
+        changed = notice.GetResyncedPaths()
+        for path in [path for path in changed if path.IsPrimPath()]:
             self._stale = True
             if not self._stage.GetPrimAtPath(path):
                 self.has_view = False
+        paths = [*changed, *notice.GetChangedInfoOnlyPaths()]
+        self._stale = self._stale or any(path.name in _RELATIONS for path in paths)
 
     def _is_in_body(self, prim: Usd.Prim) -> bool:
         return any(prefix in self.bodies for prefix in prim.GetPath().GetPrefixes())
@@ -267,20 +294,20 @@ def _require_excluded(joint: UsdPhysics.FixedJoint) -> None:
         )
 
 
-def look(camera: Usd.Prim, size: tuple[int, int], visible: list[Usd.Prim]) -> View:
+def look(camera: Usd.Prim, size: tuple[int, int], visible: list[Shown]) -> View:
     """Return the camera's current view of the prims."""
     to_world = UsdGeom.XformCache().GetLocalToWorldTransform(camera)
     to_camera, boxes, squares = to_world.GetInverse(), _boxes(), []
     names = ("focalLength", "horizontalAperture", "clippingRange")
     focal, aperture, (near, far) = (camera.GetAttribute(name).Get() for name in names)
     focal = focal / aperture * size[0]
-    for prim in visible:
+    for prim, color in visible:
         box = boxes.ComputeWorldBound(prim).ComputeAlignedRange()
         x, y, z = to_camera.Transform(box.GetMidpoint())
         if near < -z < far:
             u, v = size[0] / 2 - focal * x / z, size[1] / 2 + focal * y / z
             half = max(max(box.GetSize()) / 2 * focal / -z, _MIN_HALF * size[0])
-            squares.append((u, v, half, _rgb(prim)))
+            squares.append((u, v, half, _rgb(color)))
     return View(size, np.array(to_world), focal, squares)
 
 
@@ -307,15 +334,23 @@ def _floor(view: View) -> np.ndarray:
     return 125.0 + 65.0 * np.sin(_WAVES * x) * np.cos(_WAVES * y)
 
 
-def _rgb(prim: Usd.Prim) -> tuple[float, ...]:
+def _color(prim: Usd.Prim) -> Usd.Attribute | None:
+    """Return the attribute that holds the color of a prim or of the first part that has one."""
     for part in [p for p in Usd.PrimRange(prim) if p.IsA(UsdGeom.Gprim)]:
         material = UsdShade.MaterialBindingAPI(part).ComputeBoundMaterial()[0]
         if material:
-            return tuple(material.ComputeSurfaceSource()[0].GetInput("diffuseColor").Get())
-        colors = UsdGeom.Gprim(part).GetDisplayColorAttr().Get()
-        if colors:
-            return tuple(colors[0])
-    return (0.5, 0.5, 0.5)
+            return material.ComputeSurfaceSource()[0].GetInput("diffuseColor").GetAttr()
+        colors = UsdGeom.Gprim(part).GetDisplayColorAttr()
+        if colors.Get():
+            return colors
+    return None
+
+
+def _rgb(color: Usd.Attribute | None) -> tuple[float, ...]:
+    value = None if color is None else color.Get()
+    if not value:
+        return (0.5, 0.5, 0.5)
+    return tuple(value if isinstance(value, Gf.Vec3f) else value[0])
 
 
 def matrix(position: Any, quat_wxyz: Any) -> Gf.Matrix4d:

@@ -9,6 +9,7 @@ import atexit
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ _inherited = False  # ... by one that it was forked from
 _ended = False  # the process ends, and MuJoCo is about to close OpenGL
 _abandoned: list[Any] = []
 _creation = threading.Lock()
+_idle: deque[Any] = deque()  # EGL contexts that were freed; no lock, which a collector might need
+_MAX_IDLE = 2
 _bound = threading.local()  # `context` is the one that is current in a thread
 
 
@@ -40,6 +43,9 @@ class Context:
     Used instead of `mujoco.GLContext`, whose platform is read from the environment when mujoco is
     first imported, possibly long before this package is.
 
+    EGL's have no size and are used again: in software, Mesa compiles what a context draws with,
+    which takes 0.2 s. So whatever is made in one must be deleted before it is freed.
+
     Args:
         size: Width and height in pixels.
 
@@ -52,7 +58,7 @@ class Context:
         require_not_inherited()
         _used = True
         with _creation:
-            self._gl = _context_class()(*size)
+            self._gl = _idle.pop() if _idle else _context_class()(*size)
             atexit.register(_note_end)  # MuJoCo has registered its own end before
         self._module = sys.modules[type(self._gl).__module__]
         self._freed = False
@@ -78,10 +84,15 @@ class Context:
                 self._release()
 
     def free(self) -> None:
-        """Free the context."""
+        """Free the context, in which nothing is left."""
+        self._freed = True
+        if self._name == "egl" and len(_idle) < _MAX_IDLE:
+            if getattr(_bound, "context", None) is self:
+                self._release()  # other threads may take it from here on
+            _idle.append(self._gl)
+            return
         self._gl.make_current()  # on macOS it is locked, and unlocked by `free`
         self._gl.free()
-        self._freed = True
 
     def _bind(self) -> None:
         if self._name == "cgl":  # its `make_current` would lock it for other threads

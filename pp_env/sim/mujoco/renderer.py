@@ -80,8 +80,9 @@ class _Renderer:
             self._gl = opengl.Context(size)
             with self._gl.current():
                 self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-                if not preset.samples:
-                    self._context.offFBO = _make_framebuffer(size)
+                self._images = None if preset.samples else _Framebuffer(size)
+                if self._images is not None:
+                    self._mujocos, self._context.offFBO = self._context.offFBO, self._images.name
                 self._shadows = (
                     _ShadowMap(model, self._context, preset) if preset.shadow_map else None
                 )
@@ -169,8 +170,13 @@ class _Renderer:
         gl, self._gl = self._gl, None
         if gl is not None:
             with gl.current():  # else the textures of another context would be deleted
+                if self._images is not None:
+                    self._images.free()
+                    self._context.offFBO = self._mujocos
+                if self._shadows is not None:
+                    self._shadows.free()
                 self._context.free()
-                gl.free()
+            gl.free()
 
     def __del__(self) -> None:
         try:  # not `suppress`, which may be gone at the interpreter's exit
@@ -199,7 +205,7 @@ class _ShadowMap:
         self, model: mujoco.MjModel, context: mujoco.MjrContext, preset: RenderPreset
     ) -> None:
         self._context = context
-        self._map, self._unused = context.shadowFBO, _make_framebuffer((1, 1))
+        self._map, self._unused = context.shadowFBO, _Framebuffer((1, 1))
         _soften_shadows(context)
         self._scene = _make_scene(model)
         self._option = _make_option(VISIBLE_GROUPS if preset.exact_shadows else CASTING_GROUPS)
@@ -216,8 +222,13 @@ class _ShadowMap:
         self._push_casters_back(data.light_xpos[0])
         self._context.shadowFBO = self._map
         mujoco.mjr_render(mujoco.MjrRect(0, 0, 1, 1), self._scene, self._context)
-        self._context.shadowFBO = self._unused
+        self._context.shadowFBO = self._unused.name
         self._rendered = state
+
+    def free(self) -> None:
+        """Delete what MuJoCo's context does not know of. Needs its OpenGL context to be current."""
+        self._unused.free()
+        self._context.shadowFBO = self._map
 
     def _push_casters_back(self, light: np.ndarray) -> None:
         """Move the invisible shadow casters away from the light at (3,), m, world.
@@ -257,32 +268,41 @@ def _update_scene(
     mujoco.mjv_updateScene(model, data, option, None, camera, everything, scene)
 
 
-def _make_framebuffer(size: tuple[int, int]) -> int:
-    """Create a framebuffer that lives as long as the OpenGL context, and return its name.
+class _Framebuffer:
+    """A framebuffer of the current OpenGL context.
 
     Unlike MuJoCo's own, it has no stencil, which only reflections need: with half the bytes per
-    pixel, depth tests in software take half the time. Needs a current context.
-    """
-    # Not `OpenGL.GL`, which takes 0.3 s and 7 MB to import.
-    from OpenGL.raw.GL.VERSION import GL_1_1, GL_3_0
+    pixel, depth tests in software take half the time.
 
-    gl, rgba8 = GL_3_0, GL_1_1.GL_RGBA8
-    names = np.zeros(3, dtype=np.uint32)
-    gl.glGenFramebuffers(1, names[:1])
-    gl.glGenRenderbuffers(2, names[1:])
-    framebuffer, color, depth = (int(name) for name in names)
-    gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, framebuffer)
-    for name, pixels, use in (
-        (color, rgba8, gl.GL_COLOR_ATTACHMENT0),
-        (depth, gl.GL_DEPTH_COMPONENT32F, gl.GL_DEPTH_ATTACHMENT),
-    ):
-        gl.glBindRenderbuffer(gl.GL_RENDERBUFFER, name)
-        gl.glRenderbufferStorage(gl.GL_RENDERBUFFER, pixels, *size)
-        gl.glFramebufferRenderbuffer(gl.GL_FRAMEBUFFER, use, gl.GL_RENDERBUFFER, name)
-    status = gl.glCheckFramebufferStatus(gl.GL_FRAMEBUFFER)
-    if status != gl.GL_FRAMEBUFFER_COMPLETE:
-        raise RuntimeError(f"no framebuffer of {size[0]} x {size[1]} pixels: status {status:#x}")
-    return framebuffer
+    Attributes:
+        name: As OpenGL calls it.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        # Not `OpenGL.GL`, which takes 0.3 s and 7 MB to import.
+        from OpenGL.raw.GL.VERSION import GL_1_1, GL_3_0
+
+        self._gl, gl, rgba8 = GL_3_0, GL_3_0, GL_1_1.GL_RGBA8
+        self._names = names = np.zeros(3, dtype=np.uint32)
+        gl.glGenFramebuffers(1, names[:1])
+        gl.glGenRenderbuffers(2, names[1:])
+        self.name, color, depth = (int(name) for name in names)
+        gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, self.name)
+        for name, pixels, use in (
+            (color, rgba8, gl.GL_COLOR_ATTACHMENT0),
+            (depth, gl.GL_DEPTH_COMPONENT32F, gl.GL_DEPTH_ATTACHMENT),
+        ):
+            gl.glBindRenderbuffer(gl.GL_RENDERBUFFER, name)
+            gl.glRenderbufferStorage(gl.GL_RENDERBUFFER, pixels, *size)
+            gl.glFramebufferRenderbuffer(gl.GL_FRAMEBUFFER, use, gl.GL_RENDERBUFFER, name)
+        status = gl.glCheckFramebufferStatus(gl.GL_FRAMEBUFFER)
+        if status != gl.GL_FRAMEBUFFER_COMPLETE:
+            raise RuntimeError(f"no framebuffer of {size[0]} x {size[1]} pixels: {status:#x}")
+
+    def free(self) -> None:
+        """Delete it; its context must be current."""
+        self._gl.glDeleteFramebuffers(1, self._names[:1])
+        self._gl.glDeleteRenderbuffers(2, self._names[1:])
 
 
 def _soften_shadows(context: mujoco.MjrContext) -> None:

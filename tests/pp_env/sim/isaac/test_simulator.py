@@ -40,6 +40,7 @@ from tests.pp_env.sim.isaac.test_usd_stage import write_can
 from tests.sim_contract import SimulatorContract, start
 
 SIZE = 64
+STEPS = 110  # of an episode
 HOLD = Command(np.array(HOME_JOINT_POS), panda.FINGER_OPEN)
 CONFIG = PickPlaceConfig(timing=default_timing("isaacsim"), render=RenderConfig(resolution=SIZE))
 
@@ -78,6 +79,11 @@ def isaac(assets, monkeypatch):
     isaac_app._started = None
 
 
+def quick_expert():
+    """Return an expert in a hurry, which waits at HOME for the joints that lag behind."""
+    return PickPlaceExpert(steps_per_segment=10)
+
+
 def names(fake):
     return [name for name, _ in fake.calls]
 
@@ -92,9 +98,9 @@ def test_two_episodes_with_images(isaac, version, attachment):
             config=CONFIG,
             terminate_on_success=False,
         )
-        expert = PickPlaceExpert()
+        expert = quick_expert()
         for seed in (0, 1):
-            episode = run_episode(env, expert, [], seed, seed, expert.num_steps)
+            episode = run_episode(env, expert, [], seed, seed, STEPS)
             assert episode.success, episode.trace[-1][1]["unmet_conditions"]
         observation, _ = env.reset(seed=2)
         for image in observation["pixels"].values():
@@ -136,10 +142,10 @@ def test_a_pool_of_objects_without_files(isaac, attachment):
             config=config,
             terminate_on_success=False,
         )
-        expert, simulator = PickPlaceExpert(), env._simulator
+        expert, simulator = quick_expert(), env._simulator
         for seed, name in enumerate(("tomato soup can", "mustard bottle", "sugar box")):
             options = {"object": name}
-            episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
+            episode = run_episode(env, expert, [], seed, seed, STEPS, options)
             assert episode.success, episode.trace[-1][1]["unmet_conditions"]
             info = episode.start_info
             there = {info["object"], *info["distractors"]}
@@ -166,10 +172,10 @@ def test_a_pool_of_objects_with_isaacs_files(isaac, assets):
     with isaac():
         config = ycb_config(soup.name, sugar.name)
         env = PickPlaceEnv("isaacsim", config=config, terminate_on_success=False)
-        expert = PickPlaceExpert()
+        expert = quick_expert()
         for seed, obj in enumerate((soup, sugar)):
             options = {"object": obj.name}
-            episode = run_episode(env, expert, [], seed, seed, expert.num_steps, options)
+            episode = run_episode(env, expert, [], seed, seed, STEPS, options)
             assert episode.success, episode.trace[-1][1]["unmet_conditions"]
         env.close()
     with isaac(), pytest.raises(usd_stage.StageError, match="did not load .*--no-ycb-assets"):
@@ -221,9 +227,9 @@ def test_the_first_way_to_hold_an_object_that_works_is_used(isaac, toggle, chose
     with isaac(toggle=toggle):
         env = PickPlaceEnv("isaacsim", config=CONFIG, terminate_on_success=False)
         assert env.simulator_description["attachment"] == chosen
-        expert = PickPlaceExpert()
+        expert = quick_expert()
         for seed in (3, 4):
-            assert run_episode(env, expert, [], seed, seed, expert.num_steps).success
+            assert run_episode(env, expert, [], seed, seed, STEPS).success
 
 
 def test_a_way_that_breaks_the_handles_does_not_hide_the_next(isaac):
@@ -302,7 +308,7 @@ def test_friction_leaves_the_joint_alone(isaac):
     config = PickPlaceConfig(CONFIG.timing, render=CONFIG.render, grasp=GraspConfig("friction"))
     with isaac():
         env = PickPlaceEnv("isaacsim", config=config)
-        expert = PickPlaceExpert()
+        expert = quick_expert()
         episode = run_episode(env, expert, [], 0, 0, 150)
         assert any(info["is_grasped"] for _, info in episode.trace)
         assert not episode.success, "the fake has no friction"
@@ -336,8 +342,8 @@ def test_it_lives_in_an_application_that_runs_already(isaac):
         env = PickPlaceEnv(
             lambda config: IsaacSimulator(config, app=app, world=world), config=CONFIG
         )
-        expert = PickPlaceExpert()
-        assert run_episode(env, expert, [], 0, 0, expert.num_steps).success
+        expert = quick_expert()
+        assert run_episode(env, expert, [], 0, 0, STEPS).success
         env.close()
         assert world.stage.GetPrimAtPath("/World/Somebody")
         assert World.instance() is world, "not ours to clear"
@@ -533,11 +539,11 @@ def test_collecting_with_it(isaac, tmp_path):
     with isaac(frame_lag=1, close_hangs=True), pytest.raises(ProcessEnded) as ended:
         collect.main(
             ["--simulator", "isaacsim", "--num-episodes", "2", "--resolution", "96x64",
-             "--output", str(output), "--status-file", str(status)]
+             "--steps-per-segment", "15", "--output", str(output), "--status-file", str(status)]
         )  # fmt: skip
     assert ended.value.args == (0,)
     dataset = Dataset(output)
-    assert (dataset.num_episodes, dataset.num_frames) == (2, 540)
+    assert (dataset.num_episodes, dataset.num_frames) == (2, 270)
     assert next(dataset.frames(0, "observation.images.cam_high")).shape == (64, 96, 3)
     details = dataset.collection["simulator_details"]
     assert details["renders_per_frame"] == 2
@@ -549,7 +555,8 @@ def test_a_complete_dataset_starts_no_application(isaac, tmp_path, monkeypatch):
     output, status = tmp_path / "set", tmp_path / "status.json"
     options = [
         "--simulator", "isaacsim", "--resolution", str(SIZE), "--output", str(output), "--resume",
-        "--status-file", str(status), "--restart-every", "1", "--num-episodes",
+        "--steps-per-segment", "15", "--status-file", str(status), "--restart-every", "1",
+        "--num-episodes",
     ]  # fmt: skip
     with isaac(), pytest.raises(ProcessEnded):
         collect.main([*options, "1"])

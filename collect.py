@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from pp_collect.factory import Expert, make_config, make_expert, require_start_policy
+from pp_collect.factory import Expert, make_config, make_expert, require_policies
 from pp_collect.options import CollectOptions
 from pp_collect.process import StopRequest, restart_process, stop_on_signal
 from pp_collect.runs import (
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         raise_on_interrupt()
         config = make_config(options)
         expert = make_expert(options, config)
-        require_start_policy(options, config, options.record_cameras, options.render_after)
+        require_policies(options, config, options.record_cameras, options.render_after)
         options = resolve_workers(options)
         require_extras(options)
         require_writable(options)

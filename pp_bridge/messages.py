@@ -26,7 +26,10 @@ _GROUPS = {SceneOptions: "Scene", DemonstrationOptions: "Demonstrations"}  # of 
 _SUGGESTIONS = {"object": [obj.name for obj in YCB_OBJECTS if obj.fits_gripper]}
 # What a request must not choose: code and files of the service's machine, the simulator, and how
 # much memory images take.
-_OF_THE_SERVICE = ("start_policy", "ycb_meshes", "ycb_assets", "simulator", "resolution")
+_OF_THE_SERVICE = (
+    *("policy", "max_steps", "start_policy", "ycb_meshes", "ycb_assets"),
+    *("simulator", "resolution"),
+)
 
 
 def _names(cls: type) -> list[str]:

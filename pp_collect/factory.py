@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 
@@ -11,8 +11,9 @@ import pp_env
 from experts.action_noise import ActionNoise
 from experts.pick_place import PickPlaceExpert
 from experts.reactive import JOINT_SPEED, ReactiveExpert
-from pp_collect.actions import to_control_mode
+from pp_collect.actions import in_control_mode, to_control_mode
 from pp_collect.options import DemonstrationOptions, SceneOptions, SimulatorOptions
+from pp_collect.policies import DemonstratingPolicy, NamedPolicy, StartPolicy, find_callable
 from pp_collect.starts import EpisodeStarts
 from pp_env.config import (
     GraspConfig,
@@ -27,11 +28,9 @@ from pp_env.randomization import RANDOMIZATION_PRESETS
 from pp_env.sim import SIMULATORS, default_timing
 from pp_env.sim.meshes import ycb_mesh
 from pp_recorder.evaluation.runner import EvaluationError
+from pp_recorder.rollout import AnyPolicy
 
-if TYPE_CHECKING:
-    from pp_collect.policies import StartPolicy
-
-Expert = PickPlaceExpert | ReactiveExpert
+Expert = PickPlaceExpert | ReactiveExpert | NamedPolicy
 _NO_SIMULATOR: Any = None  # for an environment of which only the spaces are used
 
 
@@ -62,14 +61,16 @@ def make_env(
     config: PickPlaceConfig,
     cameras: bool,
     livestream_port: int | None = None,
+    until_success: bool = False,
 ) -> gym.Env:
-    """Return an environment for demonstrations, whose episodes have their full length.
+    """Return an environment for demonstrations, without a limit of the steps.
 
     Args:
         options: Which simulator, and how it is started.
         config: Of the environment.
         cameras: Whether observations have images.
         livestream_port: TCP port of the simulator's own livestream; None is no livestream.
+        until_success: Whether success ends an episode; an expert's have their full length.
     """
     all_options = {"assets_root": options.assets_root, "streaming_port": livestream_port}
     takes = SIMULATORS[options.simulator].options
@@ -80,7 +81,7 @@ def make_env(
         simulator=options.simulator,
         obs_type="pixels_agent_pos" if cameras else "state",
         config=config,
-        terminate_on_success=False,
+        terminate_on_success=until_success,
         headless=options.headless,
         simulator_options={name: all_options.get(name) for name in takes},
     )
@@ -89,9 +90,13 @@ def make_env(
 def make_expert(options: DemonstrationOptions, config: PickPlaceConfig) -> Expert:
     """Return the expert, whose episodes are long enough for the longest delay of its actions.
 
+    With `options.policy` it is that policy, which acts in place of an expert.
+
     Raises:
         ValueError: An option is out of range.
     """
+    if options.policy is not None:
+        return NamedPolicy(options.policy, options.policy_steps(config.timing.control_hz))
     if options.expert == "reactive":
         return make_reactive_expert(options, config)
     longest_delay = config.randomization.action_delay[1]
@@ -118,6 +123,18 @@ def make_reactive_expert(options: DemonstrationOptions, config: PickPlaceConfig)
     )
 
 
+def acting_in(env: gym.Env, expert: Expert) -> AnyPolicy:
+    """Return what acts in an environment: the expert in its control mode, or the policy.
+
+    Raises:
+        EvaluationError: The policy cannot be made.
+    """
+    if isinstance(expert, NamedPolicy):
+        return DemonstratingPolicy(expert.name, env)
+    unwrapped: Any = env.unwrapped
+    return in_control_mode(expert, unwrapped.control_mode)
+
+
 def make_starts(options: DemonstrationOptions, config: PickPlaceConfig) -> EpisodeStarts:
     """Return what brings each attempt to its start."""
     name = options.start_policy
@@ -125,7 +142,7 @@ def make_starts(options: DemonstrationOptions, config: PickPlaceConfig) -> Episo
         options.start_shares,
         config,
         partial(make_reactive_expert, options, config),
-        None if name is None else partial(_make_start_policy, name),
+        None if name is None else partial(StartPolicy, name),
         partial(to_control_mode, control_mode=options.control_mode),
     )
 
@@ -137,10 +154,10 @@ def make_disturbance(options: DemonstrationOptions) -> ActionNoise | None:
     return ActionNoise(options.action_noise, CONTROL_MODES[options.control_mode].layout)
 
 
-def require_start_policy(
+def require_policies(
     options: DemonstrationOptions, config: PickPlaceConfig, cameras: bool, dry_run: bool
 ) -> None:
-    """Check that the policy that drives up to the start fits the environment.
+    """Check that there is such a policy, and that one that drives up to the start fits.
 
     Args:
         options: Of the demonstrations.
@@ -152,6 +169,11 @@ def require_start_policy(
         ValueError: It does not fit, or cannot be made.
         ImportError: A checkpoint needs lerobot, and that is not installed.
     """
+    if options.policy is not None:
+        try:
+            find_callable(options.policy)
+        except EvaluationError as error:
+            raise ValueError(str(error)) from error
     if options.start_policy is None:
         return
     obs_type = "pixels_agent_pos" if cameras else "state"
@@ -159,19 +181,13 @@ def require_start_policy(
         lambda _: _NO_SIMULATOR, obs_type, config=config, control_mode=options.control_mode
     )
     try:
-        policy = _make_start_policy(options.start_policy, env)
+        policy = StartPolicy(options.start_policy, env)
     except EvaluationError as error:
         raise ValueError(str(error)) from error
     if dry_run and policy.needs_images:
         raise ValueError(
             "--render-after runs attempts without images first, but --start-policy needs images"
         )
-
-
-def _make_start_policy(name: str, env: gym.Env) -> "StartPolicy":
-    from pp_collect.policies import StartPolicy
-
-    return StartPolicy(name, env)
 
 
 def reset_options(options: SceneOptions) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ benchmarks derive from these classes. To add an option, add a field; its place s
 - `EvaluateOptions`: how `pp-evaluate` runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,7 +61,7 @@ from pp_recorder.dataset.video import CODECS
 _spec = gym.spec(pp_env.ENV_ID)
 assert _spec.max_episode_steps is not None
 _MAX_STEPS: int = _spec.max_episode_steps
-
+_STEP_LIMIT = f"an episode ends after so many; default: {_MAX_STEPS} at 30 Hz, as long at others"
 
 PROBED_OBS_TYPE = "pixels_agent_pos"
 _OF_EPISODES = (
@@ -145,6 +146,7 @@ _OPTIONS_OF = {
     "waypoints": ("steps_per_segment", "path_noise_rad"),
     "reactive": ("joint_speed", "gripper"),
 }
+EXPERT_OPTIONS = ("expert", "noise_rad", *_OPTIONS_OF["waypoints"], *_OPTIONS_OF["reactive"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,17 @@ class DemonstrationOptions(Options):
         Literal["waypoints", "reactive"],
         Doc("nine waypoints by the clock, or closed loop (docs/experts.md)"),
     ] = "waypoints"
+    policy: Annotated[
+        str | None,
+        Doc("your own in place of an expert: module:callable (docs/record.md)"),
+        Typed("POLICY"),
+    ] = None
+    max_steps: Annotated[
+        int | None,
+        Ge(1),
+        Doc(f"of --policy: {_STEP_LIMIT}"),
+        Typed("INT"),
+    ] = None
     start_mix: Annotated[
         str,
         Doc("where episodes begin, such as home=0.4,random=0.3,anywhere=0.3"),
@@ -218,7 +231,8 @@ class DemonstrationOptions(Options):
             shares = self.start_shares
         except ValueError as error:
             raise OptionError("start_mix", str(error)) from None
-        if unable := sorted(set(shares) - set(_STARTS_OF[self.expert])):
+        unable = sorted(set(shares) - set(_STARTS_OF[self.expert]))
+        if unable and self.policy is None:
             able = [name for name, kinds in _STARTS_OF.items() if set(shares) <= set(kinds)]
             raise ValueError(
                 f"--expert {self.expert} cannot start from {', '.join(unable)}; "
@@ -229,7 +243,10 @@ class DemonstrationOptions(Options):
                 "--start-policy and the start kind policy need each other: "
                 "--start-mix policy=0.5,home=0.5 --start-policy CHECKPOINT"
             )
-        self._require_options_of_the_expert()
+        if self.policy is None:
+            self._require_options_of_the_expert()
+        else:
+            self._require_no_options_of_experts()
 
     @property
     def start_shares(self) -> dict[str, float]:
@@ -241,18 +258,36 @@ class DemonstrationOptions(Options):
         return parse_start_mix(self.start_mix)
 
     def _require_options_of_the_expert(self) -> None:
-        defaults = {f.name: f.default for f in fields(DemonstrationOptions)}
+        if self.max_steps is not None:
+            raise ValueError("--max-steps is for --policy; an expert knows when it is done")
         for expert, names in _OPTIONS_OF.items():
-            given = [name for name in names if getattr(self, name) != defaults[name]]
+            given = self._given(names)
             if given and expert != self.expert:
-                options = ", ".join("--" + name.replace("_", "-") for name in given)
-                raise ValueError(f"{options} is for --expert {expert}, got --expert {self.expert}")
+                raise ValueError(f"{given} is for --expert {expert}, got --expert {self.expert}")
+
+    def _require_no_options_of_experts(self) -> None:
+        if given := self._given(EXPERT_OPTIONS):
+            raise ValueError(f"{given} is for experts, got --policy {self.policy}; leave one out")
+
+    def _given(self, names: Sequence[str]) -> str:
+        """Return which of the options differ from their defaults, as they are typed."""
+        defaults = {f.name: f.default for f in fields(DemonstrationOptions)}
+        return ", ".join(flag(name) for name in names if getattr(self, name) != defaults[name])
 
     def segment_steps(self, fps: int) -> int | None:
         """Return the number of steps per waypoint at a control rate, Hz; None without waypoints."""
-        if self.expert != "waypoints":
+        if self.policy is not None or self.expert != "waypoints":
             return None
         return fps if self.steps_per_segment is None else self.steps_per_segment
+
+    def policy_steps(self, fps: int) -> int:
+        """Return the number of steps after which an episode of `policy` ends, at a rate in Hz."""
+        return self.max_steps or _default_step_limit(fps)
+
+
+def _default_step_limit(fps: int) -> int:
+    """Return the number of steps at a rate in Hz that take as long as the environment's limit."""
+    return round(_MAX_STEPS * fps / TimingConfig.control_hz)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +345,11 @@ class SessionOptions(SimulatorOptions, DemonstrationOptions, DatasetOptions):
             raise ValueError(
                 "--render-after saves images of failures: not with --keep all or --no-cameras"
             )
+        if self.render_after and self.policy is not None:
+            raise ValueError(
+                "--render-after runs attempts without images first, but --policy sees them; "
+                "leave one of them out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,7 +366,7 @@ class CollectOptions(SessionOptions):
         int | None,
         Ge(1),
         Doc("with --simulator warp: attempts at once, in all processes; default 64 in each"),
-        tyro.conf.arg(metavar="INT"),
+        Typed("INT"),
     ] = None
     ray_address: Annotated[
         str | None,
@@ -432,8 +472,15 @@ class CollectOptions(SessionOptions):
                 f"--num-envs is for --simulator {', '.join(able)}, got --simulator "
                 f"{self.simulator}; its attempts are made at once by --workers"
             )
-        if self.simulator in able and self.ray_address is not None:
+        if self.simulator not in able:
+            return
+        if self.ray_address is not None:
             raise ValueError(f"--simulator {self.simulator} is for this machine, not --ray-address")
+        if (self.policy or self.start_policy) and not self.no_cameras:
+            raise ValueError(
+                f"--simulator {self.simulator} renders after the episodes, so --policy and "
+                "--start-policy see no images; give --no-cameras, or take --simulator mujoco"
+            )
 
     @property
     def steps_together(self) -> bool:
@@ -473,7 +520,7 @@ class PolicyOptions(SceneOptions):
     max_steps: Annotated[
         int | None,
         Ge(1),
-        Doc(f"an episode ends after so many; default: {_MAX_STEPS} at 30 Hz, as long at others"),
+        Doc(_STEP_LIMIT),
         Typed("INT"),
     ] = None
     action_steps: Annotated[
@@ -536,7 +583,7 @@ class PolicyOptions(SceneOptions):
     @property
     def step_limit(self) -> int:
         """Number of steps after which an episode ends: by default, the same time at every rate."""
-        return self.max_steps or round(_MAX_STEPS * self.fps / TimingConfig.control_hz)
+        return self.max_steps or _default_step_limit(self.fps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -616,7 +663,7 @@ class RecordedOptions(Options):
     episode: Annotated[int | None, Doc("which one; default: all"), Typed("INT")] = None
     json: Annotated[bool, Doc("print the result as JSON")] = False
     trust: Annotated[
-        bool, Doc("run the Python code that the dataset names: a start policy, an environment")
+        bool, Doc("run the Python code that the dataset names: a policy, an environment")
     ] = False
 
 

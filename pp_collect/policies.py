@@ -1,12 +1,16 @@
 """Policies by name: the expert, a function of one's own, or a LeRobot checkpoint."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from traceback import format_exc
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from experts.pick_place import PickPlaceExpert
 from experts.reactive import ReactiveExpert
@@ -14,7 +18,14 @@ from pp_collect.actions import in_control_mode
 from pp_env.layout import ENVIRONMENT_STATE
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE as STATE_INPUT
 from pp_recorder.evaluation.lerobot_policy import Checkpoint, LeRobotPolicy
-from pp_recorder.evaluation.runner import EvaluationError, FunctionPolicy, RandomPolicy
+from pp_recorder.evaluation.runner import (
+    CheckedPolicy,
+    EvaluationError,
+    FunctionPolicy,
+    PolicyError,
+    RandomPolicy,
+    traceback_of,
+)
 from pp_recorder.rollout import AnyPolicy
 
 OWN_POLICIES = ("expert", "reactive", "random")
@@ -58,6 +69,26 @@ def load_policy(name: str, env: gym.Env, option: str = "--policy") -> AnyPolicy:
     Raises:
         EvaluationError: There is no such module or callable, or it makes no policy.
     """
+    make = find_callable(name, option)
+    try:
+        made = make(env)
+    except (Exception, SystemExit) as error:
+        raise EvaluationError(
+            f"{option} {name} raised when called\n{format_exc().rstrip()}"
+        ) from error
+    return as_policy(made, name, option)
+
+
+def find_callable(name: str, option: str = "--policy") -> Callable[[gym.Env], Any]:
+    """Return the callable in "module:callable".
+
+    Args:
+        name: The text.
+        option: By which the name was given, for errors.
+
+    Raises:
+        EvaluationError: There is no such module or callable.
+    """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise EvaluationError(f"{option} must be like my_module:make_policy, got {name!r}")
@@ -79,13 +110,7 @@ def load_policy(name: str, env: gym.Env, option: str = "--policy") -> AnyPolicy:
             f"{option} {name}: {module.__file__} has no callable {attribute!r}, it has "
             f"{[key for key, value in vars(module).items() if callable(value)]}"
         )
-    try:
-        made = make(env)
-    except (Exception, SystemExit) as error:
-        raise EvaluationError(
-            f"{option} {name} raised when called\n{format_exc().rstrip()}"
-        ) from error
-    return as_policy(made, name, option)
+    return make
 
 
 def as_policy(made: Any, name: str, option: str = "--policy") -> AnyPolicy:
@@ -103,6 +128,81 @@ def as_policy(made: Any, name: str, option: str = "--policy") -> AnyPolicy:
         "reset(observation, info, rng) and act(observation), or a function from observation to "
         f"action; got {made!r}"
     )
+
+
+@dataclass(frozen=True)
+class NamedPolicy:
+    """A policy by name, for a collection, whose processes make it each for itself.
+
+    Attributes:
+        name: "module:callable".
+        num_steps: Number of steps after which an episode ends.
+    """
+
+    name: str
+    num_steps: int
+
+    @property
+    def typical_steps(self) -> int:
+        """Number of steps of most episodes, as far as it is known."""
+        return self.num_steps
+
+
+class DemonstratingPolicy:
+    """A policy that demonstrates in place of an expert, and gives only valid actions.
+
+    Args:
+        name: "module:callable".
+        env: The environment of the collection.
+
+    Attributes:
+        name: As above.
+
+    Raises:
+        EvaluationError: There is no such policy, or it cannot be made.
+    """
+
+    uses_info = True
+
+    def __init__(self, name: str, env: gym.Env) -> None:
+        self.name = name
+        self._made = load_policy(name, env)
+        self._checked = CheckedPolicy(self._made, env.action_space)
+        self._space: Any = env.action_space
+
+    @property
+    def done(self) -> bool:
+        """True once the policy has nothing more to do."""
+        return bool(getattr(self._made, "done", False))
+
+    def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
+        """Prepare the policy for an episode.
+
+        Raises:
+            EvaluationError: It raised something.
+        """
+        with self._named_errors():
+            self._checked.reset(observation, info, rng)
+
+    def act(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+        """Return the action within the space's bounds, as a dataset has it.
+
+        Raises:
+            EvaluationError: The policy raised something, or its action is not of the space.
+        """
+        with self._named_errors():
+            action = self._checked.act(observation, info)
+        return np.clip(action.astype(self._space.dtype), self._space.low, self._space.high)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except PolicyError as error:
+            text = str(error)
+            if error.__cause__ is not None:
+                text = f"{text}\n{traceback_of(error).rstrip()}"
+            raise EvaluationError(f"--policy {self.name}: {text}") from error
 
 
 class StartPolicy:

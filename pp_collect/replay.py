@@ -18,8 +18,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from experts.waypoints import PHASES
-from pp_collect.actions import in_control_mode, set_control_mode
+from pp_collect.actions import set_control_mode
 from pp_collect.factory import (
+    acting_in,
     make_disturbance,
     make_env,
     make_expert,
@@ -158,10 +159,13 @@ def reproduce(dataset: Dataset, episodes: list[int], options: ReproduceOptions) 
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "again"
         session = stored_options(provenance, provenance["record_cameras"], output)
-        expert = make_expert(session, config)
-        policy = in_control_mode(expert, session.control_mode)
-        with closing(make_env(session, config, session.record_cameras)) as env:
+        if session.policy is not None and not options.trust:
+            raise _untrusted(dataset, session.policy, "what acted")
+        expert, until_success = make_expert(session, config), session.policy is not None
+        env = make_env(session, config, session.record_cameras, until_success=until_success)
+        with closing(env):
             set_control_mode(env, session.control_mode)
+            policy = acting_in(env, expert)
             writer = make_writer(session, config, simulator_description(env))
             try:
                 starts_of = cache(partial(_make_starts, session, config))
@@ -221,10 +225,14 @@ def _replay_recording(
 def _require_no_code(dataset: Dataset, start_policy: str | None) -> None:
     """Raise a `DatasetError` if a policy is a module, which a stranger may have chosen."""
     if start_policy is not None and not Path(start_policy).is_dir():
-        raise DatasetError(
-            f"{dataset.root / keys.COLLECTION_PATH} names {start_policy!r} as what drove up "
-            "to the starts. Importing it runs its code: look at it, and give --trust"
-        )
+        raise _untrusted(dataset, start_policy, "what drove up to the starts")
+
+
+def _untrusted(dataset: Dataset, name: str, role: str) -> DatasetError:
+    return DatasetError(
+        f"{dataset.root / keys.COLLECTION_PATH} names {name!r} as {role}. Importing it runs its "
+        "code: look at it, and give --trust"
+    )
 
 
 def _make_starts(

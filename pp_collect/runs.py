@@ -148,7 +148,11 @@ def run_local(
     Raises:
         CollectionError: Too many attempts in a row have failed.
     """
-    with closing(make_env(options, config, options.record_cameras, options.livestream_port)) as env:
+    env = make_env(
+        *(options, config, options.record_cameras, options.livestream_port),
+        until_success=options.policy is not None,
+    )
+    with closing(env):
         session = CollectionSession(options, config, expert, env)
         monitor = RunMonitor(options, session.writer, session.stats, expert.typical_steps, status)
         session.watchers.append(monitor.progress)
@@ -191,7 +195,7 @@ def run_parallel(
     """
     with closing(_make_pool(options)) as pool:
         # In a process of its own, so that this one needs no simulator.
-        simulator = pool.run_once(describe_simulator, options, config)
+        simulator = pool.run_once(describe_simulator, options, config, expert)
         writer = make_writer(options, config, simulator)
         stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
         monitor = RunMonitor(options, writer, stats, expert.typical_steps, status)

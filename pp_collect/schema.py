@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import pp_env
-from experts.diagnosis import failure_phase
+from experts.diagnosis import failure_phase, failure_stage
 from experts.waypoints import PHASES, WAYPOINTS
-from pp_collect.options import DemonstrationOptions, SessionOptions
+from pp_collect.options import EXPERT_OPTIONS, DemonstrationOptions, SessionOptions
 from pp_collect.starts import Prelude
 from pp_env import panda, rotation
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, from_dict
@@ -51,6 +51,7 @@ def make_schema(
         provenance: How the dataset comes about, from `describe_collection`.
         has_phases: Whether the policy says what each action is for.
     """
+    has_phases = has_phases and options.policy is None
     width, height = config.render.size
     features = {
         keys.STATE: _vector(OBSERVATION),
@@ -138,7 +139,7 @@ def describe_episode(episode: Episode) -> dict[str, Any]:
         keys.EPISODE_SEED: episode.seed,
         keys.EPISODE_SUCCESS: episode.success,
         keys.EPISODE_FAILURE_REASON: "" if episode.success else failure_reason(episode),
-        keys.EPISODE_FAILURE_PHASE: "" if episode.success else failure_phase(episode.trace),
+        keys.EPISODE_FAILURE_PHASE: "" if episode.success else failure_place(episode),
         "episode/pick": start["object_pos"][:2].tolist(),
         "episode/place": start["goal_pos"][:2].tolist(),
         "episode/object_rgb": start["object_rgb"].tolist(),
@@ -155,6 +156,13 @@ def failure_reason(episode: Episode) -> str:
     return ", ".join(episode.end_info["unmet_conditions"])
 
 
+def failure_place(episode: Episode) -> str:
+    """Return the expert's phase in which an episode failed, or without phases the task's stage."""
+    if episode.trace[0][0]:
+        return failure_phase(episode.trace)
+    return failure_stage([episode.start_info, *(info for _, info in episode.trace)])
+
+
 def describe_collection(
     options: SessionOptions, config: PickPlaceConfig, simulator: dict[str, Any]
 ) -> dict[str, Any]:
@@ -169,6 +177,7 @@ def describe_collection(
         "revision": DATA_REVISION,
         **_demonstration_values(options),
         "steps_per_segment": options.segment_steps(config.timing.control_hz),
+        "max_steps": options.policy and options.policy_steps(config.timing.control_hz),
         **_start_policy_digest(options),
         "phases": list(PHASES),
         "simulator": options.simulator,
@@ -232,7 +241,13 @@ def stored_options(
 
 
 def _demonstration_values(options: DemonstrationOptions) -> dict[str, Any]:
-    return {_STORED_NAMES.get(name, name): getattr(options, name) for name in _DEMONSTRATION}
+    """Return the options to store; a policy of one's own has none of an expert's."""
+    left_out = () if options.policy is None else EXPERT_OPTIONS
+    return {
+        _STORED_NAMES.get(name, name): getattr(options, name)
+        for name in _DEMONSTRATION
+        if name not in left_out
+    }
 
 
 def _start_policy_digest(options: DemonstrationOptions) -> dict[str, str]:

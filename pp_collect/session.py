@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 
-from experts.diagnosis import failure_phase
-from pp_collect.actions import in_control_mode, set_control_mode
+from pp_collect.actions import set_control_mode
 from pp_collect.factory import (
     Expert,
+    acting_in,
     make_disturbance,
     make_env,
     make_starts,
@@ -25,13 +26,22 @@ from pp_collect.factory import (
     simulator_description,
 )
 from pp_collect.options import SessionOptions
-from pp_collect.schema import describe_collection, failure_reason, make_schema
+from pp_collect.policies import DemonstratingPolicy
+from pp_collect.schema import describe_collection, failure_place, failure_reason, make_schema
 from pp_env.config import PickPlaceConfig
 from pp_env.gpus import usable_gpus
 from pp_env.sim import SIMULATORS
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.episode import EpisodePayload, EpisodeRecorder
-from pp_recorder.rollout import Episode, EpisodeSink, Step, episode_seed, iterate_episode
+from pp_recorder.evaluation.runner import EvaluationError
+from pp_recorder.rollout import (
+    AnyPolicy,
+    Episode,
+    EpisodeSink,
+    Step,
+    episode_seed,
+    iterate_episode,
+)
 from pp_recorder.sinks import SuccessOnly
 
 # Worker processes import this module, too, and write no dataset: without what comes with pyarrow
@@ -66,7 +76,7 @@ class EpisodeOutcome:
         failure = (
             ""
             if episode.success
-            else _describe_failure(failure_reason(episode), failure_phase(episode.trace))
+            else _describe_failure(failure_reason(episode), failure_place(episode))
         )
         return cls(episode.success, episode.length, failure)
 
@@ -135,10 +145,11 @@ class CollectionStats:
             CollectionError: Too many attempts in a row have failed.
         """
         if options.keep == "success" and self.failed_in_a_row >= _GIVE_UP_AFTER:
+            of_expert = "less --noise-rad or more --steps-per-segment"
             raise CollectionError(
                 f"{self.failed_in_a_row} attempts in a row failed ({dict(self.failures)}); "
                 f"{options.output} holds the {kept} episodes that succeeded before; "
-                "try less --noise-rad or more --steps-per-segment"
+                f"try {of_expert if options.policy is None else '--keep all'}"
             )
 
 
@@ -164,7 +175,6 @@ class EpisodeRunner:
     ) -> None:
         self._options = options
         self._num_steps = expert.num_steps
-        self._policy = in_control_mode(expert, options.control_mode)
         self._env = env
         self._starts, self._disturbance = make_starts(options, config), make_disturbance(options)
         self._dry_run_env = (
@@ -173,6 +183,15 @@ class EpisodeRunner:
         for each in (self._env, self._dry_run_env):
             if each is not None:
                 set_control_mode(each, options.control_mode)
+        self._policy = acting_in(env, expert)
+
+    def require_working(self) -> None:
+        """Start an episode and ask for its first action; the next call must be `run`.
+
+        Raises:
+            RuntimeError: Images cannot be rendered, or the policy gives no action.
+        """
+        require_action(self._policy, self._env)
 
     def run(
         self, index: int, sinks: Sequence[EpisodeSink]
@@ -194,9 +213,16 @@ class EpisodeRunner:
     ) -> Generator[Step, None, EpisodeOutcome]:
         seed, steps = episode_seed(self._options.seed, index), self._num_steps
         options = reset_options(self._options)
-        episode = yield from iterate_episode(
-            env, self._policy, sinks, seed, index, steps, options, self._starts, self._disturbance
-        )
+        try:
+            episode = yield from iterate_episode(
+                *(env, self._policy, sinks, seed, index, steps, options),
+                *(self._starts, self._disturbance),
+            )
+        except EvaluationError as error:
+            raise CollectionError(
+                f"{error}\nattempt {index} was dropped, and what was finished is intact; once the "
+                "policy is mended, --resume goes on"
+            ) from error
         return EpisodeOutcome.from_episode(episode)
 
 
@@ -229,9 +255,13 @@ class CollectionSession:
         env: gym.Env,
         watchers: Sequence[EpisodeSink] = (),
     ) -> None:
-        env.reset(seed=0)  # renders, if cameras are recorded: without OpenGL, no dataset is begun
         self._options = options
         self._runner = EpisodeRunner(options, config, expert, env)
+        try:
+            self._runner.require_working()  # or no dataset is begun
+        except BaseException:
+            self._runner.close()
+            raise
         self.writer = make_writer(options, config, simulator_description(env))
         self.stats = CollectionStats.from_entries(self.writer.episodes, options.first_attempt)
         self.watchers = list(watchers)
@@ -309,7 +339,8 @@ class RolloutWorker:
         scratch: Path | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="worker-")
-        self._env = make_env(options, config, options.record_cameras)
+        until_success = options.policy is not None
+        self._env = make_env(options, config, options.record_cameras, until_success=until_success)
         self._runner = EpisodeRunner(options, config, expert, self._env)
         self._recorder = EpisodeRecorder(
             Path(self._folder.name), make_schema(options, config, provenance={})
@@ -369,18 +400,38 @@ def close_writer(writer: "LeRobotWriter", options: SessionOptions) -> None:
         writer.close()
 
 
-def describe_simulator(options: SessionOptions, config: PickPlaceConfig) -> dict[str, Any]:
+def describe_simulator(
+    options: SessionOptions, config: PickPlaceConfig, expert: Expert
+) -> dict[str, Any]:
     """Return how the simulator describes itself, after one reset, rendered if cameras are recorded.
 
+    Args:
+        options: Of the collection.
+        config: Of the environment.
+        expert: Chooses the actions.
+
     Raises:
-        RuntimeError: Images cannot be rendered.
+        RuntimeError: Images cannot be rendered, or the policy gives no action.
     """
     env = make_env(options, config, options.record_cameras)
     try:
-        env.reset(seed=0)
+        set_control_mode(env, options.control_mode)
+        require_action(acting_in(env, expert), env)
         return simulator_description(env)
     finally:
         env.close()
+
+
+def require_action(policy: AnyPolicy, env: gym.Env) -> None:
+    """Start an episode, which renders if cameras are recorded, and have a user's policy act.
+
+    Raises:
+        RuntimeError: Images cannot be rendered, or the policy gives no action.
+    """
+    observation, info = env.reset(seed=0)
+    if isinstance(policy, DemonstratingPolicy):
+        policy.reset(observation, info, np.random.default_rng(0))
+        policy.act(observation, info)
 
 
 def worker_render_env(number: int) -> dict[str, str]:

@@ -20,7 +20,7 @@ collect_ignore = []
 if importlib.util.find_spec("mujoco") is None:  # as in Isaac Sim's Python
     collect_ignore += [
         "pp_env/test_inverse_kinematics_baselines.py", "pp_bridge", "pp_collect/test_evaluate.py",
-        "pp_collect/test_probe.py", "pp_collect/test_robustness.py",
+        "pp_collect/test_policy.py", "pp_collect/test_probe.py", "pp_collect/test_robustness.py",
         "pp_collect/test_replay.py", "pp_collect/test_starts.py", "pp_env/sim/mujoco",
         "pp_env/sim/test_scene_parity.py", "pp_env/test_vector_env.py", "pp_recorder/checks",
         "pp_recorder/dataset/test_broken_metadata.py", "pp_recorder/dataset/test_commit.py",

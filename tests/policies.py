@@ -24,6 +24,31 @@ class Expert(PickPlaceExpert):
         super().__init__()
 
 
+class Brisk(PickPlaceExpert):
+    """Eight steps per waypoint, and double precision, which the dataset does not have."""
+
+    def __init__(self, env) -> None:
+        super().__init__(steps_per_segment=8)
+
+    def act(self, observation):
+        return super().act(observation).astype(np.float64)
+
+
+class Tiring(Brisk):
+    """Raises an error in the second episode, counted by its resets."""
+
+    resets = 0
+
+    def reset(self, observation, info, rng) -> None:
+        super().reset(observation, info, rng)
+        self.resets += 1
+
+    def act(self, observation):
+        if self.resets == 3:  # the first is that of a trial
+            raise ValueError("tired")
+        return super().act(observation)
+
+
 class Forgetful(PickPlaceExpert):
     """In about half of the episodes, it gives NaN after 100 steps."""
 
@@ -296,3 +321,22 @@ class PlansMoreAndMore(Planner):
 class PlansNothing(Planner):
     def plan(self, observation):
         raise ZeroDivisionError("by zero")
+
+
+def three(env):
+    """Too few numbers."""
+    return lambda observation: np.zeros(3)
+
+
+def nothing(env):
+    """No policy."""
+
+
+def blink(env):
+    """Needs the pictures, and opens the gripper further than it goes."""
+
+    def act(observation):
+        assert observation["pixels"]["cam_high"].shape == (64, 64, 3)
+        return np.append(observation["agent_pos"][:7], 1.0)
+
+    return act

@@ -76,7 +76,7 @@ class PolicyRunner:
         options: dict[str, Any] | None = None,
     ) -> None:
         self._env = _EpisodeRecorder(env)
-        self._policy = _CheckedPolicy(policy, env.action_space)
+        self._policy = CheckedPolicy(policy, env.action_space)
         self._task_outcome = task_outcome
         self._seed = seed
         self._max_steps = max_steps
@@ -92,7 +92,7 @@ class PolicyRunner:
             )
             success = episode.success
         except PolicyError as policy_error:
-            reason, error = str(policy_error), _traceback(policy_error)
+            reason, error = str(policy_error), traceback_of(policy_error)
         infos, actions = self._env.infos, self._env.actions
         outcome = self._task_outcome(infos)
         result = EpisodeResult(
@@ -250,7 +250,7 @@ class _EpisodeRecorder(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-class _CheckedPolicy:
+class CheckedPolicy:
     """A `Policy` that raises only `PolicyError`, and gives only actions of the space."""
 
     uses_info = True
@@ -260,6 +260,11 @@ class _CheckedPolicy:
         self._space = space
 
     def reset(self, observation: Any, info: dict[str, Any], rng: np.random.Generator) -> None:
+        """Prepare the policy for an episode.
+
+        Raises:
+            PolicyError: It raised something.
+        """
         try:
             self._policy.reset(observation, info, rng)
         except BaseException as error:
@@ -267,6 +272,11 @@ class _CheckedPolicy:
             raise PolicyError(f"reset raised {_first_line(error)}") from error
 
     def act(self, observation: Any, info: dict[str, Any]) -> Any:
+        """Return the policy's action.
+
+        Raises:
+            PolicyError: It raised something, or the action is not of the space.
+        """
         try:
             action = choose_action(self._policy, observation, info)
             if isinstance(self._space, gym.spaces.Box):
@@ -316,7 +326,7 @@ def _first_line(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
-def _traceback(error: PolicyError) -> str:
+def traceback_of(error: PolicyError) -> str:
     """Return the policy's own traceback, or the message if the policy raised nothing."""
     if error.__cause__ is None:
         return str(error)

@@ -133,6 +133,7 @@ def test_what_is_not_there_is_not_found(server, collected, path):
         ({"simulator": "isaacsim"}, "simulator: Extra inputs are not permitted"),
         ({"ycb_meshes": "/etc"}, "ycb_meshes: Extra inputs are not permitted"),
         ({"start_policy": "os:system"}, "start_policy: Extra inputs are not permitted"),
+        ({"policy": "os:system"}, "policy: Extra inputs are not permitted"),
         ({"keep": "some"}, "keep: Input should be 'success' or 'all'"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"sead": 3}, "sead: Extra inputs are not permitted, got 3; did you mean seed?"),

@@ -308,7 +308,7 @@ def test_an_unknown_name_suggests_the_nearest():
 
 def test_options_of_another_kind_keep_what_both_have():
     evaluate = EvaluateOptions(policy="expert", use_ycb=True, resolution=64, seed=3)
-    session = select(SessionOptions, evaluate, keep="all")
+    session = select(SessionOptions, evaluate, keep="all", policy=None)
     assert (session.use_ycb, session.resolution, session.seed, session.keep) == (True, 64, 3, "all")
 
 

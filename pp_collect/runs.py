@@ -76,7 +76,7 @@ class RunMonitor:
         self.restart = False
         self.frames_before, self.episodes_before = writer.num_frames, writer.num_episodes
         self.progress = progress
-        progress.begin(writer.num_episodes)
+        progress.start_from(writer.num_episodes)
         self._status = status
         _report_dropped(writer)
         self.update()

@@ -94,7 +94,7 @@ class ProgressBar(EpisodeSink):
         while not self._closed.wait(_REFRESH_INTERVAL):
             self._bar.refresh()
 
-    def begin(self, kept: int) -> None:
+    def start_from(self, kept: int) -> None:
         """Count time and frames from here, after a start that was slow.
 
         Args:

@@ -26,7 +26,10 @@ ISAAC_VENV ?= .venv-isaac
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot check-tutorial check-clients train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies attack crash-test clean
+# The site of the documentation; its themes and parsers disagree with nothing, but are many.
+DOCS_VENV ?= .venv-docs
+
+.PHONY: collect test test-long test-ray lint docs check-lerobot check-tutorial check-clients train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies attack crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -56,6 +59,11 @@ lint: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(RUN)
 	$(VENV)/bin/lint-imports
+
+# Warnings are errors: a link that leads nowhere, a docstring that does not match its function.
+docs: $(DOCS_VENV)/.ready
+	$(DOCS_VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
+	@echo "build/docs/index.html"
 
 # From 300 pixels on, lerobot computes statistics from smaller images.
 check-lerobot: $(VENV)/.ready $(LEROBOT_VENV)/.ready
@@ -121,7 +129,7 @@ bench-bridge: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.bridge load
 
 clean:
-	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-clients .venv-newton .venv-isaac .venv-baselines .venv-peers build *.egg-info
+	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-clients .venv-newton .venv-isaac .venv-docs .venv-baselines .venv-peers build *.egg-info
 
 $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) .
@@ -130,6 +138,10 @@ $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 $(VENV)/.ready-dev: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) ".[dev,bridge]"
 	@touch $@ $(VENV)/.ready
+
+$(DOCS_VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
+	$(PYTHON) deploy/bootstrap.py $(DOCS_VENV) ".[docs]"
+	@touch $@
 
 $(LEROBOT_VENV)/.ready: tests/lerobot-requirements.txt setup.cfg deploy/bootstrap.py \
 		examples/lerobot_policy/pyproject.toml

@@ -27,7 +27,7 @@ from pp_collect.start import raise_on_interrupt
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
-from pp_recorder.output import is_disk_full, outlive_readers
+from pp_recorder.output import describe_error, outlive_readers
 from pp_recorder.rollout import EpisodeSink
 from pp_recorder.sinks import setup_logging
 from pp_recorder.status import StatusFile
@@ -104,7 +104,11 @@ def run(
             status = collect(options, config, expert, words, stop, file)
             state = "complete" if status == 0 else "stopped"
         except (CollectionError, DatasetError, RuntimeError, ImportError, OSError) as error:
-            error_text = describe_error(error, options)
+            error_text = describe_error(
+                error,
+                "the episode in hand was dropped, and what was finished is intact in "
+                f"{options.output}; once there is room, --resume goes on",
+            )
             print(f"error: {error_text}", file=sys.stderr)
         except KeyboardInterrupt:
             status, state = 130, "stopped"
@@ -115,16 +119,6 @@ def run(
         finally:  # whatever happens, or a supervisor would wait for a run that has ended
             file.update(state=state, exit_status=status, error=error_text)
     return status
-
-
-def describe_error(error: Exception, options: CollectOptions) -> str:
-    """Say what ended a run, and what is safe if the disk is full."""
-    if not is_disk_full(error):
-        return str(error)
-    return (
-        f"the disk is full ({error}); the episode in hand was dropped, and what was finished is "
-        f"intact in {options.output}; once there is room, --resume goes on"
-    )
 
 
 def collect(

@@ -21,8 +21,16 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
-from torch import Tensor, nn
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ModuleNotFoundError as missing:
+    if __name__ == "__main__":
+        if {"-h", "--help"} & set(sys.argv):
+            sys.exit(print(__doc__))
+        sys.exit(f"error: {missing.name} is not installed; try: pip install torch")
+    raise
 
 import pp_env
 from pp_env.layout import ACTION, ENVIRONMENT_STATE, OBSERVATION

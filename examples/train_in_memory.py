@@ -22,21 +22,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from lerobot.common.train_utils import (
-    get_step_checkpoint_dir,
-    load_training_state,
-    save_checkpoint,
-    update_last_checkpoint,
-)
-from lerobot.configs import parser
-from lerobot.configs.train import TrainPipelineConfig
-from lerobot.optim.factory import make_optimizer_and_scheduler
-from lerobot.policies.factory import make_policy, make_pre_post_processors
-from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
-from lerobot.utils.import_utils import register_third_party_plugins
-from torch import Tensor, nn
+
+try:
+    import torch
+    from lerobot.common.train_utils import (
+        get_step_checkpoint_dir,
+        load_training_state,
+        save_checkpoint,
+        update_last_checkpoint,
+    )
+    from lerobot.configs import parser
+    from lerobot.configs.train import TrainPipelineConfig
+    from lerobot.optim.factory import make_optimizer_and_scheduler
+    from lerobot.policies.factory import make_policy, make_pre_post_processors
+    from lerobot.policies.pretrained import PreTrainedPolicy
+    from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+    from lerobot.utils.import_utils import register_third_party_plugins
+    from torch import Tensor, nn
+except ModuleNotFoundError as missing:
+    if __name__ == "__main__":
+        if {"-h", "--help"} & set(sys.argv):
+            sys.exit(print(__doc__))
+        wanted = "pip install 'lerobot[training]>=0.6,<0.8'"
+        sys.exit(f"error: {missing.name} is not installed; try: {wanted}")
+    raise
 
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.evaluation.lerobot_policy import Checkpoint

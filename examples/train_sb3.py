@@ -9,17 +9,28 @@ evaluation. docs/training.md says what to expect.
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-import torch
-from matplotlib.figure import Figure
-from stable_baselines3 import SAC
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.monitor import Monitor
+
+try:
+    import torch
+    from matplotlib.figure import Figure
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.monitor import Monitor
+except ModuleNotFoundError as missing:
+    if __name__ == "__main__":
+        if {"-h", "--help"} & set(sys.argv):
+            sys.exit(print(__doc__))
+        sys.exit(
+            f"error: {missing.name} is not installed; try: pip install stable-baselines3 matplotlib"
+        )
+    raise
 
 import pp_env
 from pp_env import PickPlaceConfig, panda, rotation

@@ -23,6 +23,7 @@ from pp_env.sim import SIMULATORS, keep_alive
 from pp_recorder.command_line import OptionError, select
 from pp_recorder.dataset.reader import DatasetError, read_json
 from pp_recorder.dataset.writer import require_empty
+from pp_recorder.output import describe_error
 from pp_recorder.status import StatusFile
 
 _IDLE_TICK = 0.05  # s to wait for a command while idle
@@ -251,7 +252,11 @@ class Service:
             going = running.step()
         except Exception as error:  # no error of a collection may end the service
             _LOG.exception("failed", extra=running.request.model_dump())
-            self._end("failed", f"{error or type(error).__name__}")
+            safe = (
+                f"what was finished is intact in {running.request.output_dir}; once there is room, "
+                "start it again with 'resume'"
+            )
+            self._end("failed", describe_error(error, safe) or type(error).__name__)
             return
         after = stats.attempts, stats.successes, writer.num_episodes, writer.num_frames
         for name, old, new in zip(self._totals, before, after, strict=True):

@@ -53,11 +53,16 @@ from pp_recorder.evaluation.runner import (
     TaskOutcome,
     evaluate,
 )
+from pp_recorder.output import describe_error
 from pp_recorder.rollout import episode_seed, run_episode
 from pp_recorder.sinks import SideBySide, setup_logging
 
 _POLICY_OPTIONS = [f.name for f in dataclasses.fields(PolicyOptions)]
 _PROG = "pp-evaluate"
+_IF_FULL = (
+    "what has been printed is right, but --json or --videos is incomplete; once there is room, the "
+    "same command gives the same result"
+)
 
 
 class Measured(NamedTuple):
@@ -92,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         options = prepare(options)
         status = run_probe(options) if options.probe else run(options)
     except (EvaluationError, ValueError, RuntimeError, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe_error(error, _IF_FULL)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted: there is no result", file=sys.stderr)
         status = 130

@@ -36,6 +36,7 @@ from pp_collect.session import CollectionSession
 from pp_env import kinematics, panda, rotation, task
 from pp_env.config import HOME_JOINT_POS, RenderConfig
 from pp_env.env import PickPlaceEnv
+from pp_env.gpus import ask_nvidia_smi
 from pp_env.layout import OBSERVATION
 from pp_env.objects import YCB_OBJECTS
 from pp_env.sim import keep_alive, shutdown_app
@@ -599,12 +600,10 @@ def _gpu_mb() -> int:
 
 def _nvidia_smi(columns: str) -> list[str]:
     """Return these properties of each GPU; nothing if the driver does not tell."""
-    command = ["nvidia-smi", f"--query-gpu={columns}", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return ask_nvidia_smi(columns)
     except (OSError, subprocess.SubprocessError):
         return []
-    return done.stdout.splitlines()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from pp_recorder.dataset.compare import (
 from pp_recorder.dataset.merge import provenance_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.versions import describe_environment
+from pp_recorder.output import describe_error
 from pp_recorder.recording import replay as replay_in
 from pp_recorder.rollout import AnyPolicy, Disturbance, EpisodeSink, Start, run_episode
 from pp_recorder.sinks import setup_logging
@@ -340,7 +341,10 @@ def _compare(
         dataset = Dataset(options.dataset)
         results = command(dataset, _chosen(dataset, options.episode))
     except (DatasetError, ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        safe = f"{options.dataset} was only read; once there is room, the same command works"
+        if render := getattr(options, "render", None):
+            safe += f", after {render} has been deleted"
+        print(f"error: {describe_error(error, safe)}", file=sys.stderr)
         return 2
     equal = sum(result.equal for result in results)
     if options.json:

@@ -4,10 +4,12 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from pp_collect.factory import Expert, make_env
 from pp_collect.options import CollectOptions
@@ -50,7 +52,7 @@ class RunMonitor:
         options: Of the collection.
         writer: Owns the dataset.
         stats: Counts of the attempts, updated by the caller.
-        frames_per_episode: For the estimate of the time left.
+        progress: The progress bar.
         status: The status file.
 
     Attributes:
@@ -67,14 +69,15 @@ class RunMonitor:
         options: CollectOptions,
         writer: "LeRobotWriter",
         stats: CollectionStats,
-        frames_per_episode: int,
+        progress: ProgressBar,
         status: StatusFile,
     ) -> None:
         self.writer = writer
         self.stats = stats
         self.restart = False
         self.frames_before, self.episodes_before = writer.num_frames, writer.num_episodes
-        self.progress = ProgressBar(options.num_episodes, frames_per_episode, writer.num_episodes)
+        self.progress = progress
+        progress.start_from(writer.num_episodes)
         self._status = status
         _report_dropped(writer)
         self.update()
@@ -119,7 +122,7 @@ def finish_complete(
             _report_dropped(writer)
             return None
         stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
-        monitor = RunMonitor(options, writer, stats, expert.typical_steps, status)
+        monitor = RunMonitor(options, writer, stats, _progress(options, expert), status)
         close_writer(writer, options)
         monitor.progress.close()
     finally:
@@ -148,13 +151,14 @@ def run_local(
     Raises:
         CollectionError: Too many attempts in a row have failed.
     """
-    env = make_env(
-        *(options, config, options.record_cameras, options.livestream_port),
-        until_success=options.policy is not None,
-    )
-    with closing(env):
+    with closing(_progress(options, expert)) as progress, ExitStack() as at_end:
+        env = make_env(
+            *(options, config, options.record_cameras, options.livestream_port),
+            until_success=options.policy is not None,
+        )
+        at_end.callback(env.close)
         session = CollectionSession(options, config, expert, env)
-        monitor = RunMonitor(options, session.writer, session.stats, expert.typical_steps, status)
+        monitor = RunMonitor(options, session.writer, session.stats, progress, status)
         session.watchers.append(monitor.progress)
         try:
             session.watchers += make_watchers()
@@ -193,12 +197,12 @@ def run_parallel(
         CollectionError: An attempt cannot be made, or too many in a row have failed.
         WorkerError: There is no cluster at `ray_address`, or processes cannot begin.
     """
-    with closing(_make_pool(options)) as pool:
+    with closing(_progress(options, expert)) as progress, closing(_make_pool(options)) as pool:
         # In a process of its own, so that this one needs no simulator.
         simulator = pool.run_once(describe_simulator, options, config, expert)
         writer = make_writer(options, config, simulator)
         stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
-        monitor = RunMonitor(options, writer, stats, expert.typical_steps, status)
+        monitor = RunMonitor(options, writer, stats, progress, status)
         scratch = None if options.ray_address else writer.scratch
         try:
             writer.scratch.mkdir(exist_ok=True)
@@ -215,7 +219,6 @@ def run_parallel(
             close_writer(writer, options)
         finally:
             writer.release()
-            monitor.progress.close()
     return monitor
 
 
@@ -260,6 +263,8 @@ def require_writable(options: CollectOptions) -> None:
         ImportError: The object store needs what is not installed.
     """
     output = options.output
+    if options.status_file is not None:
+        options.status_file.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(output, str):
         from pp_recorder.storage.object_store import ObjectStore
 
@@ -319,9 +324,14 @@ def _stored(options: CollectOptions, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _progress(options: CollectOptions, expert: Expert) -> ProgressBar:
+    """Return the bar, which is shown before a simulator starts: that may take long."""
+    return ProgressBar(options.num_episodes, expert.typical_steps)
+
+
 def _report_dropped(writer: "LeRobotWriter") -> None:
     for what in writer.dropped:
-        print(f"resume: dropped {what}", file=sys.stderr)
+        tqdm.write(f"resume: dropped {what}", file=sys.stderr)  # above the bar
 
 
 def _make_pool(options: CollectOptions) -> WorkerPool:

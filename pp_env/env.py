@@ -44,7 +44,7 @@ class PickPlaceEnv(gym.Env):
         (`PickPlaceConfig.objects`) also which object it is and what stands beside it, and with
         `TaskConfig.random_yaw` how the objects are turned. `options` may fix "pick" and "place"
         (x, y in m), "color" (r, g, b in [0, 1]), "object" (a name), "yaw" (rad)
-        and "joint_pos" (7,), rad, at which the arm starts; those of other tools ("lerobot_...") are
+        and "joint_pos" (7,), rad, at which the arm starts; those of other tools (`lerobot_...`) are
         ignored.
         `config.randomization` (`pp_env.randomization`) says what else varies, by default nothing.
 
@@ -53,26 +53,30 @@ class PickPlaceEnv(gym.Env):
         open and the arm is at HOME.
 
     Observation, by `obs_type`:
-        "state": (23,) float32, see `pp_env.layout.OBSERVATION`.
-        "environment_state_agent_pos": {"environment_state": (11,), "agent_pos": (23,)}, the former
-            as in `pp_env.layout.ENVIRONMENT_STATE`.
-        "pixels": {"pixels": {camera: (H, W, 3) uint8}}; `pp_env.wrappers.FlatObservation` makes
-            it flat, as Stable-Baselines3 needs it.
-        "pixels_agent_pos": the same and "agent_pos".
-        "goal": {"observation": (34,), "achieved_goal": (3,), "desired_goal": (3,)}: positions of
-            the object and of its goal, m, world frame, for learners that replay with other goals.
-            The reward is then a function of these two alone (`compute_reward`, which only this
-            `obs_type` has).
+        - "state": (23,) float32, see `pp_env.layout.OBSERVATION`.
+        - "environment_state_agent_pos": {"environment_state": (11,), "agent_pos": (23,)}, the
+          former as in `pp_env.layout.ENVIRONMENT_STATE`.
+        - "pixels": {"pixels": {camera: (H, W, 3) uint8}}; `pp_env.wrappers.FlatObservation` makes
+          it flat, as Stable-Baselines3 needs it.
+        - "pixels_agent_pos": the same and "agent_pos".
+        - "goal": {"observation": (34,), "achieved_goal": (3,), "desired_goal": (3,)}: positions of
+          the object and of its goal, m, world frame, for learners that replay with other goals.
+          The reward is then a function of these two alone (`compute_reward`, which only this
+          `obs_type` has).
+
         With `image_types` beyond "rgb", "depth" {camera: (H, W) float32, m} and "segmentation"
         {camera: (H, W) uint8, `pp_env.sim.api.SEGMENTS`} stand beside "pixels".
 
-    Action, by `control_mode`, all float32. The last number is the fingers' position target, m:
-        "joint_pos": (8,) absolute joint position targets, see `pp_env.layout.ACTION`.
-        "joint_delta": (8,) changes of these targets, `pp_env.layout.JOINT_DELTA_ACTION`.
-        "ee_delta": (7,) change of the hand's target pose, `pp_env.layout.EE_DELTA_ACTION`.
-        "ee_pose": (10,) absolute target pose of the hand, `pp_env.layout.HAND_POSE_ACTION`: its
-            position and the first two columns of its rotation matrix, made orthonormal. How joints
-            come of it: `pp_env.hand_pose.follow`.
+    Action, by `control_mode`:
+        All are float32. The last number is the fingers' position target, m.
+
+        - "joint_pos": (8,) absolute joint position targets, see `pp_env.layout.ACTION`.
+        - "joint_delta": (8,) changes of these targets, `pp_env.layout.JOINT_DELTA_ACTION`.
+        - "ee_delta": (7,) change of the hand's target pose, `pp_env.layout.EE_DELTA_ACTION`.
+        - "ee_pose": (10,) absolute target pose of the hand, `pp_env.layout.HAND_POSE_ACTION`: its
+          position and the first two columns of its rotation matrix, made orthonormal. How joints
+          come of it: `pp_env.hand_pose.follow`.
+
         A target is held for one control period of 1/30 s. Values out of bounds are clipped;
         `info["action"]` is the applied action and `info["action_clipped"]` is True if it differs
         from the given one. With "ee_pose" it is also True if the command does not bring the hand to
@@ -82,24 +86,26 @@ class PickPlaceEnv(gym.Env):
         greatest speed).
 
     Reward, by `reward_type`:
-        "sparse": 1.0 in every step whose state is a success, else 0.0.
-        "dense": in stages, in [0, 1], see `pp_env.reward`.
+        - "sparse": 1.0 in every step whose state is a success, else 0.0.
+        - "dense": in stages, in [0, 1], see `pp_env.reward`.
 
-    `info`, with the same keys at reset and at every step, without sensor noise. Names are joined
-    to one text (`pp_env.names.Names`), which can be batched:
-        `action`, `action_clipped`: the applied action, NaN at reset, see above.
-        `is_success`, `is_grasped`: bool.
-        `unmet_conditions`: names of the conditions for success that do not hold.
-        `object_pos` (3,), m, `object_quat` (4,), w, x, y, z, `goal_pos` (3,), m: world
-            frame.
-        `distance`: from the object to the goal in the table's plane, m.
-        `environment_state`: (11,) float32, `pp_env.layout.ENVIRONMENT_STATE`.
-        `object`, `distractors`: the object's name and the names of the others on the table.
-        `object_rgb`: (3,), in [0, 1].
-        `task`: the language instruction.
-        `object_size`, `grasp_height`, `grasp_yaws`, `travel_height`, `scene_height`: how to grasp
-            the object, see `pp_env.task.grasp_requirements`.
-        `variation`: the sampled `pp_env.randomization.Variation`; only with randomization.
+    `info`:
+        It has the same keys at reset and at every step, and no sensor noise. Names are joined to
+        one text (`pp_env.names.Names`), which can be batched.
+
+        - `action`, `action_clipped`: the applied action, NaN at reset, see above.
+        - `is_success`, `is_grasped`: bool.
+        - `unmet_conditions`: names of the conditions for success that do not hold.
+        - `object_pos` (3,), m, `object_quat` (4,), w, x, y, z, `goal_pos` (3,), m: world
+          frame.
+        - `distance`: from the object to the goal in the table's plane, m.
+        - `environment_state`: (11,) float32, `pp_env.layout.ENVIRONMENT_STATE`.
+        - `object`, `distractors`: the object's name and the names of the others on the table.
+        - `object_rgb`: (3,), in [0, 1].
+        - `task`: the language instruction.
+        - `object_size`, `grasp_height`, `grasp_yaws`, `travel_height`, `scene_height`: how to grasp
+          the object, see `pp_env.task.grasp_requirements`.
+        - `variation`: the sampled `pp_env.randomization.Variation`; only with randomization.
 
     Args:
         simulator: Name of the simulator, or a function that makes one from the configuration.

@@ -6,9 +6,26 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-_LIST = ("nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader")
-_TIMEOUT = 30.0  # s, in which the driver loads
+_PROGRAM = "nvidia-smi"
+_TIMEOUT = 30.0  # s, in which the driver loads and wakes the GPUs
 _DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+def ask_nvidia_smi(columns: str, units: bool = True) -> list[str]:
+    """Return properties of each GPU, a line of comma-separated values each.
+
+    Args:
+        columns: Their names, separated by commas, as `nvidia-smi --help-query-gpu` lists them.
+        units: Whether values have their units.
+
+    Raises:
+        OSError: There is no `nvidia-smi`.
+        subprocess.SubprocessError: It hangs, or fails; a `CalledProcessError` has what it said.
+    """
+    form = "--format=csv,noheader" if units else "--format=csv,noheader,nounits"
+    command = (_PROGRAM, f"--query-gpu={columns}", form)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
+    return done.stdout.splitlines()
 
 
 def usable_gpus() -> tuple[int, ...]:
@@ -42,8 +59,8 @@ def installed_gpus() -> tuple[str, ...]:
     Where there is no `nvidia-smi`, the driver tells, though it may name more than a container has.
     """
     with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(_LIST, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
-        return tuple(line.strip() for line in done.stdout.splitlines() if line.startswith("GPU-"))
+        lines = ask_nvidia_smi("uuid")
+        return tuple(line.strip() for line in lines if line.startswith("GPU-"))
     return tuple(_uuid(folder) for folder in sorted(_DRIVER.glob("*")))
 
 

@@ -25,6 +25,16 @@ def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in full
 
 
+def describe_error(error: BaseException, if_full: str) -> str:
+    """Return the text of an error; that of a full disk ends with what is safe and what to do.
+
+    Args:
+        error: Of a command that writes.
+        if_full: What is safe, and what to do.
+    """
+    return f"the disk is full ({error}); {if_full}" if is_disk_full(error) else str(error)
+
+
 class _TolerantFile(io.FileIO):
     """A file whose writes never fail."""
 

@@ -94,6 +94,16 @@ class ProgressBar(EpisodeSink):
         while not self._closed.wait(_REFRESH_INTERVAL):
             self._bar.refresh()
 
+    def start_from(self, kept: int) -> None:
+        """Count time and frames from here, after a start that was slow.
+
+        Args:
+            kept: Number of episodes recorded before.
+        """
+        bar = self._bar
+        bar.initial = bar.n = bar.last_print_n = kept * self._frames_per_episode
+        bar.unpause()
+
     def show(self, kept: int, successes: int, attempts: int) -> None:
         """Update the bar between two episodes.
 

@@ -436,6 +436,15 @@ def test_without_opengl_nothing_is_written(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "set/meta").exists()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_bar_is_there_before_a_simulator_starts(tmp_path, monkeypatch, capsys, workers):
+    monkeypatch.setattr(runs, "make_env", lambda *_, **__: fails("here a simulator starts"))
+    monkeypatch.setattr(ProcessPool, "run_once", lambda *_: fails("here a simulator starts"))
+    assert run(tmp_path / "set", "--num-episodes", "2", "--workers", workers) == 1
+    before, _, _ = capsys.readouterr().err.partition("error: here a simulator starts")
+    assert f"0/{2 * FRAMES}" in before
+
+
 def test_starting_anew_after_each_episode_gives_the_same_dataset(dataset, tmp_path):
     output, file = tmp_path / "set", tmp_path / "status.json"
     options = ["--num-episodes", "2", "--seed", "5", "--restart-every", "1"]
@@ -459,7 +468,7 @@ def test_a_complete_dataset_starts_no_simulator(dataset, tmp_path, monkeypatch, 
     shutil.copytree(dataset, output)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     for module in (runs, session):
-        monkeypatch.setattr(module, "make_env", lambda *_: pytest.fail("a simulator started"))
+        monkeypatch.setattr(module, "make_env", lambda *_, **__: pytest.fail("a simulator started"))
     monkeypatch.setattr(ProcessPool, "run_once", lambda *_: pytest.fail("a process started"))
     options = ["--resume", "--workers", workers, "--seed"]
     assert run(output, "--num-episodes", "2", *options, "5") == 0
@@ -480,7 +489,7 @@ def test_a_run_killed_before_it_packed_the_videos_is_completed_without_a_simulat
         patch.setattr(session, "close_writer", lambda writer, _: writer.release())
         assert run(output, *options) == 0
     assert len(list(output.rglob("*.mp4"))) == 4
-    monkeypatch.setattr(runs, "make_env", lambda *_: pytest.fail("a simulator started"))
+    monkeypatch.setattr(runs, "make_env", lambda *_, **__: pytest.fail("a simulator started"))
     assert run(output, *options) == 0
     assert frames(output).keys() == frames(dataset).keys()
 
@@ -493,7 +502,7 @@ def test_a_damaged_dataset_is_not_taken_for_complete(
     output = tmp_path / "set"
     shutil.copytree(dataset, output)
     (output / name).write_text(content)
-    monkeypatch.setattr(runs, "make_env", lambda *_: fails("a simulator started"))
+    monkeypatch.setattr(runs, "make_env", lambda *_, **__: fails("a simulator started"))
     assert run(output, "--num-episodes", "2", "--seed", "5", "--resume") == 1
     error = capsys.readouterr().err
     assert "a simulator started" in error if "info" in name else "collection.json" in error

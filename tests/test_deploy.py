@@ -425,7 +425,8 @@ def test_the_workflow_runs_the_commands_of_the_readme_on_every_supported_python(
 
 def test_the_workflow_lints_on_the_oldest_python():
     job = workflow_jobs()["lint"]
-    assert [line for line in commands(job) if line.startswith("make")] == ["make lint"]
+    made = [line for line in commands(job) if line.startswith("make")]
+    assert made == ["make lint", "make docs"]
     (setup,) = [step for step in job["steps"] if "setup-python" in step.get("uses", "")]
     assert f">={setup['with']['python-version']}" in read_setup()["options"]["python_requires"]
 
@@ -435,6 +436,25 @@ def test_the_workflow_installs_the_packages_of_the_bootstrap():
     for job in workflow_jobs().values():
         (install,) = [line for line in commands(job) if "apt-get install" in line]
         assert install.split("--no-install-recommends ")[1].split() == mesa
+
+
+def test_a_release_is_tested_and_checked_before_it_is_published():
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow[True] == {"push": {"tags": ["v*"]}}, "YAML reads on as True"
+    build, publish = workflow["jobs"]["build"], workflow["jobs"]["publish"]
+    lines = commands(build)
+    order = [
+        next(k for k, line in enumerate(lines) if part in line)
+        for part in ("make test", "-m build", "twine check --strict", "GITHUB_REF_NAME")
+    ]
+    assert order == sorted(order)
+    assert publish["needs"] == "build"
+    assert publish["permissions"] == {"id-token": "write"}
+    assert "token" not in text.replace("id-token", "").replace("there is no token", "")
+    mesa = runpy.run_path(str(DEPLOY / "bootstrap.py"))["_MESA"]
+    (install,) = [line for line in lines if "apt-get install" in line]
+    assert install.split("--no-install-recommends ")[1].split() == mesa
 
 
 @pytest.mark.parametrize("form", ["bug_report", "feature_request", "isaac_sim"])

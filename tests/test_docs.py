@@ -22,6 +22,7 @@ DECISIONS = ROOT / "docs" / "decisions"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "api").glob("*.md")),
     # Earlier decisions name what existed when they were made.
     *(page for page in sorted(DECISIONS.glob("*.md")) if page.name >= "015"),
 ]
@@ -141,7 +142,7 @@ def known_options() -> dict[str, set[str]]:
 
 def flags(cls: type[Options]) -> set[str]:
     """Return the words for the options of a class."""
-    found = {"--help"}
+    found = {"--help", "--version"}
     for field in dataclasses.fields(cls):
         name = field.name.replace("_", "-")
         found |= {f"--{name}", f"--no-{name}"} if isinstance(field.default, bool) else {f"--{name}"}

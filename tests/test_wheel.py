@@ -2,24 +2,32 @@
 
 import ast
 import configparser
+import email
 import json
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from tests import ROOT, read_setup
 
 TOP_LEVEL = {"pp_env", "experts", "pp_collect", "pp_recorder", "pp_bridge", "collect"}
-SOURCES = [
-    *("pp_env", "experts", "pp_collect", "pp_recorder", "pp_bridge", "collect.py"),
-    *("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"),
+REPOSITORY = yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"]
+NOT_SHIPPED = ".ci/"  # of the machine that merges
+# A part of the tests that reads files of every folder, without those that take minutes.
+OF_THE_SDIST = [
+    *("tests/pp_env", "tests/experts", "tests/pp_recorder/dataset", "tests/pp_recorder/checks"),
+    *("tests/pp_collect/test_options.py", "tests/pp_collect/test_policy.py"),
+    *("tests/test_docs.py", "tests/test_deploy.py", "tests/test_reference.py"),
 ]
 # Imported where it is installed, and not ours to install: a simulator, or the user's policy.
 FROM_ELSEWHERE = {"isaacsim", "omni", "carb", "pxr", "lerobot", "torch"}
@@ -39,22 +47,37 @@ def run(command: list, cwd: Path, **options) -> subprocess.CompletedProcess:
     return done
 
 
+def source_files() -> list[str]:
+    """Return the files of a checkout, or of an sdist that has been unpacked."""
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        names = run(command, ROOT).stdout.splitlines()
+    else:
+        names = [p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*") if p.is_file()]
+    made = ("__pycache__/", ".egg-info/", ".pytest_cache/", "PKG-INFO")
+    return [name for name in names if (ROOT / name).exists() and not any(m in name for m in made)]
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Return a wheel that is built from an sdist, which is built from a copy of the sources."""
+def built(tmp_path_factory) -> Path:
+    """Return a folder with an sdist, built from a copy of the sources, and a wheel of the sdist."""
     sources = tmp_path_factory.mktemp("sources")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(
-                ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        else:
-            shutil.copy(ROOT / name, sources / name)
+    for name in source_files():
+        (sources / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, sources / name)
     built = tmp_path_factory.mktemp("built")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", built, sources]
-    run(command, built)
-    (sdist,) = built.glob("*.tar.gz")
-    assert sdist.name.startswith("franka_pick_place-")
+    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", built, sources], built)
+    return built
+
+
+@pytest.fixture(scope="module")
+def sdist(built) -> Path:
+    (path,) = built.glob("franka_pick_place-*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> Path:
     (path,) = built.glob("*.whl")
     return path
 
@@ -92,6 +115,26 @@ def foreign(tmp_path) -> Path:
     return tmp_path
 
 
+def test_the_sdist_holds_every_file(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in source_files() if not name.startswith(NOT_SHIPPED)} - names == set()
+    assert {name for name in names if name.endswith((".pyc", ".egg-info/PKG-INFO"))} <= {
+        "franka_pick_place.egg-info/PKG-INFO"
+    }
+
+
+@pytest.mark.long
+def test_the_sdist_passes_its_own_tests(sdist, tmp_path):
+    shutil.unpack_archive(sdist, tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *OF_THE_SDIST]
+    done = run([*command, "-p", "no:cacheprovider"], folder, env=environment)
+    assert " passed" in done.stdout
+    assert " failed" not in done.stdout
+
+
 def test_the_wheel_holds_six_top_level_names(wheel):
     names = {Path(name).parts[0] for name in zipfile.ZipFile(wheel).namelist()}
     (metadata,) = (name for name in names if name.endswith(".dist-info"))
@@ -109,11 +152,28 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel):
     assert files <= set(zipfile.ZipFile(wheel).namelist())
 
 
+def test_every_package_says_that_it_is_typed(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    packages = {name for name in TOP_LEVEL if (ROOT / name).is_dir()}
+    assert {f"{package}/py.typed" for package in packages} <= set(names)
+
+
+def test_the_metadata_name_authors_places_and_extras(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        written = email.message_from_bytes(archive.read(name))
+    assert written["Author"] == "The FrankaPickPlace authors"
+    places = dict(line.split(", ") for line in written.get_all("Project-URL"))
+    assert {"Documentation", "Source", "Issues", "Changes"} <= places.keys()
+    assert all(place.startswith(REPOSITORY) for place in places.values())
+    assert set(written.get_all("Provides-Extra")) == set(read_setup()["options.extras_require"])
+
+
 def test_what_is_imported_is_a_declared_dependency():
     setup = read_setup()
     declared = [setup["options"]["install_requires"]]
     extras = setup["options.extras_require"]
-    declared += [extras[name] for name in extras if name != "dev"]
+    declared += [extras[name] for name in extras if name not in ("dev", "docs")]
     lines = [line for text in declared for line in text.splitlines()]
     wanted = {
         Requirement(line).name.lower().replace("_", "-")

@@ -12,6 +12,7 @@ from pp_recorder.checks import CheckResult, DatasetView, Finding, inspect_datase
 from pp_recorder.checks.html_report import render
 from pp_recorder.command_line import PATH_TEXT, DatasetFolder, Options, Typed, parse
 from pp_recorder.dataset.reader import DatasetError
+from pp_recorder.output import describe_error
 
 _SHOWN_PER_CHECK = 10
 
@@ -63,7 +64,9 @@ def main(argv: list[str] | None = None) -> int:
         if options.html:
             _write(options.html, render(view, results))
     except OSError as error:
-        print(f"error: the report cannot be written: {error}", file=sys.stderr)
+        safe = f"{options.dataset} was only read; once there is room, inspect it again"
+        text = describe_error(error, safe)
+        print(f"error: the report cannot be written: {text}", file=sys.stderr)
         return 2
     return exit_status(results)
 
@@ -157,6 +160,7 @@ def _write(target: str, text: str) -> None:
     if target == "-":
         sys.stdout.write(text)
     else:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
         Path(target).write_text(text, encoding="utf-8")
 
 

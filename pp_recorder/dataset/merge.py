@@ -24,6 +24,7 @@ from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.remux import RemuxError, read_index
 from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, canonical_feature
 from pp_recorder.dataset.writer import LeRobotWriter
+from pp_recorder.output import describe_error, is_disk_full
 
 # Provenance in which the parts of one collection agree.
 _SAME_COLLECTION = ("seed", "task", "object", "start_mix", "start_policy", "start_policy_sha256")
@@ -65,7 +66,12 @@ def merge(sources: list[Path], output: Path) -> int:
         info=_merge_infos(parts),
     )
     existed = output.exists()
-    writer = LeRobotWriter(output, schema, video_files=layout_of(first.info))
+    try:
+        writer = LeRobotWriter(output, schema, video_files=layout_of(first.info))
+    except OSError as error:
+        if is_disk_full(error):  # so the output was empty
+            _remove(output, existed)
+        raise
     try:
         for part in parts:
             for k in range(part.dataset.num_episodes):
@@ -75,12 +81,17 @@ def merge(sources: list[Path], output: Path) -> int:
         writer.finalize()
     except BaseException:
         writer.release()
-        shutil.rmtree(output, ignore_errors=True)
-        if existed:  # it was empty
-            output.mkdir()
+        _remove(output, existed)
         raise
     writer.release()
     return writer.num_episodes
+
+
+def _remove(output: Path, existed: bool) -> None:
+    """Leave the output as it was: absent, or empty."""
+    shutil.rmtree(output, ignore_errors=True)
+    if existed:
+        output.mkdir()
 
 
 class Part:
@@ -376,7 +387,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         episodes = merge([parse_folder(source) for source in options.sources], options.output)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        safe = f"the sources are as they were, and nothing is left in {options.output}; once there "
+        print(f"error: {describe_error(error, f'{safe}is room, merge again')}", file=sys.stderr)
         return 2
     print(f"{options.output} holds {episodes} episodes")
     return 0

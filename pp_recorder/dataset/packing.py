@@ -44,6 +44,7 @@ from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.recovery import unreferenced_videos
 from pp_recorder.dataset.remux import Clip, RemuxError, VideoIndex, read_index, remux
+from pp_recorder.output import describe_error
 
 _LOG = logging.getLogger(__name__)
 _FIELDS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
@@ -390,7 +391,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         count = convert(options.dataset, options.video_files)
     except (DatasetError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        safe = f"{options.dataset} still has all its episodes; once there is room, pack it again"
+        print(f"error: {describe_error(error, safe)}", file=sys.stderr)
         return 2
     print(f"{options.dataset} has {count} video file(s)")
     return 0

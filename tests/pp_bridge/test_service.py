@@ -1,5 +1,6 @@
 """The simulator's side of the bridge, tick by tick, without the web and without physics."""
 
+import errno
 import json
 import multiprocessing
 import sys
@@ -236,3 +237,19 @@ def test_the_run_file_is_small_json(harness, tmp_path):
     harness.send_command("stop")
     found = json.loads((tmp_path / ".bridge.json").read_text())
     assert (found["state"], found["request"]) == ("stopped", REQUEST)
+
+
+def test_a_full_disk_says_what_is_safe(tmp_path):
+    class Full(FakeSimulator):
+        def step(self, command):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    harness = ServiceHarness(tmp_path, Full)
+    harness.send_command("start")
+    harness.service.tick()
+    status = harness.service.status()
+    assert status["outcome"] == "failed"
+    assert status["last_error"] == (
+        "the disk is full ([Errno 28] No space left on device); what was finished is intact in "
+        "set; once there is room, start it again with 'resume'"
+    )

@@ -41,7 +41,7 @@ def test_nvidia_smi_lists_them(tmp_path, monkeypatch):
 @pytest.mark.parametrize("end", [None, "exit 9", "exec sleep 60"])
 def test_without_nvidia_smi_the_driver_does(tmp_path, monkeypatch, end):
     if end is None:
-        monkeypatch.setattr(gpus, "_LIST", ("nvidia-smi-that-is-not-there",))
+        monkeypatch.setattr(gpus, "_PROGRAM", "nvidia-smi-that-is-not-there")
     else:
         monkeypatch.setattr(gpus, "_TIMEOUT", 0.2)
         pretend_nvidia_smi(tmp_path, monkeypatch, ["it has failed"], end)
@@ -50,7 +50,7 @@ def test_without_nvidia_smi_the_driver_does(tmp_path, monkeypatch, end):
 
 
 def test_without_a_driver_there_are_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpus, "_LIST", ("nvidia-smi-that-is-not-there",))
+    monkeypatch.setattr(gpus, "_PROGRAM", "nvidia-smi-that-is-not-there")
     monkeypatch.setattr(gpus, "_DRIVER", tmp_path)
     assert gpus.usable_gpus() == ()
     assert "ISAAC_GPU" not in worker_render_env(1)

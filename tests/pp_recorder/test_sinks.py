@@ -44,3 +44,28 @@ def test_a_bar_that_is_watched_moves_while_no_frame_comes(monkeypatch):
         time.sleep(0.05)
     progress.close()
     assert terminal.getvalue().count("\r") >= 4
+
+
+def test_a_bar_that_was_there_early_goes_on_where_a_dataset_does(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    progress = ProgressBar(num_episodes=4, frames_per_episode=10)
+    assert "0/40" in stream.getvalue()
+    progress.start_from(kept=3)
+    progress.show(kept=3, successes=3, attempts=3)
+    progress.close()
+    assert "episode 4/4:  75%" in stream.getvalue()
+    assert "30/40" in stream.getvalue()
+
+
+def test_a_bar_counts_the_frames_of_each_episode_that_it_sees(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    progress = ProgressBar(num_episodes=2, frames_per_episode=3)
+    progress.start_from(kept=0)
+    progress.begin(seed=2**62)
+    for _ in range(3):
+        progress.add(None)
+    progress.close()
+    assert "3/6" in stream.getvalue()
+    assert "-" not in stream.getvalue()

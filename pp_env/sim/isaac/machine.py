@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pp_env.gpus import ask_nvidia_smi
+
 
 class IsaacSimError(RuntimeError):
     """An error of Isaac Sim or its installation; the message names the fix."""
@@ -74,8 +76,6 @@ _NO_RT_CORES = re.compile(
 _PROC = Path("/proc/driver/nvidia")
 _WINDOWS_DRIVER = Path("/dev/dxg")  # in WSL
 _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_NVIDIA_SMI = ("nvidia-smi", "--query-gpu=driver_version,memory.total,name")
-_NVIDIA_SMI_TIMEOUT = 30.0  # s; it takes seconds where the driver has to wake the GPUs
 _ACCEPTED = ("y", "yes", "1")
 
 
@@ -127,16 +127,9 @@ def query_gpus() -> tuple[str | None, list[Gpu]]:
     `CUDA_VISIBLE_DEVICES` hides none of them, neither here nor from the renderer.
     """
     try:
-        done = subprocess.run(
-            [*_NVIDIA_SMI, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=_NVIDIA_SMI_TIMEOUT,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return _query_proc()
-    if done.returncode != 0:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
+        lines = ask_nvidia_smi("driver_version,memory.total,name", units=False)
+    except subprocess.CalledProcessError as error:
+        said = (error.stdout + error.stderr).strip().splitlines() or ["nothing"]
         warnings.warn(
             f"nvidia-smi fails and says {said[0]!r}; if Isaac Sim fails, too: after an update of "
             "the driver reboot, in a container pass the GPU with '--gpus all' or "
@@ -144,8 +137,10 @@ def query_gpus() -> tuple[str | None, list[Gpu]]:
             stacklevel=2,
         )
         return _query_proc()
+    except (OSError, subprocess.TimeoutExpired):
+        return _query_proc()
     driver, gpus = None, []
-    for row in csv.reader(done.stdout.splitlines(), skipinitialspace=True):
+    for row in csv.reader(lines, skipinitialspace=True):
         if len(row) == 3:
             driver = row[0] if re.fullmatch(r"\d+(\.\d+)+", row[0]) else None
             megabytes = float(row[1]) if row[1].isdecimal() else None  # some show [N/A]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pp_env import gpus
 from pp_env.sim.isaac import machine
 from pp_env.sim.isaac.machine import Gpu, IsaacSimError
 
@@ -236,7 +237,7 @@ def test_an_answer_that_says_nothing_is_no_reason_to_refuse(computer, lines):
 
 
 def test_nvidia_smi_that_hangs(computer, monkeypatch):
-    monkeypatch.setattr(machine, "_NVIDIA_SMI_TIMEOUT", 0.2)
+    monkeypatch.setattr(gpus, "_TIMEOUT", 0.2)
     (computer.folder / "bin/nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n")
     assert computer.warnings() == []
 

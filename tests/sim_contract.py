@@ -17,6 +17,11 @@ def start(pick=(0.5, 0.1), place=(0.4, -0.2), config=None):
     return initial_state(begin, config or PickPlaceConfig())
 
 
+def numbers(state):
+    """Return all numbers of a state, one after the other."""
+    return np.hstack([*state[:4], *state.eef, *state.object, state.object_vel, state.is_grasped])
+
+
 class SimulatorContract:
     """Subclass it as `class TestX(SimulatorContract)` with a fixture `simulator`.
 

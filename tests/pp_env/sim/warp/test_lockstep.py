@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,12 +9,13 @@ from pp_env import PickPlaceConfig
 from pp_env.config import RenderConfig
 from pp_env.sim.api import Command, Pose
 from pp_env.sim.warp.lockstep import Lockstep
-from tests.sim_contract import HOME, start
+from tests.sim_contract import HOME, numbers, start
 
 pytestmark = pytest.mark.usefixtures("warp_device")
 
 CONFIG = PickPlaceConfig(render=RenderConfig(resolution=64))
 NUM_WORLDS = 3
+TOLERANCE = 1e-4  # rad, rad/s, m and m/s: how soon the solver ends depends on the other worlds
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +23,6 @@ def lockstep(warp_device):
     lockstep = Lockstep(CONFIG, NUM_WORLDS)
     yield lockstep
     lockstep.close()
-
-
-@pytest.fixture
-def tolerance(warp_device):
-    """m and rad. On a GPU, contact forces are added in no fixed order."""
-    return 1e-6 if warp_device == "cpu" else 1e-4
 
 
 def sway(simulator, steps, sign=1.0):
@@ -50,26 +47,24 @@ def moved(simulator):
 PROGRAMS = (long, short_and_again, moved)
 
 
-def numbers(states):
-    return np.array([np.hstack([*state]) for state in states])
-
-
 def run(lockstep, programs):
-    return lockstep.run(
-        [lambda k=k: programs[k](lockstep.simulators[k]) for k in range(len(programs))]
-    )
+    pairs = zip(programs, lockstep.simulators, strict=False)
+    return lockstep.run([partial(program, simulator) for program, simulator in pairs])
 
 
-def test_programs_that_wait_for_each_other_see_what_they_see_alone(lockstep, tolerance):
+def all_numbers(states):
+    return np.array([numbers(state) for state in states])
+
+
+def test_programs_that_wait_for_each_other_see_what_they_see_alone(lockstep):
     together = run(lockstep, PROGRAMS)
     assert [len(states) for states in together] == [10, 7, 6]
     poses = [[*each.poses] for each in lockstep.simulators]
     for k, program in enumerate(PROGRAMS):
-        (alone,) = run(lockstep, [program])
-        np.testing.assert_allclose(
-            numbers(together[k]), numbers(alone), rtol=0, atol=tolerance, err_msg=program.__name__
-        )
-        np.testing.assert_allclose(poses[k], lockstep.simulators[0].poses, rtol=0, atol=tolerance)
+        (states,) = run(lockstep, [program])
+        alone = all_numbers(states)
+        np.testing.assert_allclose(all_numbers(together[k]), alone, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(poses[k], lockstep.simulators[0].poses, rtol=0, atol=TOLERANCE)
 
 
 def test_there_is_a_pose_for_every_state_since_the_reset(lockstep):
@@ -86,7 +81,7 @@ def test_there_is_a_pose_for_every_state_since_the_reset(lockstep):
             np.testing.assert_array_equal(pose[at : at + 3], state.object.position)
 
 
-def test_an_exception_ends_all_and_the_worlds_can_be_used_again(lockstep, tolerance):
+def test_an_exception_ends_all_and_the_worlds_can_be_used_again(lockstep):
     def fail(simulator):
         simulator.reset(start())
         sway(simulator, 2)
@@ -96,7 +91,7 @@ def test_an_exception_ends_all_and_the_worlds_can_be_used_again(lockstep, tolera
         run(lockstep, [long, fail, moved])
     after, again = run(lockstep, PROGRAMS), run(lockstep, PROGRAMS)
     for first, second in zip(after, again, strict=True):
-        np.testing.assert_allclose(numbers(first), numbers(second), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(all_numbers(first), all_numbers(second), rtol=0, atol=TOLERANCE)
 
 
 def test_programs_that_end_at_once_and_none_at_all(lockstep):

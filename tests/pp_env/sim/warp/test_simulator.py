@@ -15,7 +15,7 @@ from pp_env.sim.mujoco.simulator import MujocoSimulator
 from pp_env.sim.warp import worlds
 from pp_env.sim.warp.simulator import WarpSimulator
 from pp_recorder.rollout import run_episode
-from tests.sim_contract import HOME, SimulatorContract, start
+from tests.sim_contract import HOME, SimulatorContract, numbers, start
 
 pytestmark = pytest.mark.usefixtures("warp_device")
 
@@ -55,8 +55,7 @@ class TestWarp(SimulatorContract):
         for k in range(30):
             command = Command(HOME + 0.2 * np.sin(k / 10), 0.04 if k < 10 else 0.0)
             states = [each.step(command) for each in (simulator, theirs)]
-        for ours, other in zip(*states, strict=True):
-            np.testing.assert_allclose(np.hstack([*ours]), np.hstack([*other]), rtol=0, atol=2e-3)
+        np.testing.assert_allclose(*map(numbers, states), rtol=0, atol=2e-3)
 
     @pytest.mark.parametrize(
         ("camera", "kind", "message"),

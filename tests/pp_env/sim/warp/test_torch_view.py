@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("mujoco_warp")
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from pp_env.sim.warp.vector_env import WarpVectorEnv
 from pp_env.task import CONDITIONS
@@ -67,7 +69,7 @@ def test_nothing_is_copied(pair):
         (view.truncated, outcome.truncated),
         (view.values["joint_pos"], outputs["values"]),
     ):
-        assert tensor.data_ptr() == array.ptr
+        assert tensor.untyped_storage().data_ptr() == array.ptr
 
 
 def test_images_and_vectors_have_the_structure_of_the_space():

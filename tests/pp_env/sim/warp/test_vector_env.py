@@ -176,8 +176,7 @@ class TestSomeAreReset:
 
     @pytest.mark.parametrize("seed", [None, 9])
     @pytest.mark.parametrize("options", [{}, {"pick": (0.6, 0.2), "place": (0.4, -0.2)}])
-    def test_the_others_do_not_move(self, envs, undisturbed, warp_device, seed, options):
-        tolerance = 0 if warp_device == "cpu" else 1e-4
+    def test_the_others_do_not_move(self, envs, undisturbed, seed, options):
         envs.reset(seed=5)
         for k in range(3):
             before, *_, infos = envs.step(HOLD_3 + 0.1 * np.sin(k))
@@ -190,7 +189,7 @@ class TestSomeAreReset:
             np.testing.assert_allclose(begun["object_pos"][1, :2], (0.6, 0.2), atol=1e-5)
         for k in range(3, 6):
             after, *_, went_on = envs.step(HOLD_3 + 0.1 * np.sin(k))
-            np.testing.assert_allclose(after[~MASK], undisturbed[k][~MASK], rtol=0, atol=tolerance)
+            np.testing.assert_allclose(after[~MASK], undisturbed[k][~MASK], rtol=0, atol=1e-4)
         for name in ("goal_pos", "object_rgb", "object_size"):
             np.testing.assert_array_equal(went_on[name][~MASK], infos[name][~MASK])
 
@@ -215,9 +214,8 @@ class TestSomeAreReset:
         envs.reset(seed=11)
         begun = [envs.reset()[1]["goal_pos"] for _ in range(2)]
         envs.reset(options={"pick": (0.5, 0.1)})
-        np.testing.assert_array_equal(
-            [*begun, *(envs.reset()[1]["goal_pos"] for _ in "ab")], through
-        )
+        begun += [envs.reset()[1]["goal_pos"] for _ in range(2)]
+        np.testing.assert_array_equal(begun, through)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -322,7 +320,7 @@ def test_objects_of_many_kinds():
         ({"autoreset_mode": "Never"}, r"autoreset_mode must be one of \['NextStep', .*'Never'"),
         (
             {"control_mode": "ee_delta"},
-            r"takes control_mode \['joint_pos', 'joint_delta'\], got 'ee_delta'; simulator='mujoco'",
+            r"takes control_mode \['joint_pos', 'joint_delta'\], got 'ee_delta'",
         ),
         (
             {"obs_type": "pixels", "image_types": ["rgb", "depth"]},

@@ -45,6 +45,16 @@ def robot_file(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def warp_device():
+    """Have simulator "warp" compute on the processor where there is no GPU; return its device."""
+    warp = pytest.importorskip("warp")
+    with pytest.MonkeyPatch.context() as patch:
+        if not warp.is_cuda_available():
+            patch.setenv("WARP_GPU", "cpu")
+        yield str(warp.get_device("cuda" if warp.is_cuda_available() else "cpu"))
+
+
 @pytest.fixture
 def usd_scene(robot_file):
     """Return the Isaac Sim scene on a stage in memory."""

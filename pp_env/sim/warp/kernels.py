@@ -187,8 +187,8 @@ def _tcp(hand_pos: wp.vec3, hand_quat: wp.quat) -> wp.vec3:
 
 @wp.func
 def _is_grasped(w: int, gripper: float, rules: Rules, scene: Scene, worlds: Worlds) -> bool:
-    """`pp_env.sim.grasp.is_grasped`."""
-    if gripper >= rules.closed_below:
+    """`pp_env.sim.grasp.is_grasped`: no comparison with NaN holds, so NaN is no grasp."""
+    if not gripper < rules.closed_below:
         return False
     if worlds.is_grasped[w]:
         return True
@@ -199,27 +199,27 @@ def _is_grasped(w: int, gripper: float, rules: Rules, scene: Scene, worlds: Worl
     left, right = worlds.qpos[w, scene.finger_qpos], worlds.qpos[w, scene.finger_qpos + 1]
     left_vel, right_vel = worlds.qvel[w, scene.finger_dof], worlds.qvel[w, scene.finger_dof + 1]
     if rules.requires_touch:
-        if wp.abs(left_vel + right_vel) >= rules.stopped_speed:
+        if not wp.abs(left_vel + right_vel) < rules.stopped_speed:
             return False
         axis = _rotate(_inverse(quat), _rotate(hand_quat, wp.vec3(0.0, 1.0, 0.0)))
         extent = size[0] * wp.abs(axis[0]) + size[1] * wp.abs(axis[1]) + size[2] * wp.abs(axis[2])
         if scene.is_cylinder[k]:
             flat = wp.sqrt(axis[0] * axis[0] + axis[1] * axis[1])
             extent = size[0] * flat + size[2] * wp.abs(axis[2])
-        if left + right >= extent + rules.margin:
+        if not left + right < extent + rules.margin:
             return False
-    elif wp.max(wp.abs(left_vel), wp.abs(right_vel)) >= rules.stopped_speed:
+    elif not (wp.abs(left_vel) < rules.stopped_speed and wp.abs(right_vel) < rules.stopped_speed):
         return False
-    if wp.min(left, right) <= gripper:
+    if not (left > gripper and right > gripper):
         return False
     off = pos - hand_pos
-    if wp.sqrt(off[0] * off[0] + off[1] * off[1]) >= rules.max_distance_xy:
+    if not wp.sqrt(off[0] * off[0] + off[1] * off[1]) < rules.max_distance_xy:
         return False
-    if wp.abs(off[2] + scene.grasp_height[k]) >= rules.max_distance_z:
+    if not wp.abs(off[2] + scene.grasp_height[k]) < rules.max_distance_z:
         return False
     inside = _rotate(_inverse(quat), _tcp(hand_pos, hand_quat) - pos)
     for i in range(3):  # noqa: SIM110 - Warp has no generators
-        if wp.abs(inside[i]) >= size[i] / 2.0 + rules.margin:
+        if not wp.abs(inside[i]) < size[i] / 2.0 + rules.margin:
             return False
     return True
 
@@ -281,18 +281,18 @@ def observe(
     dof = scene.dof[k]
     vel = wp.vec3(worlds.qvel[w, dof], worlds.qvel[w, dof + 1], worlds.qvel[w, dof + 2])
     goal, held = worlds.goal[w, 0], worlds.is_grasped[w]
-    off_home = 0.0
+    off_home, is_home, is_open = 0.0, True, True  # `max` and `min` would lose NaN
     for i in range(7):
         joint = worlds.qpos[w, scene.arm_qpos + i]
         seen.values[w, _JOINT_POS + i] = joint
         seen.values[w, _JOINT_VEL + i] = worlds.qvel[w, scene.arm_dof + i]
         off_home = wp.max(off_home, wp.abs(joint - _HOME[i]))
-    least_open = 1.0
+        is_home = is_home and wp.abs(joint - _HOME[i]) <= rules.home_tolerance
     for i in range(2):
         finger = worlds.qpos[w, scene.finger_qpos + i]
         seen.values[w, _GRIPPER_POS + i] = finger
         seen.values[w, _GRIPPER_VEL + i] = worlds.qvel[w, scene.finger_dof + i]
-        least_open = wp.min(least_open, finger)
+        is_open = is_open and finger >= _FINGER_OPEN - rules.open_tolerance
     hand_wxyz = _nearest(hand_quat, _HAND_DOWN)
     object_wxyz = _nearest(quat, worlds.object_quat[w])
     worlds.object_quat[w] = object_wxyz
@@ -320,9 +320,9 @@ def observe(
     if not wp.length(vel) <= rules.rest_speed:
         unmet = unmet | _MOVING
     if rules.require_home:
-        if not least_open >= _FINGER_OPEN - rules.open_tolerance:
+        if not is_open:
             unmet = unmet | _NOT_OPEN
-        if not off_home <= rules.home_tolerance:
+        if not is_home:
             unmet = unmet | _NOT_HOME
     seen.unmet[w] = unmet
 

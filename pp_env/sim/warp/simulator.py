@@ -14,7 +14,7 @@ from pp_env.config import PickPlaceConfig
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.warp.kernels import COLUMNS
 from pp_env.sim.warp.renderer import BatchRenderer
-from pp_env.sim.warp.worlds import WarpWorlds
+from pp_env.sim.warp.worlds import WarpWorlds, to_host
 
 
 class WarpSimulator:
@@ -85,7 +85,7 @@ class WarpSimulator:
             w = self._worlds
             self._renderer = BatchRenderer(w.config, w.host_model, w.model, w.data, w.device)
         self._renderer.render()
-        return self._renderer.images[camera].numpy()[0]
+        return to_host(self._renderer.images[camera])[0]
 
     def close(self) -> None:
         """Free what the host holds; a second call has no effect."""

@@ -272,7 +272,7 @@ class WarpVectorEnv(VectorEnv):
         if self.render_mode != "rgb_array" or self._renderer is None:
             return None
         self._renderer.render()
-        return tuple(self._renderer.images[self._config.cameras[0].name].numpy())
+        return tuple(to_host(self._renderer.images[self._config.cameras[0].name]))
 
     def close_extras(self, **_: Any) -> None:
         """Free what the host holds; `close` calls it once."""
@@ -363,13 +363,15 @@ class WarpVectorEnv(VectorEnv):
                 self._seed_numbers[i] = int(number) & 0x7FFFFFFF
             initials.append(self._sample(self._generators[i], options))
         which = np.flatnonzero(mask)
-        if mask.all():
+        is_new = self._table is None or None not in seeds
+        if mask.all() and is_new:
             rng = np.random.default_rng([int(self._seed_numbers[0]), 4])
             initials += [self._sample(rng, None) for _ in range(self._num_starts)]
             which = np.arange(self.num_envs + self._num_starts)
-            self._episode.zero_()
         self._seed.assign(self._seed_numbers)
         self._take(which, initials)
+        if is_new:  # after what `_take` runs to compile, which may have ended episodes
+            self._episode.assign(np.where(mask, 0, self._episode.numpy()).astype(np.int32))
         own = np.arange(self.num_envs, dtype=np.int32)
         self.worlds.start.assign(np.where(mask, own, self.worlds.start.numpy()))
 

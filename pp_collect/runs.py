@@ -242,6 +242,8 @@ def resolve_workers(options: CollectOptions) -> CollectOptions:
     workers = options.workers
     if workers is None:
         places = len(usable_gpus()) if options.needs_gpu else usable_processors()
+        if options.steps_together:  # the others encode
+            places = max(1, places // 2)
         one_each = max(1, min(places, most, options.num_episodes))
         workers = 1 if options.single_worker_reason else one_each
     if options.steps_together and options.num_envs is None:

@@ -99,6 +99,36 @@ def floor() -> tuple[Surface, ...]:
     )
 
 
+def shade_image(surfaces: Sequence[Surface], size: np.ndarray, texel: float) -> np.ndarray:
+    """Return what is seen of surfaces from above, as shades: an image whose rows go towards -y.
+
+    Args:
+        surfaces: Flat ones, each above those before it.
+        size: (2,) extents of the image along x and y, m, about the middle of the first surfaces.
+        texel: Edge of a texel, m.
+
+    Returns:
+        (height, width) uint8, 255 for a shade of 1.
+    """
+    every = np.concatenate([surface.vertices[:, :2] for surface in surfaces])
+    middle = (every.min(axis=0) + every.max(axis=0)) / 2
+    width, height = np.round(size / texel).astype(int).tolist()
+    x = middle[0] - size[0] / 2 + (np.arange(width) + 0.5) * texel
+    y = middle[1] + size[1] / 2 - (np.arange(height) + 0.5) * texel
+    image = np.zeros((height, width))
+    for surface in surfaces:
+        for corners in surface.vertices[surface.faces][:, :, :2]:
+            columns = slice(*np.searchsorted(x, [corners[:, 0].min(), corners[:, 0].max()]))
+            rows = slice(*np.searchsorted(-y, [-corners[:, 1].max(), -corners[:, 1].min()]))
+            ahead = np.roll(corners, -1, axis=0) - corners
+            dx = x[columns][None, :, None] - corners[:, 0]
+            dy = y[rows][:, None, None] - corners[:, 1]
+            turns = ahead[:, 0] * dy - ahead[:, 1] * dx
+            inside = (turns >= 0).all(axis=-1) | (turns <= 0).all(axis=-1)
+            image[rows, columns][inside] = surface.shade
+    return np.round(255 * image).astype(np.uint8)
+
+
 def _grain(rng: np.random.Generator, plank: tuple[float, float], y: np.ndarray) -> Iterator[_Strip]:
     """Return strips along one plank, which bend alike and end in points.
 

@@ -16,7 +16,7 @@ from pp_env.config import (
 )
 from pp_env.objects import ObjectConfig, Vec3
 from pp_env.sim import meshes, surfaces
-from pp_env.sim.mujoco.groups import CASTING, HIDDEN, VISIBLE
+from pp_env.sim.mujoco.groups import CASTING, HIDDEN, VISIBLE, VISIBLE_AND_CASTING
 from pp_env.sim.mujoco.randomization import add_textures
 
 _ARM_ARMATURE = 0.1  # kg m^2, reflected rotor inertia
@@ -28,14 +28,22 @@ _WELD_SOLIMP = (0.99, 0.999, 0.001, 0.5, 2.0)
 
 _SHADOW_ANGLE_DEG = 12.0  # off the light's axis: the table and the arm above it
 
+_GROUND_HALF_SIZE = 10.0  # m
+
 _SLEEP_SPEED = 1e-3  # m/s, below which a body counts as at rest
 
 # The robot collides with the scene and the scene with itself, but the robot not with itself.
 _ROBOT_BIT, _SCENE_BIT = 1, 2
 
 
-def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
-    """Build and compile the scene of `config`."""
+def build_model(config: PickPlaceConfig, flat: bool = False) -> mujoco.MjModel:
+    """Build and compile the scene of `config`.
+
+    Args:
+        config: The scene.
+        flat: Whether table and floor look as they do by an image on the shapes that collide, and
+            not by meshes, which take rays longer and leave seams between them.
+    """
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     spec.option.timestep = 1.0 / config.timing.physics_hz
@@ -52,6 +60,8 @@ def build_model(config: PickPlaceConfig) -> mujoco.MjModel:
     add_textures(spec)
     _add_table(spec, config)
     _add_floor(spec, config)  # rendered after the table, which hides much of it
+    if flat:
+        _flatten(spec, config)
     for index in range(len(config.object_pool)):
         _add_object(spec, config, index)
     _add_marker(spec, config)
@@ -119,7 +129,7 @@ def _add_floor(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
     spec.worldbody.add_geom(
         name="ground",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[10.0, 10.0, 0.1],
+        size=[_GROUND_HALF_SIZE, _GROUND_HALF_SIZE, 0.1],
         contype=_SCENE_BIT,
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
         group=HIDDEN,
@@ -141,6 +151,32 @@ def _add_table(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
         conaffinity=_ROBOT_BIT | _SCENE_BIT,
         group=CASTING,
     )
+
+
+def _flatten(spec: mujoco.MjSpec, config: PickPlaceConfig) -> None:
+    """Show table and floor by images on the shapes that collide, in place of their meshes."""
+    ground = np.full(2, 2 * _GROUND_HALF_SIZE)
+    for geom, parts, size, texel, rgb in (
+        ("table", surfaces.table_top(config.table), np.array(config.table.size[:2]), 1e-3, None),
+        ("ground", surfaces.floor(), ground, 2.5e-2, config.floor_rgb),
+    ):
+        image = surfaces.shade_image(parts, size, texel)
+        texture = spec.add_texture(
+            name=f"{geom}_shades",
+            type=mujoco.mjtTexture.mjTEXTURE_2D,
+            width=image.shape[1],
+            height=image.shape[0],
+            nchannel=3,
+        )
+        texture.data = np.repeat(image[..., None], 3, axis=2).tobytes()
+        material = spec.add_material(name=f"{geom}_shades", texrepeat=[1, 1])
+        if rgb is not None:
+            material.rgba = [*rgb, 1.0]
+        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = texture.name
+        shape = spec.geom(geom)
+        shape.material, shape.group = material.name, VISIBLE_AND_CASTING
+        for part in parts:
+            spec.geom(part.name).group = HIDDEN
 
 
 def _add_surface(spec: mujoco.MjSpec, surface: surfaces.Surface, rgb: Vec3, group: int) -> None:

@@ -37,6 +37,7 @@ class MujocoSimulator:
         headless: False opens MuJoCo's viewer window.
         share_model_with: A simulator of the same configuration that was never reset. Its model is
             copied instead of compiled again, and both render through one OpenGL context.
+        flat: Of `build_model`.
 
     Attributes:
         bodies: The objects of the pool.
@@ -50,10 +51,11 @@ class MujocoSimulator:
         config: PickPlaceConfig,
         headless: bool = True,
         share_model_with: "MujocoSimulator | None" = None,
+        flat: bool = False,
     ) -> None:
         self._config = config
         shared = share_model_with
-        self._model = copy.copy(shared._model) if shared else build_model(config)
+        self._model = copy.copy(shared._model) if shared else build_model(config, flat)
         self._variation = SceneVariation(self._model, config)
         self._data = mujoco.MjData(self._model)
         self._renderer = shared._renderer if shared else CameraRenderer(config)

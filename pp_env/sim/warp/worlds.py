@@ -155,7 +155,7 @@ class WarpWorlds:
     ) -> None:
         self.num_starts = num_starts
         self.config, self.num_worlds, self.device = config, num_worlds, choose_device(device)
-        self._source = MujocoSimulator(config)
+        self._source = MujocoSimulator(config, flat=renders)
         self.host_model, self._host_data = self._source.physics
         _prepare(self.host_model)
         fields = _PHYSICS_FIELDS + (_LOOK_FIELDS if renders else ())
@@ -412,7 +412,6 @@ class WarpWorlds:
         return state
 
 
-_GRAIN_SINKS = 5e-5  # m
 _SLOW = 5.0  # s, that kernels which are compiled take and others do not
 
 
@@ -422,11 +421,9 @@ def _prepare(model: mujoco.MjModel) -> None:
     No world sleeps, which would have to be decided for each. Friction cones are pyramids, with
     which a step takes a third less; the expert's success is the same (docs/gpu.md). The lamp also
     gives the headlight's ambient light, which is compiled into the renderer, and so can't vary from
-    world to world. The grain sinks towards the planks: the renderer's rays to the lamp begin 0.1 mm
-    above them, where the grain is, and some would end there.
+    world to world.
     """
     model.light_ambient[:] = model.vis.headlight.ambient
-    model.geom_pos[model.geom("table_grain").id, 2] -= _GRAIN_SINKS
     model.opt.enableflags &= ~int(mujoco.mjtEnableBit.mjENBL_SLEEP)
     model.opt.iterations, model.opt.ls_iterations = _ITERATIONS, _LINE_SEARCH
     model.opt.tolerance = _TOLERANCE

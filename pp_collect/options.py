@@ -137,6 +137,12 @@ class SimulatorOptions(SceneOptions):
                 f"--assets-root is for --simulator {', '.join(takers)}, got --simulator "
                 f"{self.simulator}"
             )
+        if not self.headless and not SIMULATORS[self.simulator].has_window:
+            able = [name for name, row in SIMULATORS.items() if row.has_window]
+            raise ValueError(
+                f"--no-headless is for --simulator {', '.join(able)}, got --simulator "
+                f"{self.simulator}, which has no window"
+            )
 
 
 _STARTS_OF = {"waypoints": ("home", "random"), "reactive": START_KINDS}

@@ -289,7 +289,7 @@ def test_every_path_is_known_as_one(cls):
         ({"seed": -1}, "seed must not be negative, got -1"),
         ({"gpu_share": 2, "ray_address": "auto"}, "gpu_share must be from 0 to 1, got 2"),
         ({"keep": "some"}, "keep must be one of success, all, got 'some'"),
-        ({"simulator": "bullet"}, "simulator must be one of isaacsim, mujoco, got 'bullet'"),
+        ({"simulator": "bullet"}, "simulator must be one of isaacsim, mujoco, warp, got 'bullet'"),
         ({"task": "  "}, "task must not be empty"),
         ({"noise_rad": float("nan")}, "noise_rad must be from 0 to"),
     ],

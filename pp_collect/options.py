@@ -139,6 +139,12 @@ class SimulatorOptions(SceneOptions):
                 f"--assets-root is for --simulator {', '.join(takers)}, got --simulator "
                 f"{self.simulator}"
             )
+        if not self.headless and not SIMULATORS[self.simulator].has_window:
+            able = [name for name, row in SIMULATORS.items() if row.has_window]
+            raise ValueError(
+                f"--no-headless is for --simulator {', '.join(able)}, got --simulator "
+                f"{self.simulator}, which has no window"
+            )
 
 
 _STARTS_OF = {"waypoints": ("home", "random"), "reactive": START_KINDS}
@@ -359,7 +365,7 @@ class CollectOptions(SessionOptions):
     workers: Annotated[
         int | None,
         Ge(1),
-        Doc("processes; default one per processor, or GPU with Isaac Sim, as memory allows"),
+        Doc("processes; default one per processor, or GPU with Isaac Sim, 4 with warp, as memory allows"),
         Typed("INT"),
     ] = None
     num_envs: Annotated[

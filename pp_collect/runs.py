@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # see pp_collect/session.py
 # Bytes a process may need, most of it for images: more than was measured (docs/performance.md).
 _WORKER_MEMORY = 600e6
 _WORKER_MEMORY_WITHOUT_CAMERAS = 250e6
+_PROCESSES_ON_A_GPU = 4
 _WORLDS_PER_PROCESS = 64
 
 
@@ -242,8 +243,8 @@ def resolve_workers(options: CollectOptions) -> CollectOptions:
     workers = options.workers
     if workers is None:
         places = len(usable_gpus()) if options.needs_gpu else usable_processors()
-        if options.steps_together:  # the others encode
-            places = max(1, places // 2)
+        if options.steps_together:  # they take turns on the GPU
+            places = min(places, _PROCESSES_ON_A_GPU)
         one_each = max(1, min(places, most, options.num_episodes))
         workers = 1 if options.single_worker_reason else one_each
     if options.steps_together and options.num_envs is None:

@@ -27,6 +27,7 @@ class Backend(NamedTuple):
         install: What pip is to install for it; "" is the package that is missing.
         vector_env: "module:Class" of many environments at once, if it can step them.
         steps_together: Whether a process runs many attempts of a collection at once.
+        has_window: Whether it can show itself on a screen.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Backend(NamedTuple):
     install: str = ""
     vector_env: str = ""
     steps_together: bool = False
+    has_window: bool = True
 
 
 SIMULATORS = {
@@ -69,6 +71,7 @@ SIMULATORS = {
         gpu_variable="WARP_GPU",
         not_randomized=("table_textures", "object_textures"),
         steps_together=True,
+        has_window=False,
         install="'franka-pick-place[gpu]'",
         vector_env="pp_env.sim.warp.vector_env:WarpVectorEnv",
     ),

@@ -20,7 +20,7 @@ from pp_env.sim.warp import kernels
 
 pytestmark = pytest.mark.usefixtures("warp_device")
 
-COUNT = 4000
+COUNT = 2000
 POOL = (
     ObjectConfig(),
     ObjectConfig("brick", (0.04, 0.06, 0.05)),

@@ -56,10 +56,15 @@ def all_numbers(states):
     return np.array([numbers(state) for state in states])
 
 
-def test_programs_that_wait_for_each_other_see_what_they_see_alone(lockstep):
-    together = run(lockstep, PROGRAMS)
+@pytest.fixture(scope="module")
+def ran(lockstep):
+    """Return what the programs see together, and their poses."""
+    return run(lockstep, PROGRAMS), [each.poses for each in lockstep.simulators]
+
+
+def test_programs_that_wait_for_each_other_see_what_they_see_alone(lockstep, ran):
+    together, poses = ran
     assert [len(states) for states in together] == [10, 7, 6]
-    poses = [[*each.poses] for each in lockstep.simulators]
     for k, program in enumerate(PROGRAMS):
         (states,) = run(lockstep, [program])
         alone = all_numbers(states)
@@ -67,21 +72,20 @@ def test_programs_that_wait_for_each_other_see_what_they_see_alone(lockstep):
         np.testing.assert_allclose(poses[k], lockstep.simulators[0].poses, rtol=0, atol=TOLERANCE)
 
 
-def test_there_is_a_pose_for_every_state_since_the_reset(lockstep):
-    states = run(lockstep, PROGRAMS)
+def test_there_is_a_pose_for_every_state_since_the_reset(lockstep, ran):
+    states, poses = ran
     # A moved object replaces the pose of the state that it is moved in.
     since = [states[0], states[1][4:], [*states[2][:2], *states[2][3:]]]
     model = lockstep._worlds.host_model
     arm, obj = model.joint("panda_joint1").qposadr[0], model.body("object").jntadr[0]
     at = model.jnt_qposadr[obj]
-    for simulator, seen in zip(lockstep.simulators, since, strict=True):
-        assert len(simulator.poses) == len(seen)
-        for pose, state in zip(simulator.poses, seen, strict=True):
+    for own, seen in zip(poses, since, strict=True):
+        for pose, state in zip(own, seen, strict=True):
             np.testing.assert_array_equal(pose[arm : arm + 7], state.joint_pos)
             np.testing.assert_array_equal(pose[at : at + 3], state.object.position)
 
 
-def test_an_exception_ends_all_and_the_worlds_can_be_used_again(lockstep):
+def test_an_exception_ends_all_and_the_worlds_can_be_used_again(lockstep, ran):
     def fail(simulator):
         simulator.reset(start())
         sway(simulator, 2)
@@ -89,9 +93,8 @@ def test_an_exception_ends_all_and_the_worlds_can_be_used_again(lockstep):
 
     with pytest.raises(LookupError, match="in one program"):
         run(lockstep, [long, fail, moved])
-    after, again = run(lockstep, PROGRAMS), run(lockstep, PROGRAMS)
-    for first, second in zip(after, again, strict=True):
-        np.testing.assert_allclose(all_numbers(first), all_numbers(second), rtol=0, atol=TOLERANCE)
+    for again, before in zip(run(lockstep, PROGRAMS), ran[0], strict=True):
+        np.testing.assert_allclose(all_numbers(again), all_numbers(before), rtol=0, atol=TOLERANCE)
 
 
 def test_programs_that_end_at_once_and_none_at_all(lockstep):

@@ -174,8 +174,9 @@ def undisturbed(envs):
 class TestSomeAreReset:
     """What is not in the mask goes on as if nothing had happened."""
 
-    @pytest.mark.parametrize("seed", [None, 9])
-    @pytest.mark.parametrize("options", [{}, {"pick": (0.6, 0.2), "place": (0.4, -0.2)}])
+    @pytest.mark.parametrize(
+        ("seed", "options"), [(None, {}), (9, {"pick": (0.6, 0.2), "place": (0.4, -0.2)})]
+    )
     def test_the_others_do_not_move(self, envs, undisturbed, seed, options):
         envs.reset(seed=5)
         for k in range(3):
@@ -302,6 +303,7 @@ def test_what_varies_reaches_every_world():
         assert of_velocities == pytest.approx(variation.joint_vel_noise, rel=0.35)
 
 
+@pytest.mark.long
 def test_objects_of_many_kinds():
     config = dataclasses.replace(SMALL, objects=YCB_OBJECTS, num_objects=2)
     ours, *_ = first_episodes(2, seeds=(3, 4), config=config)

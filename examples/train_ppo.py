@@ -176,7 +176,9 @@ class Worlds(VecEnv):
         """Return the features."""
         return TensorDict({"policy": features(self._view.values)}, batch_size=[self.num_envs])
 
-    def step(self, actions: "torch.Tensor") -> "tuple[TensorDict, torch.Tensor, torch.Tensor, dict]":
+    def step(
+        self, actions: "torch.Tensor"
+    ) -> "tuple[TensorDict, torch.Tensor, torch.Tensor, dict]":
         """Take a decision in every world."""
         view = self._view
         view.step(to_commands(actions, view.values["joint_pos"], self._settings))
@@ -365,7 +367,9 @@ def _check_output(args: argparse.Namespace) -> None:
         raise SystemExit(f"error: --resume {args.resume}: there is no such file")
     model = args.output / "model.pt"
     if not args.resume and model.exists():
-        raise SystemExit(f"error: {model} exists; go on with --resume {model}, or take a new --output")
+        raise SystemExit(
+            f"error: {model} exists; go on with --resume {model}, or take a new --output"
+        )
 
 
 def _text(number: float) -> str:
@@ -499,7 +503,8 @@ def report(path: Path, episodes: int, workers: int | None) -> None:
     low, high = wilson_interval(successes, episodes)
     median = f", first after {np.median(seconds):.1f} s (median)" if successes else ""
     print(
-        f"{episodes} unseen starts: grasped {held}, success {successes} = {successes / episodes:.1%} "
+        f"{episodes} unseen starts: grasped {held}, "
+        f"success {successes} = {successes / episodes:.1%} "
         f"(95 % interval {low:.1%} to {high:.1%}){median}"
     )
 

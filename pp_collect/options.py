@@ -365,7 +365,7 @@ class CollectOptions(SessionOptions):
     workers: Annotated[
         int | None,
         Ge(1),
-        Doc("processes; default one per processor, or GPU with Isaac Sim, 4 with warp, as memory allows"),
+        Doc("processes; default one per processor, per GPU with Isaac Sim, 4 with warp"),
         Typed("INT"),
     ] = None
     num_envs: Annotated[

@@ -242,7 +242,10 @@ def test_keep_success_gives_up_where_nothing_succeeds(tmp_path, capsys):
         (["--num-episodes", "-3"], "must be at least 1, got -3"),
         (["--steps-per-segment", "0"], "must be at least 1"),
         (["--seed", "-1"], "must not be negative"),
-        (["--simulator", "bullet"], "--simulator must be one of isaacsim, mujoco, warp, got 'bullet'"),
+        (
+            ["--simulator", "bullet"],
+            "--simulator must be one of isaacsim, mujoco, warp, got 'bullet'",
+        ),
         (["--num-objects", "2"], "['cube'], got 2; --use-ycb has six"),
         (["--use-ycb", "--num-objects", "7"], "must be from 1 to 6"),
         (["--use-ycb", "--object", "tuna_fish_can"], "85 mm wide"),

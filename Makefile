@@ -23,10 +23,12 @@ CLIENTS_VENV ?= .venv-clients
 NEWTON_VENV ?= .venv-newton
 # What Isaac Sim 4.5 has: Python 3.10, numpy 1.26.0, gymnasium 0.29.1 and no MuJoCo.
 ISAAC_VENV ?= .venv-isaac
+# MuJoCo Warp, and PyTorch for the tests of its tensors (TORCH_INDEX as above).
+GPU_VENV ?= .venv-gpu
 PYTHON310 ?= $(firstword $(wildcard /usr/bin/python3.10 /usr/local/bin/python3.10 \
 	$(HOME)/.pyenv/versions/3.10.*/bin/python) $(PYTHON))
 
-.PHONY: collect test test-long test-ray lint check-lerobot check-tutorial check-clients train-lerobot usd-check test-isaac-env bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies attack crash-test clean
+.PHONY: collect test test-long test-ray lint check-lerobot check-tutorial check-clients train-lerobot usd-check test-isaac-env test-gpu bench bench-baselines bench-peers bench-success bench-reactive bench-vector bench-bridge bench-scaling bench-policies attack crash-test clean
 
 collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
@@ -121,7 +123,7 @@ bench-bridge: $(VENV)/.ready-dev
 	$(RUN) -m benchmarks.bridge load
 
 clean:
-	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-clients .venv-newton .venv-isaac .venv-baselines .venv-peers build *.egg-info
+	rm -rf .venv .venv-lerobot .venv-lerobot-train .venv-clients .venv-newton .venv-isaac .venv-gpu .venv-baselines .venv-peers build *.egg-info
 
 $(VENV)/.ready: setup.cfg pyproject.toml deploy/bootstrap.py
 	$(PYTHON) deploy/bootstrap.py $(VENV) .
@@ -177,9 +179,6 @@ test-isaac-env: $(ISAAC_VENV)/.ready
 	$(ISAAC_VENV)/bin/python -m pytest -q -n 2 --dist loadfile \
 		--ignore tests/pp_recorder/dataset/test_every_moment.py
 
-# MuJoCo Warp, and PyTorch for the tests of its tensors (TORCH_INDEX as above).
-GPU_VENV ?= .venv-gpu
-.PHONY: test-gpu
 # Simulator "warp": on the GPU, or on the processor where there is none (WARP_GPU=cpu chooses it).
 # About 3 minutes on one processor, and 3 more the first time, to compile the kernels.
 test-gpu: $(GPU_VENV)/.ready

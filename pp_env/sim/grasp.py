@@ -28,7 +28,7 @@ def is_grasped(state: SimState, command: Command, config: GraspConfig, obj: Obje
         return True
     return (
         _fingers_have_stopped(state, config, obj)
-        and min(state.gripper_pos.tolist()) > command.gripper
+        and all(position > command.gripper for position in state.gripper_pos.tolist())
         and _is_near_hand(state, config, obj)
         and _is_between_fingers(state, config, obj)
     )
@@ -55,7 +55,7 @@ def _is_between_fingers(state: SimState, config: GraspConfig, obj: ObjectConfig)
 def _fingers_have_stopped(state: SimState, config: GraspConfig, obj: ObjectConfig) -> bool:
     velocities = state.gripper_vel.tolist()
     if not config.requires_touch:
-        return max(map(abs, velocities)) < config.stopped_speed
+        return all(abs(velocity) < config.stopped_speed for velocity in velocities)
     return abs(sum(velocities)) < config.stopped_speed and _fingers_touch(state, config, obj)
 
 

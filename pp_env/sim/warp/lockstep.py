@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportOptionalMemberAccess=false
 # (Warp's kernels, arrays and structs have types of their own)
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from pp_env.config import PickPlaceConfig
 from pp_env.sim.api import Command, InitialState, Pose, SimState
 from pp_env.sim.warp.simulator import describe, read_states
 from pp_env.sim.warp.worlds import StartTable, WarpWorlds, to_host
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Request(NamedTuple):
@@ -74,6 +77,10 @@ class Lockstep:
                 states = self._advance(waiting)
             for world, state in states.items():
                 resume(world, state)
+        try:
+            self._worlds.require_no_overflow()
+        except RuntimeError as error:  # the programs say whether what came of it is good
+            _LOG.warning(str(error))
         return results
 
     def close(self) -> None:

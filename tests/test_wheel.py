@@ -31,7 +31,7 @@ OF_THE_SDIST = [
 ]
 # Imported where it is installed, and not ours to install: a simulator, or the user's policy.
 FROM_ELSEWHERE = {"isaacsim", "omni", "carb", "pxr", "lerobot", "torch"}
-COMES_WITH = {"starlette": "fastapi", "glfw": "mujoco"}
+COMES_WITH = {"starlette": "fastapi", "glfw": "mujoco", "warp": "warp-lang"}
 HEAVY = {"mujoco", "pyarrow", "av", "tyro", "pydantic", "jinja2"}
 
 

@@ -145,4 +145,4 @@ def test_more_connections_than_files_end_no_answer_and_fill_no_log(tmp_path, cap
             assert web.client.get("/collect/status").status_code == 200
         for _ in range(100):
             assert ends(connect(web.port, b"no HTTP\r\n\r\n"))
-    assert len(capfd.readouterr().err) < 50_000
+    assert len(capfd.readouterr().err) < 80_000  # a line for each would be more

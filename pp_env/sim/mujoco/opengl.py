@@ -58,7 +58,9 @@ class Context:
         require_not_inherited()
         _used = True
         with _creation:
-            self._gl = _idle.pop() if _idle else _context_class()(*size)
+            platform = _context_class()
+            is_at_hand = bool(_idle) and isinstance(_idle[-1], platform)
+            self._gl = _idle.pop() if is_at_hand else platform(*size)
             atexit.register(_note_end)  # MuJoCo has registered its own end before
         self._module = sys.modules[type(self._gl).__module__]
         self._freed = False

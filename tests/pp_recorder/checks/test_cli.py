@@ -42,6 +42,7 @@ def test_usage(capsys):
 
 
 def test_a_report_that_cannot_be_written(healthy, tmp_path, capsys):
+    (tmp_path / "no").write_text("a file, not a folder")
     assert main([str(healthy), "--html", str(tmp_path / "no" / "page.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 

@@ -139,7 +139,7 @@ def test_a_store_holds_the_same_files_as_a_folder(images):
 def test_a_complete_dataset_starts_no_simulator(bucket, prefix, tmp_path, monkeypatch):
     assert run(prefix, tmp_path / "one", episodes=1) == 0
     before = bucket.contents(prefix)
-    monkeypatch.setattr(runs, "make_env", lambda *_: pytest.fail("a simulator started"))
+    monkeypatch.setattr(runs, "make_env", lambda *_, **__: pytest.fail("a simulator started"))
     assert run(prefix, tmp_path / "two", episodes=1, resume=True) == 0
     assert bucket.contents(prefix) == before
     with pytest.raises(pytest.fail.Exception, match="a simulator started"):

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ class Settings:
         )
 
 
+@cache
+def _constant(numbers: tuple[float, ...], device: "torch.device") -> "torch.Tensor":
+    """Return numbers on a device; a copy in every step would wait for it."""
+    return torch.tensor(numbers, dtype=torch.float32, device=device)
+
+
 def features(values: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
     """Return what the networks see, (n, 34) float32, of the fields of `pp_env.layout`.
 
@@ -96,7 +103,7 @@ def features(values: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
     tcp = values["eef_pos"] + panda.TCP_OFFSET * fingertips
     thing, joints = values["object_pos"], values["joint_pos"]
     parts = [
-        joints - torch.tensor(HOME_JOINT_POS, device=joints.device),
+        joints - _constant(HOME_JOINT_POS, joints.device),
         values["joint_vel"],
         values["gripper_pos"],
         quat,
@@ -119,8 +126,8 @@ def to_commands(
     """
     joints = joint_pos + settings.joint_step * actions[:, :7].clamp(-1.0, 1.0)
     fingers = torch.where(actions[:, 7:] > 0, panda.FINGER_OPEN, panda.FINGER_CLOSED)
-    low = torch.tensor(panda.JOINT_LOWER, dtype=torch.float32, device=joints.device)
-    high = torch.tensor(panda.JOINT_UPPER, dtype=torch.float32, device=joints.device)
+    low = _constant(tuple(panda.JOINT_LOWER.tolist()), joints.device)
+    high = _constant(tuple(panda.JOINT_UPPER.tolist()), joints.device)
     return torch.cat([joints.clamp(low, high), fingers], dim=1)
 
 
@@ -132,15 +139,15 @@ class Worlds(VecEnv):
 
     Args:
         num_envs: Number of worlds.
-        num_starts: Number of starts that later episodes are drawn from.
         seed: Of the starts.
         settings: Rate and meaning of the actions.
+        num_starts: Number of starts that the episodes are drawn from.
     """
 
     num_actions = 8
     cfg: Any = {}  # noqa: RUF012 (rsl_rl asks every instance for it)
 
-    def __init__(self, num_envs: int, num_starts: int, seed: int, settings: Settings) -> None:
+    def __init__(self, num_envs: int, seed: int, settings: Settings, num_starts: int) -> None:
         self.max_episode_length = round(EPISODE_SECONDS * settings.decision_hz)
         self._envs: Any = gym.make_vec(
             pp_env.ENV_ID,
@@ -150,8 +157,8 @@ class Worlds(VecEnv):
             terminate_on_success=False,
             max_episode_steps=self.max_episode_length,
             autoreset_mode="SameStep",
-            num_starts=num_starts,
             config=settings.config(settings.decision_hz),
+            num_starts=num_starts,
         )
         self._settings, self.num_envs = settings, num_envs
         self._view = self._envs.unwrapped.to_torch()
@@ -280,7 +287,7 @@ class Run:
         _check_output(args)
         self._folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(args.seed)
-        self._worlds = Worlds(args.num_envs, args.num_starts, args.seed, self._settings)
+        self._worlds = Worlds(args.num_envs, args.seed, self._settings, args.num_starts)
         self._runner = OnPolicyRunner(
             self._worlds, learner_config(args), device=str(self._worlds.device)
         )
@@ -332,7 +339,7 @@ class Run:
             "decisions": self._decisions,
             "seconds": self._spent + self._seconds,
             **self._worlds.take_statistics(),
-            "action_std": float(algorithm.get_policy().output_std.detach().mean()),
+            "action_std": algorithm.get_policy().output_std.mean().item(),
             "learning_rate": algorithm.learning_rate,
         }
         self._rows.append({name: _text(row[name]) for name in COLUMNS})
@@ -503,9 +510,8 @@ def report(path: Path, episodes: int, workers: int | None) -> None:
     low, high = wilson_interval(successes, episodes)
     median = f", first after {np.median(seconds):.1f} s (median)" if successes else ""
     print(
-        f"{episodes} unseen starts: grasped {held}, "
-        f"success {successes} = {successes / episodes:.1%} "
-        f"(95 % interval {low:.1%} to {high:.1%}){median}"
+        f"{episodes} unseen starts: grasped {held}, success {successes} = "
+        f"{successes / episodes:.1%} (95 % interval {low:.1%} to {high:.1%}){median}"
     )
 
 
@@ -524,7 +530,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--minutes", type=float, default=math.inf, help="longest time, with what it takes to begin")
     add("--iterations", type=int, default=sys.maxsize, help="most iterations")
     add("--num-envs", type=int, default=8192, help="worlds")
-    add("--num-starts", type=int, default=4096, help="starts that episodes are drawn from")
+    add("--num-starts", type=int, default=8192, help="starts that the episodes are drawn from")
     add("--horizon", type=int, default=24, help="decisions per world and iteration")
     add("--mini-batches", type=int, default=4, help="per iteration and epoch")
     add("--decision-hz", type=int, default=15, help="decisions per second; must divide 30")

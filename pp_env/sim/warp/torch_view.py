@@ -39,6 +39,8 @@ class TorchView:
         reward: (n,) float32 of the last step.
         terminated: (n,) bool.
         truncated: (n,) bool.
+        steps: (n,) int32 since each episode began; what is written here right after `reset` makes
+            the first episodes shorter, so that they do not all end at once.
     """
 
     def __init__(self, envs: "WarpVectorEnv") -> None:
@@ -54,6 +56,7 @@ class TorchView:
         self.reward = wp.to_torch(envs.outcome.reward)
         self.terminated = wp.to_torch(envs.outcome.terminated)
         self.truncated = wp.to_torch(envs.outcome.truncated)
+        self.steps = wp.to_torch(envs.steps)
 
     def reset(self, seed: int | None = None) -> Any:
         """Start an episode in every environment, and return `observation`."""

@@ -81,6 +81,7 @@ class WarpVectorEnv(VectorEnv):
         actions: (num_envs, action size) float32 on the device: what `launch_step` applies.
         outputs: By name, what a step writes on the device, beside `outcome`.
         outcome: Rewards and ends, on the device.
+        steps: (num_envs,) int32 on the device: since each episode began.
 
     Raises:
         ValueError: An argument is unknown, out of range, or not for a GPU.
@@ -159,6 +160,7 @@ class WarpVectorEnv(VectorEnv):
         commands.queue = wp.zeros((count, longest + 1, 8), dtype=wp.float32)
         commands.steps = wp.zeros(count, dtype=wp.int32)
         commands.delay = wp.zeros(count, dtype=wp.int32)
+        self.steps = commands.steps
         self._vectors = {
             name: _Vector(layout, count) for name, layout in _layouts(self.obs_type)
         }

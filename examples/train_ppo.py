@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ class Settings:
         )
 
 
+@cache
+def _constant(numbers: tuple[float, ...], device: "torch.device") -> "torch.Tensor":
+    """Return numbers on a device; a copy in every step would wait for it."""
+    return torch.tensor(numbers, dtype=torch.float32, device=device)
+
+
 def features(values: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
     """Return what the networks see, (n, 34) float32, of the fields of `pp_env.layout`.
 
@@ -96,7 +103,7 @@ def features(values: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
     tcp = values["eef_pos"] + panda.TCP_OFFSET * fingertips
     thing, joints = values["object_pos"], values["joint_pos"]
     parts = [
-        joints - torch.tensor(HOME_JOINT_POS, device=joints.device),
+        joints - _constant(HOME_JOINT_POS, joints.device),
         values["joint_vel"],
         values["gripper_pos"],
         quat,
@@ -119,8 +126,8 @@ def to_commands(
     """
     joints = joint_pos + settings.joint_step * actions[:, :7].clamp(-1.0, 1.0)
     fingers = torch.where(actions[:, 7:] > 0, panda.FINGER_OPEN, panda.FINGER_CLOSED)
-    low = torch.tensor(panda.JOINT_LOWER, dtype=torch.float32, device=joints.device)
-    high = torch.tensor(panda.JOINT_UPPER, dtype=torch.float32, device=joints.device)
+    low = _constant(tuple(panda.JOINT_LOWER.tolist()), joints.device)
+    high = _constant(tuple(panda.JOINT_UPPER.tolist()), joints.device)
     return torch.cat([joints.clamp(low, high), fingers], dim=1)
 
 
@@ -176,7 +183,9 @@ class Worlds(VecEnv):
         """Return the features."""
         return TensorDict({"policy": features(self._view.values)}, batch_size=[self.num_envs])
 
-    def step(self, actions: "torch.Tensor") -> "tuple[TensorDict, torch.Tensor, torch.Tensor, dict]":
+    def step(
+        self, actions: "torch.Tensor"
+    ) -> "tuple[TensorDict, torch.Tensor, torch.Tensor, dict]":
         """Take a decision in every world."""
         view = self._view
         view.step(to_commands(actions, view.values["joint_pos"], self._settings))
@@ -365,7 +374,9 @@ def _check_output(args: argparse.Namespace) -> None:
         raise SystemExit(f"error: --resume {args.resume}: there is no such file")
     model = args.output / "model.pt"
     if not args.resume and model.exists():
-        raise SystemExit(f"error: {model} exists; go on with --resume {model}, or take a new --output")
+        raise SystemExit(
+            f"error: {model} exists; go on with --resume {model}, or take a new --output"
+        )
 
 
 def _text(number: float) -> str:
@@ -499,8 +510,8 @@ def report(path: Path, episodes: int, workers: int | None) -> None:
     low, high = wilson_interval(successes, episodes)
     median = f", first after {np.median(seconds):.1f} s (median)" if successes else ""
     print(
-        f"{episodes} unseen starts: grasped {held}, success {successes} = {successes / episodes:.1%} "
-        f"(95 % interval {low:.1%} to {high:.1%}){median}"
+        f"{episodes} unseen starts: grasped {held}, success {successes} = "
+        f"{successes / episodes:.1%} (95 % interval {low:.1%} to {high:.1%}){median}"
     )
 
 

@@ -9,6 +9,9 @@ It learns from state and the dense reward, without demonstrations. The output fo
 runs on the CPU's simulator. docs/training.md says what to expect.
 """
 
+# pyright: reportPossiblyUnboundVariable=false
+# (`main` and `policy` end first where the optional packages are missing)
+
 import argparse
 import csv
 import math
@@ -40,7 +43,7 @@ try:
     from tensordict import TensorDict
 except ModuleNotFoundError as error:  # --help works without them
     _MISSING: str | None = error.name
-    VecEnv = object
+    VecEnv: Any = object
 else:
     _MISSING = None
 
@@ -50,7 +53,7 @@ EVALUATION_STEPS = 400  # of 1/30 s, the registered limit
 EVALUATION_SEED = 1_000_000  # and above: not used in training
 REWARD_SCALE = 0.1  # returns of about unit size
 EFFORT = 1e-3  # reward that an action of unit size costs; without it nothing bounds actions
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "iteration", "decisions", "seconds", "reward", "grasped", "released", "succeeded", "ended_well",
     "action_std", "learning_rate",
 )  # fmt: skip
@@ -224,8 +227,9 @@ class Worlds(VecEnv):
         """
         episodes, *counts = self._counts.tolist()
         shares = [count / episodes if episodes else math.nan for count in counts]
-        found = dict(zip(("grasped", "released", "succeeded", "ended_well"), shares, strict=True))
-        found["reward"] = float(self._reward) / max(self._decisions, 1)
+        found = {"reward": float(self._reward) / max(self._decisions, 1)}
+        names = ("grasped", "released", "succeeded", "ended_well")
+        found |= dict(zip(names, shares, strict=True))
         self._counts.zero_()
         self._reward.zero_()
         self._decisions = 0

@@ -53,6 +53,7 @@ html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
 
+_PICTURES = "https://raw.githubusercontent.com/frankapickplace/frankapickplace/main/"
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _PAGE = re.compile(r"^<!-- page: (\S+) -->$", re.MULTILINE)
 _OPTIONS = re.compile(r"^<!-- options: ([\w.]+):(\w+) -->$", re.MULTILINE)
@@ -81,6 +82,9 @@ def relocate(markdown: str, source: str, docname: str) -> str:
 
     def lead(found: re.Match[str]) -> str:
         path, sharp, anchor = found[2].partition("#")
+        if path.startswith(_PICTURES):  # the README's, for the package index
+            source_folder = relpath(".", str(PurePosixPath(source).parent))
+            path = f"{source_folder}/{path.removeprefix(_PICTURES)}"
         if not path or "://" in path:
             return found[0]
         target = normpath(str(PurePosixPath(source).parent / path))

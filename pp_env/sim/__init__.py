@@ -24,7 +24,7 @@ class Backend(NamedTuple):
         replaceable: Whether a process may have one with another scene after the first.
         has_livestream: Whether it shows itself to remote viewers, on `streaming_port`.
         not_randomized: Fields of `RandomizationConfig` that it cannot vary.
-        install: What pip is to install for it; "" is the package that is missing.
+        install: What to try where a package is missing; "" is to install that.
         vector_env: "module:Class" of many environments at once, if it can step them.
         steps_together: Whether a process runs many attempts of a collection at once.
         has_window: Whether it can show itself on a screen.
@@ -72,7 +72,8 @@ SIMULATORS = {
         not_randomized=("table_textures", "object_textures"),
         steps_together=True,
         has_window=False,
-        install="'franka-pick-place[gpu]'",
+        install="'pip install \"franka-pick-place[gpu]\"' on a machine with an NVIDIA GPU, or the "
+        "simulator 'mujoco'",
         vector_env="pp_env.sim.warp.vector_env:WarpVectorEnv",
     ),
 }
@@ -116,9 +117,9 @@ def load(name: str, path: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
+        remedy = _backend(name).install or f"'pip install {error.name}'"
         raise ImportError(
-            f"the simulator {name!r} needs the package {error.name!r}; "
-            f"try 'pip install {_backend(name).install or error.name}'"
+            f"the simulator {name!r} needs the package {error.name!r}; try {remedy}"
         ) from error
 
 

@@ -26,25 +26,10 @@ from pp_collect.factory import make_config
 from pp_collect.options import SessionOptions
 from pp_collect.session import make_writer
 from pp_recorder.dataset import video
-from pp_recorder.rollout import Episode, EpisodeSink, Step, episode_seed, run_episode
+from pp_recorder.rollout import episode_seed, run_episode
+from pp_recorder.sinks import EpisodeBuffer
 
 _EPISODES = 2  # after the first, which is not measured
-
-
-class EpisodeBuffer(EpisodeSink):
-    """A sink that holds an episode in memory."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.episode: Episode | None = None
-
-    def add(self, step: Step) -> None:
-        """Append the step."""
-        self.steps.append(step)
-
-    def end(self, episode: Episode) -> None:
-        """Hold the outcome."""
-        self.episode = episode
 
 
 def record(folder: Path, steps: int) -> tuple[SessionOptions, EpisodeBuffer]:

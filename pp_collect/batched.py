@@ -19,7 +19,8 @@ from pp_env.config import PickPlaceConfig
 from pp_env.sim.warp.lockstep import Lockstep, LockstepSimulator
 from pp_env.sim.warp.renderer import EpisodeRenderer
 from pp_recorder.dataset.episode import EpisodePayload, EpisodeRecorder
-from pp_recorder.rollout import Episode, EpisodeSink, Step
+from pp_recorder.rollout import EpisodeSink, Step
+from pp_recorder.sinks import EpisodeBuffer
 
 _RENDERED_AT_ONCE = 64  # states: enough for a GPU, and few enough for its memory
 
@@ -59,7 +60,7 @@ class BatchWorker:
 
     def run(self, index: range) -> list[RolloutResult]:
         """Run the attempts of a range."""
-        sinks = [_Memory() for _ in index]
+        sinks = [EpisodeBuffer() for _ in index]
         programs = [
             partial(_run_attempt, self._runners[k], attempt, sinks[k])
             for k, attempt in enumerate(index)
@@ -81,15 +82,15 @@ class BatchWorker:
         return EpisodeRunner(options, self._config, make_expert(options, self._config), env)
 
     def _result(
-        self, outcome: EpisodeOutcome, memory: "_Memory", simulator: LockstepSimulator
+        self, outcome: EpisodeOutcome, buffer: EpisodeBuffer, simulator: LockstepSimulator
     ) -> RolloutResult:
         """Encode an attempt that is to be kept."""
-        episode = memory.episode
+        episode = buffer.episode
         if episode is None or not (outcome.success or self._options.keep == "all"):
             return RolloutResult(outcome, None)
         recorder = self._recorder
         recorder.begin(episode.seed)
-        for step in self._with_images(memory.steps, simulator):
+        for step in self._with_images(buffer.steps, simulator):
             recorder.add(step)
         recorder.end(episode)
         encoded = recorder.take()
@@ -105,22 +106,6 @@ class BatchWorker:
         for step, pixels in zip(steps, images, strict=True):
             observation = {"agent_pos": step.observation, "pixels": pixels}
             yield dataclasses.replace(step, observation=observation)
-
-
-class _Memory(EpisodeSink):
-    """A sink that keeps one episode's steps."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.episode: Episode | None = None
-
-    def add(self, step: Step) -> None:
-        """Keep a step."""
-        self.steps.append(step)
-
-    def end(self, episode: Episode) -> None:
-        """Keep the episode."""
-        self.episode = episode
 
 
 def _run_attempt(runner: EpisodeRunner, index: int, sink: EpisodeSink) -> EpisodeOutcome:

@@ -1,4 +1,4 @@
-"""Small sinks: a filter, a progress bar, a video; and log messages above the progress bar."""
+"""Small sinks: a filter, a buffer, a progress bar, a video; and log messages above the bar."""
 
 import logging
 import sys
@@ -47,6 +47,22 @@ class SuccessOnly(EpisodeSink):
     def close(self) -> None:
         """Close the other sink."""
         self._sink.close()
+
+
+class EpisodeBuffer(EpisodeSink):
+    """A sink that holds an episode in memory."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.episode: Episode | None = None
+
+    def add(self, step: Step) -> None:
+        """Append the step."""
+        self.steps.append(step)
+
+    def end(self, episode: Episode) -> None:
+        """Hold the outcome."""
+        self.episode = episode
 
 
 class TqdmHandler(logging.Handler):

@@ -204,7 +204,7 @@ def evaluate(
     running = run_all(worker_factory, indices, processes, environment=environment, apart=apart)
     with closing(running) as results:
         for index, result in results:
-            scene: str = scenes[index // num_episodes]
+            scene = scenes[int(index) // num_episodes]
             if isinstance(result, Died):
                 result = _episode_of_dead_process(index % num_episodes, seed, result)
             episodes[scene].append(result)

@@ -78,8 +78,8 @@ class BatchWorker:
 
     def _make_runner(self, simulator: LockstepSimulator) -> EpisodeRunner:
         env = PickPlaceEnv(lambda _: simulator, config=self._config, terminate_on_success=False)
-        options = dataclasses.replace(self._options, render_after=False)
-        return EpisodeRunner(options, self._config, make_expert(options, self._config), env)
+        expert = make_expert(self._options, self._config)
+        return EpisodeRunner(self._options, self._config, expert, env)
 
     def _result(
         self, outcome: EpisodeOutcome, buffer: EpisodeBuffer, simulator: LockstepSimulator

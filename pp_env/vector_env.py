@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from pp_env.config import PickPlaceConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.env import Observation, PickPlaceEnv, checked_actions, checked_config
+from pp_env.layout import Layout
 from pp_env.sim import SIMULATORS, load
 
 try:
@@ -140,12 +141,8 @@ class PickPlaceVectorEnv(VectorEnv):
             RuntimeError: `reset` was not called, or an environment that has ended was not reset.
         """
         starting = self._ended.copy()
-        if self._autoreset_mode != "NextStep" and starting.any():
-            raise RuntimeError(
-                f"environments {np.flatnonzero(starting).tolist()} have ended; reset them with "
-                "options={'reset_mask': mask}"
-            )
-        given, applied = self._checked_actions(actions, starting)
+        given = checked_batch(actions, self._layout, starting, self._autoreset_mode)
+        applied = self._layout.clip(given)
         clipped = (applied != given).any(axis=1).tolist()
         running = [i for i, begins in enumerate(starting.tolist()) if not begins]
         for i in running:
@@ -210,20 +207,6 @@ class PickPlaceVectorEnv(VectorEnv):
         self._observations[i], info = self.envs[i].reset(seed=seed, options=options)
         self._elapsed[i], self._ended[i] = 0, False
         return info
-
-    def _checked_actions(self, actions: Any, starting: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the given actions and the same within bounds, (num_envs, size) float32 each.
-
-        Args:
-            actions: The given actions.
-            starting: (num_envs,) bool, environments that begin an episode and ignore their action.
-        """
-        layout = self._layout
-        array = np.asarray(actions, dtype=np.float32)
-        if starting.any() and array.shape == self.action_space.shape:
-            array = np.where(starting[:, None], layout.low, array)  # any valid action: not used
-        wanted = checked_actions(array, layout, (self.num_envs, layout.size))
-        return wanted, layout.clip(wanted)
 
     def _reached_step_limit(self) -> np.ndarray:
         """Return a mask (num_envs,) bool of the episodes to truncate."""
@@ -294,6 +277,32 @@ def checked_reset_mask(mask: Any, was_reset: Sequence[bool]) -> np.ndarray:
     if (~mask & ~np.asarray(was_reset)).any():
         raise ValueError("reset_mask leaves out an environment that was never reset")
     return mask
+
+
+def checked_batch(actions: Any, layout: Layout, starting: np.ndarray, mode: str) -> np.ndarray:
+    """Return the actions (n, layout.size) float32 of a step.
+
+    Args:
+        actions: As given.
+        layout: The meaning of one action.
+        starting: (n,) bool, environments whose episode has ended; those that begin one in this step
+            ignore their action.
+        mode: One of `AUTORESET_MODES`.
+
+    Raises:
+        ValueError: The actions have the wrong shape or are not finite.
+        RuntimeError: An environment that has ended was not reset.
+    """
+    if mode != "NextStep" and starting.any():
+        raise RuntimeError(
+            f"environments {np.flatnonzero(starting).tolist()} have ended; reset them with "
+            "options={'reset_mask': mask}"
+        )
+    shape = len(starting), layout.size
+    array = np.asarray(actions, dtype=np.float32)
+    if starting.any() and array.shape == shape:
+        array = np.where(starting[:, None], layout.low, array)  # any valid action: not used
+    return checked_actions(array, layout, shape)
 
 
 def batched_infos(infos: Sequence[Infos | None]) -> Infos:

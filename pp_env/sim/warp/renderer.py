@@ -6,7 +6,6 @@
 # (Warp's kernels, arrays and structs have types of their own)
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import mujoco_warp as mjw
 import numpy as np
@@ -41,29 +40,24 @@ class BatchRenderer:
     triangles, and a shadow is of what is seen, not of simpler shapes.
 
     Args:
-        config: Cameras, size and quality of the images.
-        host_model: The scene.
-        model: The same on the device.
-        data: The worlds.
-        device: Name of the device.
+        worlds: The worlds, made with `renders`.
 
     Attributes:
         images: By camera, (n, H, W, 3) uint8 on the device, as of the last `render`.
     """
 
-    def __init__(
-        self, config: PickPlaceConfig, host_model: Any, model: Any, data: Any, device: str
-    ) -> None:
-        self._model, self._data, self._device = model, data, device
+    def __init__(self, worlds: WarpWorlds) -> None:
+        self._worlds = worlds
+        config, host_model, count = worlds.config, worlds.host_model, worlds.num_worlds
         width, height = config.render.size
         preset = RENDER_PRESETS[config.render.preset]
         head = host_model.vis.headlight
         ambient = np.array(head.ambient)
         head.ambient = 0.0, 0.0, 0.0  # it is the lamp's, which may vary from world to world
-        with wp.ScopedDevice(device):
+        with wp.ScopedDevice(worlds.device):
             self._context = mjw.create_render_context(
                 host_model,
-                data.nworld,
+                count,
                 cam_res=(width, height),
                 render_rgb=True,
                 render_depth=False,
@@ -75,7 +69,7 @@ class BatchRenderer:
                 cam_active=[camera.name for camera in config.cameras],
                 background_color=(*config.floor_rgb, 1.0),
             )
-            shape = (data.nworld, height, width, 3)
+            shape = (count, height, width, 3)
             self.images = {
                 camera.name: wp.zeros(shape, dtype=wp.uint8) for camera in config.cameras
             }
@@ -83,8 +77,8 @@ class BatchRenderer:
 
     def render(self) -> None:
         """Render the worlds as they are now."""
-        model, data, context = self._model, self._data, self._context
-        with wp.ScopedDevice(self._device):
+        model, data, context = self._worlds.model, self._worlds.data, self._context
+        with wp.ScopedDevice(self._worlds.device):
             mjw.kinematics(model, data)
             mjw.com_pos(model, data)
             mjw.camlight(model, data)
@@ -109,10 +103,8 @@ class EpisodeRenderer:
     """
 
     def __init__(self, config: PickPlaceConfig, num_worlds: int, device: str | None = None) -> None:
-        self._worlds = worlds = WarpWorlds(config, num_worlds, device, renders=True)
-        self._renderer = BatchRenderer(
-            config, worlds.host_model, worlds.model, worlds.data, worlds.device
-        )
+        self._worlds = WarpWorlds(config, num_worlds, device, renders=True)
+        self._renderer = BatchRenderer(self._worlds)
 
     def render(
         self, initial: InitialState, poses: Sequence[np.ndarray]

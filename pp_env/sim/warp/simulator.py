@@ -82,8 +82,7 @@ class WarpSimulator:
         if kind != "rgb":
             raise ValueError(f"simulator='warp' renders 'rgb', got {kind!r}; 'mujoco' has it")
         if self._renderer is None:
-            w = self._worlds
-            self._renderer = BatchRenderer(w.config, w.host_model, w.model, w.data, w.device)
+            self._renderer = BatchRenderer(self._worlds)
         self._renderer.render()
         return to_host(self._renderer.images[camera])[0]
 

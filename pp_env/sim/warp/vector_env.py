@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from pp_env import panda, task
 from pp_env.config import PickPlaceConfig
 from pp_env.control import CONTROL_MODES
-from pp_env.env import PickPlaceEnv, checked_actions, checked_config
+from pp_env.env import PickPlaceEnv, checked_config
 from pp_env.layout import (
     ENVIRONMENT_STATE,
     GOAL,
@@ -34,6 +34,7 @@ from pp_env.vector_env import (
     Infos,
     autoreset_mode_name,
     batched_column,
+    checked_batch,
     checked_reset_mask,
     env_seeds,
     require_new_gymnasium,
@@ -121,7 +122,7 @@ class WarpVectorEnv(VectorEnv):
             self._config, num_envs, device, needs_images, num_envs + num_starts
         )
         self.device = self.worlds.device
-        self._renderer = self._make_renderer() if needs_images else None
+        self._renderer = BatchRenderer(self.worlds) if needs_images else None
         self._generators: list[Any] = [None] * num_envs
         self._seed_numbers = np.zeros(num_envs, dtype=np.int32)
         self._table: StartTable | None = None
@@ -130,10 +131,6 @@ class WarpVectorEnv(VectorEnv):
             self._make_buffers()
         self._run_step: Callable[[], None] | None = None
         self.closed = False
-
-    def _make_renderer(self) -> BatchRenderer:
-        w = self.worlds
-        return BatchRenderer(w.config, w.host_model, w.model, w.data, w.device)
 
     def _set_spaces(self, env: PickPlaceEnv) -> None:
         self.metadata = dict(env.metadata)
@@ -233,16 +230,8 @@ class WarpVectorEnv(VectorEnv):
         if not self._columns:
             raise RuntimeError("step needs a started episode; call reset first")
         starting = to_host(self._ended)
-        if self._autoreset_mode != "NextStep" and starting.any():
-            raise RuntimeError(
-                f"environments {np.flatnonzero(starting).tolist()} have ended; reset them with "
-                "options={'reset_mask': mask}"
-            )
         layout = CONTROL_MODES[self._template.control_mode].layout
-        given = np.asarray(actions, dtype=np.float32)
-        if starting.any() and given.shape == self.actions.shape:
-            given = np.where(starting[:, None], layout.low, given)  # any valid action: not used
-        self.actions.assign(checked_actions(given, layout, self.actions.shape))
+        self.actions.assign(checked_batch(actions, layout, starting, self._autoreset_mode))
         self.launch_step()
         outputs, outcome = _read(self.outputs), self.outcome
         terminated, truncated = to_host(outcome.terminated), to_host(outcome.truncated)

@@ -77,7 +77,11 @@ class BatchWorker:
         self._folder.cleanup()
 
     def _make_runner(self, simulator: LockstepSimulator) -> EpisodeRunner:
-        env = PickPlaceEnv(lambda _: simulator, config=self._config, terminate_on_success=False)
+        env = PickPlaceEnv(
+            lambda _: simulator,
+            config=self._config,
+            terminate_on_success=self._options.policy is not None,  # as in `make_env`
+        )
         expert = make_expert(self._options, self._config)
         return EpisodeRunner(self._options, self._config, expert, env)
 

@@ -52,9 +52,11 @@ def _tolerant(stream: TextIO | None) -> TextIO | None:
         return stream
     with suppress(OSError):
         stream.flush()
+    file: Any = _TolerantFile(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(_TolerantFile(stream.fileno(), "w", closefd=False)),
+        file if stream.write_through else io.BufferedWriter(file),  # as PYTHONUNBUFFERED asks for
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.isatty() or stream.line_buffering,
+        write_through=stream.write_through,
     )

@@ -15,6 +15,9 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Pictures of tests are small: the threads of OpenGL in software cost more than they draw.
+os.environ.setdefault("LP_NUM_THREADS", "0")
+
 collect_ignore = []
 
 if importlib.util.find_spec("mujoco") is None:  # as in Isaac Sim's Python

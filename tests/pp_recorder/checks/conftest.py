@@ -12,7 +12,8 @@ from tests.pp_recorder.checks.foreign import write_foreign_dataset
 def healthy(tmp_path_factory):
     root = tmp_path_factory.mktemp("sets") / "healthy"
     options = ["--num-episodes", "2", "--steps-per-segment", "20", "--resolution", "64"]
-    options += ["--preset", "fast", "--seed", "5", "--video-files", "per-episode"]
+    options += ["--preset", "fast", "--seed", "5", "--workers", "1"]
+    options += ["--video-files", "per-episode"]
     assert collect.main([*options, "--output", str(root)]) == 0
     return root
 

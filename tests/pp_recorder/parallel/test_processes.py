@@ -23,12 +23,11 @@ from pp_recorder.parallel.processes import (
     STOP_SIGNALS,
     Died,
     ProcessPool,
-    Worker,
     WorkerPool,
     run_all,
 )
 from tests import ROOT, crash
-from tests.stuck import Stuck
+from tests.workers import Echo, Ends, Interrupted, SlowWorker, Who
 
 # Hasty: a third of the attempts fail.
 HASTY = ["--steps-per-segment", "7", "--resolution", "32", "--preset", "fast", "--seed", "3"]
@@ -162,28 +161,6 @@ def test_an_interrupt_before_the_run_is_answered_in_a_sentence(tmp_path, monkeyp
     assert capsys.readouterr().err == "interrupted: nothing was begun\n"
 
 
-class Echo:
-    """A worker, made by a factory that gets every request to stop before its process is ready."""
-
-    def run(self, index):
-        return index
-
-    def close(self):
-        pass
-
-    def __call__(self):
-        return self
-
-    def __reduce__(self):
-        return _echo_after_signals, ()
-
-
-def _echo_after_signals():
-    for number in STOP_SIGNALS:
-        os.kill(os.getpid(), number)
-    return Echo()
-
-
 def test_a_worker_that_is_starting_leaves_signals_to_its_parent():
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert list(run_all(Echo(), range(4), processes=2)) == [(k, k) for k in range(4)]
@@ -219,15 +196,19 @@ def test_an_output_that_vanishes_ends_the_run(tmp_path):
     assert not (tmp_path / "set").exists()
 
 
-def test_two_runs_into_one_output(tmp_path):
+def test_two_runs_into_one_output(tmp_path, capsys):
     with _collecting(tmp_path / "set", episodes=500) as process:
         _wait_for(lambda: _num_episodes(tmp_path / "set") >= 1)
-        second = subprocess.run(
-            _command(tmp_path / "set", 500, "--resume"), cwd=ROOT, capture_output=True, text=True
-        )
+        workers = _workers_of(process)
+        for pid in workers:  # so that they leave the processors to the second run
+            os.kill(pid, signal.SIGSTOP)
+        options = ["--num-episodes", 500, "--keep", "all", "--workers", 1, "--resume"]
+        assert run(tmp_path / "set", *options) == 1
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
         process.terminate()
-    assert second.returncode == 1
-    assert "another run is writing into" in second.stderr
+        process.communicate(timeout=60)
+    assert "another run is writing into" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -276,14 +257,6 @@ def test_the_number_of_workers(monkeypatch, options, memory, workers):
     assert runs.resolve_workers(asked).workers == workers
 
 
-class SlowWorker(Worker):
-    """A worker whose first episode takes longest."""
-
-    def run(self, index):
-        time.sleep(1.0 if index == 0 else 0.0)
-        return os.environ["WHO"], time.monotonic()
-
-
 def test_results_come_in_order_and_none_runs_far_ahead():
     results = list(
         run_all(SlowWorker, range(20), 2, environment=lambda number: {"WHO": str(number)})
@@ -292,13 +265,6 @@ def test_results_come_in_order_and_none_runs_far_ahead():
     who, ended = zip(*(value for _, value in results), strict=True)
     assert who[:2] == ("0", "1")
     assert ended[7] < ended[0] < ended[8], "eight may be pending"
-
-
-class Who(Worker):
-    """A worker that says in which process it is."""
-
-    def run(self, index):
-        return os.getpid()
 
 
 def test_the_same_processes_run_what_is_wanted_only_after_results():
@@ -323,22 +289,6 @@ def test_a_worn_process_is_replaced(limit):
     assert max(Counter(process for _, process in results).values()) <= limit
 
 
-class Ends(Worker):
-    """A worker that ends its process in the first episode, or hangs as it is closed."""
-
-    def __init__(self, folder, how):
-        self._once, self._how = folder / "once", how
-
-    def run(self, index):
-        if self._how == "leaves" and not self._once.exists():
-            self._once.touch()
-            raise SystemExit(0)  # as Isaac Sim's handler of Ctrl-C does
-        return index
-
-    def close(self):
-        Stuck().run(0)
-
-
 @pytest.mark.parametrize("how", ["leaves", "stays"])
 def test_workers_that_hang_as_they_end_hold_nobody_up(tmp_path, monkeypatch, caplog, how):
     monkeypatch.setattr(processes, "_JOIN_TIMEOUT", 1.0)
@@ -348,14 +298,6 @@ def test_workers_that_hang_as_they_end_hold_nobody_up(tmp_path, monkeypatch, cap
     assert list(results) == [(0, 0), (1, 1)]
     assert multiprocessing.active_children() == []
     assert ("died (it hung while it ended)" in caplog.text) == (how == "leaves")
-
-
-class Interrupted(Worker):
-    """A worker whose process ends while it begins, by a request to stop that all have heard."""
-
-    def __init__(self, request):
-        request.touch()
-        raise SystemExit(0)
 
 
 def test_processes_that_a_request_to_stop_has_ended_are_no_error(tmp_path):

@@ -28,6 +28,7 @@ TIME_TOLERANCE = 1e-4  # s; lerobot refuses more
 SAMPLE_SIDE = 128  # pixels; larger images are sampled at a grid of about so many points each way
 BLOCKS = 16
 KEY_IMAGE_SIDE = 224  # pixels of the images kept for the report
+_LEVELS = np.arange(256.0)
 
 
 @dataclass
@@ -143,9 +144,10 @@ class EpisodeVideoScan:
             scan.off_grid = (k, *late)
         if frame.is_corrupt:
             scan.damaged.append(k)
-        if sample.mean() < BLACK:
+        mean, deviation = _mean_and_deviation(sample)
+        if mean < BLACK:
             scan.black.append(k)
-        elif sample.std() < FLAT:
+        elif deviation < FLAT:
             scan.flat.append(k)
         self._blocks.append(_blocks(sample).astype(np.float16))
         self._stats.add(sample)
@@ -190,12 +192,20 @@ def _shrink(
     return small.to_ndarray()
 
 
+def _mean_and_deviation(sample: np.ndarray) -> tuple[float, float]:
+    """Return the mean and the standard deviation of 8-bit levels, by how often there is each."""
+    share = np.bincount(sample.ravel(), minlength=256) / sample.size
+    mean = float(share @ _LEVELS)
+    return mean, float(share @ (_LEVELS - mean) ** 2) ** 0.5
+
+
 def _blocks(sample: np.ndarray) -> np.ndarray:
     """Return the means of about BLOCKS x BLOCKS blocks."""
     size = max(1, min(sample.shape[:2]) // BLOCKS)
     rows, columns = sample.shape[0] // size, sample.shape[1] // size
-    cut = sample[: rows * size, : columns * size]
-    return cut.reshape(rows, size, columns, size, 3).mean((1, 3), dtype=np.float32)
+    cut = sample[: rows * size, : columns * size].reshape(rows, size, columns * size * 3)
+    lines = cut.sum(axis=1, dtype=np.float32)  # one axis at a time takes a sixth of the time
+    return lines.reshape(rows, columns, size, 3).sum(axis=2) / np.float32(size**2)
 
 
 def _thumbs(pictures: np.ndarray) -> np.ndarray:

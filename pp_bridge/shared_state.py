@@ -47,11 +47,11 @@ class SharedState:
         return tuple(self.known_cameras[index] for index in self._shown[:] if index >= 0)
 
     def show(self, cameras: Sequence[str]) -> None:
-        """Show these of the known cameras, in this order, black until they are published."""
+        """Show these of the known cameras, in this order, once their images are published."""
         shown = [self.known_cameras.index(name) for name in cameras]
         with self._pixels_lock:
             self._shown[:] = shown + [-1] * (len(self.known_cameras) - len(shown))
-            self._view()[:] = 0
+            self._image_count.value = 0
 
     @property
     def viewers(self) -> int:
@@ -64,7 +64,7 @@ class SharedState:
 
     @property
     def image_count(self) -> int:
-        """The number of times that images were published."""
+        """The number of times that images of the cameras shown were published."""
         return self._image_count.value
 
     def publish_images(self, images: Mapping[str, np.ndarray]) -> bool:
@@ -86,8 +86,10 @@ class SharedState:
         return True
 
     def images(self) -> dict[str, np.ndarray]:
-        """Return a copy of the newest images, (H, W, 3) uint8 each; black before the first."""
+        """Return a copy of the newest images, (H, W, 3) uint8 each; none before the first."""
         with self._pixels_lock:
+            if self.image_count == 0:
+                return {}
             return dict(zip(self.cameras, self._view().copy(), strict=True))
 
     def publish_status(self, status: dict[str, Any], wait: float = 0.0) -> bool:

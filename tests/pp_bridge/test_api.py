@@ -3,14 +3,16 @@
 import io
 import json
 import threading
+import time
 
 import av
 import httpx
+import numpy as np
 import pytest
 
 from pp_bridge.api import ALIAS
 from pp_recorder.dataset.reader import Dataset
-from tests.pp_bridge.server import SMALL_IMAGES, BridgeServer
+from tests.pp_bridge.server import SMALL_IMAGES, BridgeServer, WebServer
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +345,26 @@ def test_the_jpeg_stream_shows_the_cameras(server, collecting):
         server.client.post("/collect/stop")
         assert len(set(jpegs)) > 1, "the arm moves"
     assert all(len(jpeg) > 700 for jpeg in jpegs), "not black"
+
+
+def test_a_viewer_of_a_new_scene_waits_for_its_images(tmp_path):
+    def images(level):
+        return {name: np.full((32, 32, 3), level, np.uint8) for name in web.shared_state.cameras}
+
+    with WebServer(tmp_path) as web:
+        web.shared_state.publish_images(images(250))
+        web.shared_state.show(["cam_high"])
+        with web.client.stream("GET", "/live/cam_high.mjpeg") as response:
+            time.sleep(0.3)  # what is streamed too early is streamed by then
+            web.shared_state.publish_images(images(120))
+            received = b""
+            for piece in response.iter_raw():
+                received += piece
+                if received.count(b"--picture") > 1:
+                    break
+    jpeg = received.split(b"--picture")[1].partition(b"\xff\xd8\xff")
+    with av.open(io.BytesIO(b"".join(jpeg[1:]))) as container:
+        assert 100 < next(container.decode(video=0)).to_ndarray(format="rgb24").mean() < 140
 
 
 def test_what_is_no_offer_is_refused(server):

@@ -232,6 +232,17 @@ def test_a_reader_never_makes_the_writer_wait():
     assert (shared_state.status(), shared_state.image_count) == ({"x": 1}, 1)
 
 
+def test_images_of_the_last_cameras_are_gone_with_them():
+    shared_state = SharedState(["a", "b"], (4, 4))
+    assert shared_state.images() == {}
+    image = np.full((4, 4, 3), 7, np.uint8)
+    shared_state.publish_images({"a": image, "b": image})
+    shared_state.show(["b"])
+    assert (shared_state.image_count, shared_state.images()) == (0, {})
+    shared_state.publish_images({"b": image})
+    assert list(shared_state.images()) == ["b"]
+
+
 def test_the_run_file_is_small_json(harness, tmp_path):
     harness.send_command("start")
     harness.send_command("stop")

@@ -1,12 +1,12 @@
 """Attempts of a collection, many at once on one GPU: first states, then images of successes.
 
 Every attempt runs the program that it runs alone, in `EpisodeRunner`; only the physics of all of
-them is one launch (`pp_env.sim.warp.lockstep`).
+them is one launch (`pp_env.sim.warp.lockstep`). Other processes encode the images of one episode
+while the GPU renders those of the next.
 """
 
-import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,15 +18,16 @@ from pp_env import PickPlaceEnv
 from pp_env.config import PickPlaceConfig
 from pp_env.sim.warp.lockstep import Lockstep, LockstepSimulator
 from pp_env.sim.warp.renderer import EpisodeRenderer
-from pp_recorder.dataset.episode import EpisodePayload, EpisodeRecorder
-from pp_recorder.rollout import EpisodeSink, Step
+from pp_recorder.parallel.encoders import EncoderPool, Images, UnseenEpisode
+from pp_recorder.parallel.processes import Died
+from pp_recorder.rollout import EpisodeSink
 from pp_recorder.sinks import EpisodeBuffer
 
 _RENDERED_AT_ONCE = 64  # states: enough for a GPU, and few enough for its memory
 
 
 class BatchWorker:
-    """Runs and encodes attempts in a worker process, many at once.
+    """Runs attempts in a worker process, many at once, and has their episodes encoded in others.
 
     A `pp_recorder.parallel.processes.Worker` whose index is a range of attempts.
 
@@ -34,6 +35,7 @@ class BatchWorker:
         options: Of the collection.
         config: Of the environment.
         num_worlds: Number of attempts at once.
+        num_encoders: Number of processes that encode.
         scratch: Folder for videos while they grow; default the system's.
 
     Raises:
@@ -46,6 +48,7 @@ class BatchWorker:
         options: SessionOptions,
         config: PickPlaceConfig,
         num_worlds: int,
+        num_encoders: int,
         scratch: Path | None = None,
     ) -> None:
         self._options, self._config = options, config
@@ -55,10 +58,17 @@ class BatchWorker:
         )
         self._runners = [self._make_runner(each) for each in self._lockstep.simulators]
         self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="worker-")
-        schema = make_schema(options, config, provenance={})
-        self._recorder = EpisodeRecorder(Path(self._folder.name), schema)
+        width, height = config.render.size
+        cameras = config.cameras if options.record_cameras else ()
+        self._encoders = EncoderPool(
+            partial(make_schema, options, config, provenance={}),
+            Path(self._folder.name),
+            {camera.name: (height, width, 3) for camera in cameras},
+            make_expert(options, config).num_steps,
+            num_encoders,
+        )
 
-    def run(self, index: range) -> list[RolloutResult]:
+    def run(self, index: range) -> list[RolloutResult | Died]:
         """Run the attempts of a range."""
         sinks = [EpisodeBuffer() for _ in index]
         programs = [
@@ -66,11 +76,16 @@ class BatchWorker:
             for k, attempt in enumerate(index)
         ]
         outcomes = self._lockstep.run(programs)
-        simulators = self._lockstep.simulators
-        return [self._result(*each) for each in zip(outcomes, sinks, simulators, strict=False)]
+        results: list[RolloutResult | Died] = [RolloutResult(each, None) for each in outcomes]
+        kept = {k: unseen for k in range(len(index)) if (unseen := self._kept(k, outcomes, sinks))}
+        for k, encoded in zip(kept, self._encoders.encode(list(kept.values())), strict=True):
+            died = isinstance(encoded, Died)
+            results[k] = encoded if died else RolloutResult(outcomes[k], encoded)
+        return results
 
     def close(self) -> None:
-        """Free the worlds and delete the scratch folder."""
+        """Free the worlds, end the encoders and delete the scratch folder."""
+        self._encoders.close()
         self._lockstep.close()
         if self._renderer is not None:
             self._renderer.close()
@@ -85,31 +100,22 @@ class BatchWorker:
         expert = make_expert(self._options, self._config)
         return EpisodeRunner(self._options, self._config, expert, env)
 
-    def _result(
-        self, outcome: EpisodeOutcome, buffer: EpisodeBuffer, simulator: LockstepSimulator
-    ) -> RolloutResult:
-        """Encode an attempt that is to be kept."""
-        episode = buffer.episode
-        if episode is None or not (outcome.success or self._options.keep == "all"):
-            return RolloutResult(outcome, None)
-        recorder = self._recorder
-        recorder.begin(episode.seed)
-        for step in self._with_images(buffer.steps, simulator):
-            recorder.add(step)
-        recorder.end(episode)
-        encoded = recorder.take()
-        return RolloutResult(outcome, None if encoded is None else EpisodePayload.pack(encoded))
+    def _kept(
+        self, k: int, outcomes: Sequence[EpisodeOutcome], sinks: Sequence[EpisodeBuffer]
+    ) -> UnseenEpisode | None:
+        """Return the episode of the k-th world, if it is to be kept."""
+        episode, steps = sinks[k].episode, sinks[k].steps
+        if episode is None or not (outcomes[k].success or self._options.keep == "all"):
+            return None
+        return UnseenEpisode(episode, steps, partial(self._draw, self._lockstep.simulators[k]))
 
-    def _with_images(self, steps: Sequence[Step], simulator: LockstepSimulator) -> Iterator[Step]:
-        """Yield the steps, with the images of their states if cameras are recorded."""
+    def _draw(self, simulator: LockstepSimulator, images: Images) -> None:
+        """Render the states of an episode's steps."""
         if self._renderer is None or simulator.initial is None:
-            yield from steps
             return
-        poses = simulator.poses[-len(steps) - 1 : -1]  # after a prelude, and before the last state
-        images = self._renderer.render(simulator.initial, poses)
-        for step, pixels in zip(steps, images, strict=True):
-            observation = {"agent_pos": step.observation, "pixels": pixels}
-            yield dataclasses.replace(step, observation=observation)
+        (length,) = {len(each) for each in images.values()}
+        poses = simulator.poses[-length - 1 : -1]  # after a prelude, and before the last state
+        self._renderer.render(simulator.initial, poses, images)
 
 
 def _run_attempt(runner: EpisodeRunner, index: int, sink: EpisodeSink) -> EpisodeOutcome:

@@ -365,13 +365,13 @@ class CollectOptions(SessionOptions):
     workers: Annotated[
         int | None,
         Ge(1),
-        Doc("processes; default one per processor, per GPU with Isaac Sim, 4 with warp"),
+        Doc("processes; default one per processor, per GPU with Isaac Sim, two per GPU with warp"),
         Typed("INT"),
     ] = None
     num_envs: Annotated[
         int | None,
         Ge(1),
-        Doc("with --simulator warp: attempts at once, in all processes; default 64 in each"),
+        Doc("with --simulator warp: attempts at once, in all processes; default 256 in each"),
         Typed("INT"),
     ] = None
     ray_address: Annotated[

@@ -42,8 +42,8 @@ if TYPE_CHECKING:  # see pp_collect/session.py
 # Bytes a process may need, most of it for images: more than was measured (docs/performance.md).
 _WORKER_MEMORY = 600e6
 _WORKER_MEMORY_WITHOUT_CAMERAS = 250e6
-_PROCESSES_ON_A_GPU = 4
-_WORLDS_PER_PROCESS = 64
+_PROCESSES_ON_A_GPU = 2  # one renders while the other steps
+_WORLDS_PER_PROCESS = 256
 
 
 class RunMonitor:
@@ -244,7 +244,7 @@ def resolve_workers(options: CollectOptions) -> CollectOptions:
     if workers is None:
         places = len(usable_gpus()) if options.needs_gpu else usable_processors()
         if options.steps_together:  # they take turns on the GPU
-            places = min(places, _PROCESSES_ON_A_GPU)
+            places = min(places, _PROCESSES_ON_A_GPU * max(1, len(usable_gpus())))
         one_each = max(1, min(places, most, options.num_episodes))
         workers = 1 if options.single_worker_reason else one_each
     if options.steps_together and options.num_envs is None:
@@ -360,11 +360,20 @@ def _run_batches(
     assert options.workers is not None  # resolve_workers
     assert options.num_envs is not None
     size = -(-options.num_envs // options.workers)
-    worker_factory = partial(BatchWorker, options, config, size, scratch)
+    encoders = _encoders_per_worker(options, options.workers)
+    worker_factory = partial(BatchWorker, options, config, size, encoders, scratch)
     with closing(pool.run_all(worker_factory, wanted(size), lambda: stop.requested)) as batches:
         for batch, made in batches:
             results = [made] * len(batch) if isinstance(made, Died) else made
             yield from zip(batch, results, strict=True)
+
+
+def _encoders_per_worker(options: CollectOptions, workers: int) -> int:
+    """Return how many processes encode what one worker renders, as far as memory goes."""
+    if not options.record_cameras:
+        return 1
+    places = min(usable_processors(), int(free_memory() / _WORKER_MEMORY))
+    return max(1, places // workers)
 
 
 def _wanted_attempts(

@@ -200,9 +200,7 @@ def _run_in_processes(
     can_begin = False
     try:
         while not stop():
-            for process in active:
-                if process.index is None and (index := queue.take()) is not None:
-                    process.assign(index)
+            _assign(queue, active)
             while len(active) < processes and (index := queue.take()) is not None:
                 free = min(set(range(processes)) - {process.number for process in active})
                 active.append(_WorkerProcess(worker_factory, free, environment(free), can_begin))
@@ -219,6 +217,7 @@ def _run_in_processes(
             worn = [p for p in active if p.index is None and is_worn(p.episodes, p.pid)]
             _stop_all(worn)
             active = [process for process in active if process not in worn]
+            _assign(queue, active)  # what the caller does with results may take long
             yield from queue.finished()
         else:
             return
@@ -270,6 +269,13 @@ class _Queue:
         while self._order and self._order[0] in self._results:
             index = self._order.popleft()
             yield index, self._results.pop(index)
+
+
+def _assign(queue: _Queue, active: "list[_WorkerProcess]") -> None:
+    """Give each process that has none an episode, if there is one."""
+    for process in active:
+        if process.index is None and (index := queue.take()) is not None:
+            process.assign(index)
 
 
 def _handle_message(process: "_WorkerProcess", queue: _Queue) -> None:

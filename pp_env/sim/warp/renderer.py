@@ -5,7 +5,9 @@
 # pyright: reportGeneralTypeIssues=false
 # (Warp's kernels, arrays and structs have types of their own)
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle
 
 import mujoco_warp as mjw
 import numpy as np
@@ -14,7 +16,7 @@ import warp as wp
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig
 from pp_env.sim.api import InitialState
 from pp_env.sim.mujoco.groups import VISIBLE_GROUPS
-from pp_env.sim.warp.worlds import WarpWorlds, to_host
+from pp_env.sim.warp.worlds import WarpWorlds
 
 _SAMPLES_PER_AXIS = {0: 1, 4: 2}  # of a pixel, by the preset's samples
 
@@ -93,6 +95,8 @@ class BatchRenderer:
 class EpisodeRenderer:
     """Renders states of one episode after another, as many at once as there are worlds.
 
+    The host copies images while the device renders the next ones.
+
     Args:
         config: Scene, cameras, size and quality of the images.
         num_worlds: Number of states in one launch.
@@ -105,26 +109,67 @@ class EpisodeRenderer:
     def __init__(self, config: PickPlaceConfig, num_worlds: int, device: str | None = None) -> None:
         self._worlds = WarpWorlds(config, num_worlds, device, renders=True)
         self._renderer = BatchRenderer(self._worlds)
+        device = wp.get_device(self._worlds.device)
+        self._stages = cycle([_Stage(device, self._renderer.images) for _ in range(2)])
 
     def render(
-        self, initial: InitialState, poses: Sequence[np.ndarray]
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the images of states, by camera (H, W, 3) uint8.
+        self, initial: InitialState, poses: Sequence[np.ndarray], out: dict[str, np.ndarray]
+    ) -> None:
+        """Render states.
 
         Args:
             initial: Where the episode began.
             poses: MuJoCo's `qpos` of each state.
+            out: By camera, where their images go, (len(poses), H, W, 3) uint8.
         """
         worlds, count = self._worlds, self._worlds.num_worlds
-        table = worlds.tabulate([initial])
+        worlds.show(worlds.tabulate([initial]))
+        before: Callable[[], None] | None = None
         for first in range(0, len(poses), count):
-            chunk = np.array(poses[first : first + count])
-            worlds.show(table, chunk)
+            worlds.pose(np.array(poses[first : first + count]))
             self._renderer.render()
-            images = {name: to_host(image) for name, image in self._renderer.images.items()}
-            for k in range(len(chunk)):
-                yield {name: image[k] for name, image in images.items()}
+            stage = next(self._stages)
+            stage.fetch()
+            if before is not None:
+                before()
+            chunk = slice(first, first + count)
+            before = partial(stage.unload, {name: images[chunk] for name, images in out.items()})
+        if before is not None:
+            before()
 
     def close(self) -> None:
         """Free what the host holds."""
         self._worlds.close()
+
+
+class _Stage:
+    """Memory of the host that the device writes to by itself.
+
+    Args:
+        device: The device.
+        images: By camera, on it.
+    """
+
+    def __init__(self, device: wp.Device, images: dict[str, wp.array]) -> None:
+        self._device, self._images = device, images
+        pinned = device.is_cuda
+        self._copies = {
+            name: wp.empty(image.shape, dtype=wp.uint8, device="cpu", pinned=pinned)
+            for name, image in images.items()
+        }
+        self._views = {name: copy.numpy() for name, copy in self._copies.items()}
+        self._event = wp.Event(device) if pinned else None
+
+    def fetch(self) -> None:
+        """Have the images copied once the device has made them."""
+        for name, image in self._images.items():
+            wp.copy(self._copies[name], image)
+        if self._event is not None:
+            self._device.stream.record_event(self._event)
+
+    def unload(self, out: dict[str, np.ndarray]) -> None:
+        """Wait for the images, and copy as many of the first as `out` has room for."""
+        if self._event is not None:
+            wp.synchronize_event(self._event)
+        for name, image in out.items():
+            image[:] = self._views[name][: len(image)]

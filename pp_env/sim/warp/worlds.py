@@ -312,20 +312,25 @@ class WarpWorlds:
         with wp.ScopedDevice(self.device):
             mjw.kinematics(self.model, self.data)
 
-    def show(self, table: StartTable, poses: np.ndarray) -> None:
-        """Put the worlds into states of one episode, without regard to what moves them.
+    def show(self, table: StartTable) -> None:
+        """Give all worlds the look of one start, without regard to what moves them.
 
         Args:
-            table: The episode's start, one row.
-            poses: (m, nq) MuJoCo's `qpos`, of at most as many states as there are worlds.
+            table: The start, one row.
         """
         count = self.num_worlds
-        qpos = np.repeat(poses[-1:], count, axis=0)
-        qpos[: len(poses)] = poses
-        self.data.qpos.assign(qpos.astype(np.float32))
         self.data.mocap_pos.assign(np.repeat(table.goal[:, None], count, axis=0))
         for name, rows in self._model_rows.items():
             rows.assign(np.repeat(table.fields[name], count, axis=0))
+
+    def pose(self, poses: np.ndarray) -> None:
+        """Put the first worlds into states; the others into the last of them.
+
+        Args:
+            poses: (m, nq) MuJoCo's `qpos`, of at most as many states as there are worlds.
+        """
+        missing = self.num_worlds - len(poses)
+        self.data.qpos.assign(np.pad(poses, ((0, missing), (0, 0)), "edge").astype(np.float32))
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
         """Return a function that repeats launches: on a GPU a graph, elsewhere the function itself.

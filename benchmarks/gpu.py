@@ -4,8 +4,10 @@
     python -m benchmarks.gpu images
     python -m benchmarks.gpu profile
     python -m benchmarks.gpu expert --num-envs 10000
+    python -m benchmarks.gpu attempts --num-envs 256
 
-Collections are measured by `pp-collect` itself, see docs/gpu.md. Needs the extra [gpu]; without an
+A whole collection is measured by `pp-collect` itself, see docs/gpu.md; `attempts` says where the
+time of one of its processes goes. Needs the extra [gpu]; without an
 NVIDIA GPU, `WARP_GPU=cpu` with few environments shows that it works.
 """
 
@@ -16,6 +18,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ import numpy as np
 
 import pp_env
 from experts.pick_place import PickPlaceExpert
+from pp_collect.batched import BatchWorker
+from pp_collect.factory import make_config
+from pp_collect.options import CollectOptions
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig, choose_cameras
 from pp_env.panda import FINGER_OPEN
 
@@ -34,15 +40,13 @@ _SEED = 0
 def main() -> None:
     """Run one measurement and store it."""
     parser = argparse.ArgumentParser(description="Measure many worlds on one GPU.")
-    parser.add_argument("what", choices=("steps", "images", "profile", "expert"))
+    parser.add_argument("what", choices=tuple(_MEASUREMENTS))
     parser.add_argument("--num-envs", type=int, nargs="+", default=[4096, 16384])
     parser.add_argument("--num-steps", type=int, default=200, help="measured, after 20 others")
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--preset", default="default")
     arguments = parser.parse_args()
-    measure = {"steps": _steps, "images": _images, "profile": _profile, "expert": _expert}[
-        arguments.what
-    ]
+    measure = _MEASUREMENTS[arguments.what]
     rows = [measure(count, arguments) for count in arguments.num_envs]
     for row in rows:
         print(json.dumps(row))
@@ -148,6 +152,48 @@ def _plan(job: tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]) -> np.ndarr
     return np.array(plans).swapaxes(0, 1)
 
 
+def _attempts(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the second of two batches of attempts: states, images, and waiting for encoders."""
+    options = CollectOptions(
+        output=Path("unused"),
+        num_episodes=num_envs,
+        simulator="warp",
+        resolution=arguments.resolution,
+        preset=arguments.preset,
+        cameras=("cam_front", "cam_wrist"),
+    )
+    seconds = dict.fromkeys(("states", "images"), 0.0)
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*values: Any) -> Any:
+            begin = time.perf_counter()
+            result = function(*values)
+            seconds[name] += time.perf_counter() - begin
+            return result
+
+        return call
+
+    encoders = os.cpu_count() or 1
+    worker: Any = BatchWorker(options, make_config(options), num_envs, encoders)
+    worker._lockstep.run = timed("states", worker._lockstep.run)
+    worker._renderer.render = timed("images", worker._renderer.render)
+    with closing(worker):
+        worker.run(range(num_envs))
+        seconds |= dict.fromkeys(seconds, 0.0)
+        begin = time.perf_counter()
+        results = worker.run(range(num_envs, 2 * num_envs))
+        seconds["all"] = time.perf_counter() - begin
+    kept = sum(r.payload is not None for r in results)
+    images = sum(2 * len(r.payload.episode.columns["action"]) for r in results if r.payload)
+    return {
+        "num_envs": num_envs, "encoders": encoders, "resolution": arguments.resolution,
+        "preset": arguments.preset, "kept": kept,
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "images_per_s_to_host": round(images / seconds["images"]),
+        "good_episodes_per_hour": round(3600 * kept / seconds["all"]),
+    }  # fmt: skip
+
+
 def _make(num_envs: int, **arguments: Any) -> tuple[Any, dict[str, float]]:
     """Return environments after a reset, and how long it took to make and to start them, s."""
     begin = time.perf_counter()
@@ -188,6 +234,14 @@ def _wait(view: Any) -> Callable[[], None]:
 
     return torch.cuda.synchronize if view.device.type == "cuda" else lambda: None
 
+
+_MEASUREMENTS = {
+    "steps": _steps,
+    "images": _images,
+    "profile": _profile,
+    "expert": _expert,
+    "attempts": _attempts,
+}
 
 if __name__ == "__main__":
     main()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import av.error
@@ -79,10 +80,11 @@ def read_index(path: Path, fps: int) -> VideoIndex:
             stream = container.streams.video[0]
             context = stream.codec_context
             codec = context.name, bytes(context.extradata or b"")
+            rate = _rate(stream, fps)
             try:
                 for packet in container.demux(stream):
                     if packet.pts is not None:
-                        frames.append(_frame(packet.pts, stream, fps))
+                        frames.append(_frame(packet.pts, rate))
                         sizes.append(packet.size)
             except av.error.FFmpegError:  # cut short; what is before is there
                 pass
@@ -103,6 +105,7 @@ def remux(clips: Sequence[Clip], target: Path, fps: int) -> None:
         RemuxError: A clip lacks an image, or does not begin with a key frame.
     """
     options = {**MUXER_OPTIONS, "video_track_timescale": str(_timescale(fps))}
+    frame_time = Fraction(1, fps)
     with av.open(media_url(target), "w", format="mp4", options=options) as output:
         stream, done = None, 0
         for clip in _join_neighbours(clips):
@@ -113,7 +116,7 @@ def remux(clips: Sequence[Clip], target: Path, fps: int) -> None:
                         stream = output.add_stream_from_template(source, opaque=True)
                     for packet, pts, dts in _packets(container, source, clip, fps):
                         packet.pts, packet.dts = pts + done, dts + done
-                        packet.duration, packet.time_base = 1, Fraction(1, fps)
+                        packet.duration, packet.time_base = 1, frame_time
                         packet.stream = stream
                         output.mux(packet)
             except (av.error.FFmpegError, IndexError) as error:
@@ -125,11 +128,12 @@ def _packets(container, source, clip: Clip, fps: int) -> Iterator[tuple[av.Packe
     """Yield the packets of a clip, with the numbers in it of what they show and of their turn."""
     if clip.begin:
         container.seek(round(clip.begin / fps / source.time_base), stream=source)
-    found = 0
+    found, rate = 0, _rate(source, fps)
     for packet in container.demux(source):
         if packet.dts is None or packet.pts is None:
             continue
-        pts, dts = (_frame(time, source, fps) - clip.begin for time in (packet.pts, packet.dts))
+        pts = _frame(packet.pts, rate) - clip.begin
+        dts = pts if packet.dts == packet.pts else _frame(packet.dts, rate) - clip.begin
         if dts >= clip.length:
             break
         if not 0 <= pts < clip.length:
@@ -148,18 +152,31 @@ def _packets(container, source, clip: Clip, fps: int) -> Iterator[tuple[av.Packe
         )
 
 
-def _frame(ticks: int, stream, fps: int) -> int:
+class _Rate(NamedTuple):
+    """Frames per tick of a stream, as a fraction, for `fps` frames per second."""
+
+    frames: int
+    ticks: int
+    fps: int
+
+
+def _rate(stream, fps: int) -> _Rate:
+    unit = stream.time_base  # av makes it anew each time
+    return _Rate(unit.numerator * fps, unit.denominator, fps)
+
+
+def _frame(ticks: int, rate: _Rate) -> int:
     """Return the number of the image at a time.
 
     Raises:
         RemuxError: There can be none.
     """
-    unit = stream.time_base
-    exact = ticks * unit.numerator * fps / unit.denominator  # a `Fraction` takes ten times as long
+    exact = ticks * rate.frames / rate.ticks  # a `Fraction` takes ten times as long
     number = round(exact)
-    if abs(exact - number) > TIME_TOLERANCE * fps:
+    if abs(exact - number) > TIME_TOLERANCE * rate.fps:
         raise RemuxError(
-            f"an image is at {exact / fps:.4f} s, which is no time of {fps} frames per second"
+            f"an image is at {exact / rate.fps:.4f} s, which is no time of {rate.fps} frames per "
+            "second"
         )
     return number
 

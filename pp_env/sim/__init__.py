@@ -65,7 +65,7 @@ SIMULATORS = {
     ),
     "warp": Backend(
         "pp_env.sim.warp.simulator:WarpSimulator",
-        physics_hz=240,
+        physics_hz=120,
         options=("device",),
         repeatable=False,
         gpu_variable="WARP_GPU",

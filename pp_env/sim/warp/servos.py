@@ -1,10 +1,11 @@
-"""Position servos whose steps are implicit, so that stiff ones are stable with few steps.
+"""Position servos as MuJoCo's integrator `discrete` has them, at the price of `Euler`.
 
 A servo's force at the end of a step of length h is that of the beginning, less h * stiffness times
 the velocity at the end, on which the damping acts, too. Both are linear in the acceleration, so it
 is as if the joint had h * damping + h^2 * stiffness more inertia, and the servo h * stiffness more
-damping. A servo at its limit has neither. MuJoCo's integrator `discrete` does the same in general,
-by iterations that cost half of a step (docs/decisions/021).
+damping. A servo at its limit has neither. So stiff servos are stable with few steps; MuJoCo does
+the same for all kinds of forces, by iterations that take as long as half of a step
+(docs/decisions/021).
 """
 
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportInvalidTypeForm=false
@@ -16,9 +17,6 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 import warp as wp
-
-from pp_env import panda
-from pp_env.config import HOME_JOINT_POS
 
 wp.set_module_options({"enable_backward": False})
 
@@ -34,8 +32,8 @@ class Servos:
     damping: wp.array(dtype=wp.float32)
     limit: wp.array(dtype=wp.float32)
     armature: wp.array(dtype=wp.float32)
-    inertia: wp.array(dtype=wp.float32)
-    implicit: wp.array(dtype=wp.float32)
+    more_damping: wp.array(dtype=wp.float32)
+    more_inertia: wp.array(dtype=wp.float32)
 
 
 class ServoTable(NamedTuple):
@@ -46,12 +44,11 @@ class ServoTable(NamedTuple):
         dof: (n,) where its velocity stands.
         range: (n, 2) rad or m, of targets.
         stiffness: (n,) N m/rad or N/m.
-        damping: (n,) N m s/rad or N s/m, of an implicit step.
+        damping: (n,) N m s/rad or N s/m.
         limit: (n,) N m or N, of the force.
         armature: (n,) kg m^2 or kg, of the joint.
-        inertia: (n,) likewise, with all that the joint moves at HOME: enough to tell whether a
-            force at the end of a step is at its limit.
-        implicit: (n,) likewise, what an implicit step adds.
+        more_damping: (n,) what an implicit step adds to the damping.
+        more_inertia: (n,) what it adds to the armature.
     """
 
     qpos: np.ndarray
@@ -61,8 +58,8 @@ class ServoTable(NamedTuple):
     damping: np.ndarray
     limit: np.ndarray
     armature: np.ndarray
-    inertia: np.ndarray
-    implicit: np.ndarray
+    more_damping: np.ndarray
+    more_inertia: np.ndarray
 
     def on_device(self) -> Servos:
         """Return the table on Warp's current device."""
@@ -85,26 +82,16 @@ def take_servos(model: mujoco.MjModel) -> ServoTable:
         dof=dofs,
         range=model.actuator_ctrlrange.copy(),
         stiffness=stiffness,
-        damping=damping + step * stiffness,
+        damping=damping,
         limit=model.actuator_forcerange[:, 1].copy(),
         armature=model.dof_armature[dofs],
-        inertia=_inertia_at_home(model)[dofs],
-        implicit=step * damping + step**2 * stiffness,
+        more_damping=step * stiffness,
+        more_inertia=step * damping + step**2 * stiffness,
     )
     model.actuator_gainprm[:, 0], model.actuator_biasprm[:] = 1.0, 0.0
     model.actuator_biastype[:] = mujoco.mjtBias.mjBIAS_NONE
     model.actuator_ctrllimited[:] = model.actuator_forcelimited[:] = 0
     return table
-
-
-def _inertia_at_home(model: mujoco.MjModel) -> np.ndarray:
-    """Return the diagonal of the inertia matrix."""
-    data, matrix = mujoco.MjData(model), np.zeros((model.nv, model.nv))
-    first = model.joint(panda.ARM_JOINTS[0]).qposadr[0]
-    data.qpos[first : first + 7] = HOME_JOINT_POS
-    mujoco.mj_forward(model, data)
-    mujoco.mj_fullM(model, data, matrix)
-    return np.diag(matrix)
 
 
 @wp.kernel
@@ -120,12 +107,11 @@ def drive_servos(
     w, i = wp.tid()
     dof, limit = servos.dof[i], servos.limit[i]
     target = wp.clamp(targets[w, i], servos.range[i][0], servos.range[i][1])
-    error = target - qpos[w, servos.qpos[i]]
-    wanted = servos.stiffness[i] * error - servos.damping[i] * qvel[w, dof]
-    moved = servos.inertia[i]
-    if wp.abs(wanted) * moved / (moved + servos.implicit[i]) < limit:
-        force[w, i] = wanted
-        armature[w, dof] = servos.armature[i] + servos.implicit[i]
+    error, speed = target - qpos[w, servos.qpos[i]], qvel[w, dof]
+    wanted = servos.stiffness[i] * error - servos.damping[i] * speed
+    if wp.abs(wanted) < limit:
+        force[w, i] = wanted - servos.more_damping[i] * speed
+        armature[w, dof] = servos.armature[i] + servos.more_inertia[i]
     else:
         force[w, i] = wp.sign(wanted) * limit
         armature[w, dof] = servos.armature[i]

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("mujoco_warp")
 
+import mujoco
+
 import pp_env
 from pp_env import PickPlaceConfig
 from pp_env.config import RENDER_PRESETS, RenderConfig
@@ -36,6 +38,14 @@ def make(**arguments):
     return WarpVectorEnv(COUNT, **{"config": SMALL, "num_starts": NUM_STARTS, **arguments})
 
 
+def make_discrete(**arguments):
+    """Make environments on MuJoCo, with the steps of Warp's servos."""
+    envs = PickPlaceVectorEnv(COUNT, **{"config": SMALL, **arguments})
+    for simulator in envs._simulators:
+        simulator.physics[0].opt.integrator = mujoco.mjtIntegrator.mjINT_DISCRETE
+    return envs
+
+
 def assert_alike(ours, theirs, where="", tolerance=TOLERANCE):
     """Assert the same structure, dtypes and shapes, and numbers that are nearly the same."""
     assert type(ours) is type(theirs), where
@@ -60,7 +70,7 @@ def assert_alike(ours, theirs, where="", tolerance=TOLERANCE):
 
 def first_episodes(steps, seeds=SEEDS, **arguments):
     """Step both with the same actions until the first episodes have ended, and compare them."""
-    theirs = PickPlaceVectorEnv(COUNT, **{"config": SMALL, **arguments})
+    theirs = make_discrete(**arguments)
     ours = make(**arguments)
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
@@ -266,7 +276,7 @@ def test_what_varies_reaches_every_world():
         joint_vel_noise=(0.01, 0.02), light_position=0.2, camera_position=0.02,
     )  # fmt: skip
     config = dataclasses.replace(SMALL, randomization=ranges)
-    theirs = PickPlaceVectorEnv(COUNT, config=config)
+    theirs = make_discrete(config=config)
     ours = make(config=config)
     found, expected = ours.reset(seed=SEEDS), theirs.reset(seed=SEEDS)
     variations = found[1]["variation"]

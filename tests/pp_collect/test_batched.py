@@ -13,7 +13,7 @@ from pp_recorder.checks import cli
 
 pytestmark = pytest.mark.usefixtures("warp_device")
 
-FRAMES = 126  # of an episode that is as quick as pp-inspect finds plausible
+FRAMES = 144  # of an episode that is as quick as pp-inspect finds plausible
 QUICK = [
     "--steps-per-segment", str(FRAMES // 9), "--resolution", "64", "--preset", "fast",
     "--workers", "1", "--seed", "5",

@@ -230,7 +230,7 @@ def command_servos(
     scene: Scene,
     worlds: Worlds,
     command: wp.array2d(dtype=wp.float32),
-    targets: wp.array2d(dtype=wp.float32),
+    ctrl: wp.array2d(dtype=wp.float32),
     eq_active: wp.array2d(dtype=wp.bool),
     welds: wp.array2d(dtype=wp.float32),
     weld_size: int,
@@ -257,9 +257,9 @@ def command_servos(
         eq_active[w, scene.weld[k]] = held
     worlds.is_grasped[w] = held
     for i in range(7):
-        targets[w, i] = command[w, i]
-    targets[w, 7] = command[w, 7]
-    targets[w, 8] = command[w, 7]
+        ctrl[w, i] = command[w, i]
+    ctrl[w, 7] = command[w, 7]
+    ctrl[w, 8] = command[w, 7]
 
 
 @wp.func
@@ -382,7 +382,7 @@ def begin_episodes(
     starts: Starts,
     worlds: Worlds,
     warmstart: wp.array2d(dtype=wp.float32),
-    targets: wp.array2d(dtype=wp.float32),
+    ctrl: wp.array2d(dtype=wp.float32),
     eq_active: wp.array2d(dtype=wp.bool),
 ):
     """Put the chosen worlds into their start."""
@@ -401,8 +401,8 @@ def begin_episodes(
     for i in range(eq_active.shape[1]):
         eq_active[w, i] = False
     for i in range(8):
-        targets[w, i] = starts.command[s, i]
-    targets[w, 8] = starts.command[s, 7]
+        ctrl[w, i] = starts.command[s, i]
+    ctrl[w, 8] = starts.command[s, 7]
     worlds.goal[w, 0] = starts.goal[s]
     worlds.target[w] = starts.target[s]
     worlds.is_grasped[w] = False

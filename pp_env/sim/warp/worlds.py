@@ -23,7 +23,7 @@ from pp_env.randomization import Variation
 from pp_env.sim.api import InitialState, Pose
 from pp_env.sim.mujoco.simulator import MujocoSimulator, PoolBody
 from pp_env.sim.warp import kernels
-from pp_env.sim.warp.servos import drive_servos, take_servos
+from pp_env.sim.warp.servos import take_force_within_steps
 
 _LOG = logging.getLogger(__name__)
 
@@ -159,10 +159,10 @@ class WarpWorlds:
         self._source = MujocoSimulator(config, flat=renders)
         self.host_model, self._host_data = self._source.physics
         _prepare(self.host_model)
-        servos = take_servos(self.host_model)
+        take_force_within_steps(self.host_model)
         fields = _PHYSICS_FIELDS + (_LOOK_FIELDS if renders else ())
         self._fields = [name for name in fields if _may_vary(name, config)]
-        batch = {name: num_worlds for name in (*self._fields, "eq_data", "dof_armature")}
+        batch = {name: num_worlds for name in (*self._fields, "eq_data")}
         with wp.ScopedDevice(self.device):
             self.model = mjw.put_model(self.host_model, batch_sizes=batch)
             self.model.opt.warn_overflow = 0  # it would print, see `require_no_overflow`
@@ -173,8 +173,6 @@ class WarpWorlds:
             self.chosen = wp.ones(num_worlds, dtype=wp.bool)
             self.start = wp.zeros(num_worlds, dtype=wp.int32)
             self.rules = kernels.make_rules(config)
-            self._servos = servos.on_device()
-            self._targets = wp.zeros((num_worlds, self.host_model.nu), dtype=wp.float32)
             self.scene = self._make_scene()
             self.state = self._make_state()
             self.seen = _make_seen(num_worlds)
@@ -260,8 +258,8 @@ class WarpWorlds:
         wp.launch(
             kernels.begin_episodes,
             self.num_worlds,
-            [chosen, self.start, self.starts, self.state, data.qacc_warmstart,
-             self._targets, data.eq_active],
+            [chosen, self.start, self.starts, self.state, data.qacc_warmstart, data.ctrl,
+             data.eq_active],
             device=self.device,
         )  # fmt: skip
         for name, out in self._model_rows.items():
@@ -285,21 +283,15 @@ class WarpWorlds:
         wp.launch(
             kernels.command_servos,
             self.num_worlds,
-            [self.rules, self.scene, self.state, self.command, self._targets, data.eq_active,
+            [self.rules, self.scene, self.state, self.command, data.ctrl, data.eq_active,
              welds, welds.shape[1] // self.host_model.neq],
             device=self.device,
         )  # fmt: skip
 
     def step_physics(self) -> None:
         """Advance all worlds one step of the physics."""
-        model, data = self.model, self.data
         with wp.ScopedDevice(self.device):
-            wp.launch(
-                drive_servos,
-                self._targets.shape,
-                [self._servos, self._targets, data.qpos, data.qvel, data.ctrl, model.dof_armature],
-            )
-            mjw.step(model, data)
+            mjw.step(self.model, self.data)
 
     def advance(self) -> None:
         """Advance all worlds one control period with `command` as the servos' targets."""
@@ -382,8 +374,8 @@ class WarpWorlds:
         """Return the arrays that hold the worlds as they are, apart from what follows of them."""
         data, state = self.data, self.state
         return [
-            self.start, data.qpos, data.qvel, data.qacc_warmstart, self._targets, data.xpos,
-            data.xquat, data.eq_active, self._welds, state.goal, state.target, state.is_grasped,
+            self.start, data.qpos, data.qvel, data.qacc_warmstart, data.ctrl, data.xpos, data.xquat,
+            data.eq_active, self._welds, state.goal, state.target, state.is_grasped,
             state.object_quat, *self._model_rows.values(),
         ]  # fmt: skip
 

@@ -10,8 +10,6 @@ import pytest
 
 pytest.importorskip("mujoco_warp")
 
-import mujoco
-
 import pp_env
 from pp_env import PickPlaceConfig
 from pp_env.config import RENDER_PRESETS, RenderConfig
@@ -20,6 +18,7 @@ from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RandomizationConfig
 from pp_env.sim.warp import worlds
 from pp_env.sim.warp.kernels import COLUMNS
+from pp_env.sim.warp.servos import take_force_within_steps
 from pp_env.sim.warp.vector_env import WarpVectorEnv
 from pp_env.vector_env import AUTORESET_MODES, PickPlaceVectorEnv, make_vector_env
 from tests.pp_env.test_vector_env import COUNT, HOLD, SMALL, RandomActions, is_objects
@@ -38,11 +37,12 @@ def make(**arguments):
     return WarpVectorEnv(COUNT, **{"config": SMALL, "num_starts": NUM_STARTS, **arguments})
 
 
-def make_discrete(**arguments):
-    """Make environments on MuJoCo, with the steps of Warp's servos."""
+def make_theirs(**arguments):
+    """Make environments on MuJoCo, with the servos of Warp."""
     envs = PickPlaceVectorEnv(COUNT, **{"config": SMALL, **arguments})
-    for simulator in envs._simulators:
-        simulator.physics[0].opt.integrator = mujoco.mjtIntegrator.mjINT_DISCRETE
+    models = {id(simulator.physics[0]): simulator.physics[0] for simulator in envs._simulators}
+    for model in models.values():
+        take_force_within_steps(model)
     return envs
 
 
@@ -70,7 +70,7 @@ def assert_alike(ours, theirs, where="", tolerance=TOLERANCE):
 
 def first_episodes(steps, seeds=SEEDS, **arguments):
     """Step both with the same actions until the first episodes have ended, and compare them."""
-    theirs = make_discrete(**arguments)
+    theirs = make_theirs(**arguments)
     ours = make(**arguments)
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
@@ -276,7 +276,7 @@ def test_what_varies_reaches_every_world():
         joint_vel_noise=(0.01, 0.02), light_position=0.2, camera_position=0.02,
     )  # fmt: skip
     config = dataclasses.replace(SMALL, randomization=ranges)
-    theirs = make_discrete(config=config)
+    theirs = make_theirs(config=config)
     ours = make(config=config)
     found, expected = ours.reset(seed=SEEDS), theirs.reset(seed=SEEDS)
     variations = found[1]["variation"]

@@ -7,6 +7,9 @@ the acceleration, so it is as if the joint had more inertia and the servo more d
 the model's numbers, which costs nothing (docs/decisions/021).
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (the bindings are compiled and have no stubs)
+
 import mujoco
 import numpy as np
 

@@ -246,6 +246,8 @@ def test_bad_options_stop_before_any_work(tmp_path, monkeypatch, capsys, options
         (["--simulator", "isaacsim", "--num-episodes", "2"], 100e9, 2),
         (["--simulator", "isaacsim", "--streaming"], 100e9, 1),
         (["--simulator", "isaacsim", "--workers", "5"], 100e9, 5),
+        (["--simulator", "warp"], 100e9, 4),
+        (["--simulator", "warp"], 1e9, 1),
         (["--workers", "7"], 100e9, 7),
     ],
 )
@@ -255,6 +257,21 @@ def test_the_number_of_workers(monkeypatch, options, memory, workers):
     monkeypatch.setattr(runs, "usable_gpus", lambda: (0, 1, 2))
     asked = parse(CollectOptions, options, prog="collect.py", description="", example="")
     assert runs.resolve_workers(asked).workers == workers
+
+
+@pytest.mark.parametrize(
+    ("options", "memory", "encoders"),
+    [([], 100e9, 8), ([], 3.1e9, 2), ([], 1.3e9, 1), (["--no-cameras"], 100e9, 1)],
+)
+def test_two_processes_use_a_gpu_and_others_encode(monkeypatch, options, memory, encoders):
+    monkeypatch.setattr(runs, "free_memory", lambda: memory)
+    monkeypatch.setattr(runs, "usable_processors", lambda: 16)
+    monkeypatch.setattr(runs, "usable_gpus", lambda: (0,))
+    options = ["--simulator", "warp", *options]
+    asked = parse(CollectOptions, options, prog="collect.py", description="", example="")
+    resolved = runs.resolve_workers(asked)
+    assert (resolved.workers, resolved.num_envs) == (2, 512)
+    assert runs._encoders_per_worker(resolved, 2) == encoders
 
 
 def test_results_come_in_order_and_none_runs_far_ahead():

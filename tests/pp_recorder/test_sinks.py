@@ -58,6 +58,18 @@ def test_a_bar_that_was_there_early_goes_on_where_a_dataset_does(monkeypatch):
     assert "30/40" in stream.getvalue()
 
 
+def test_a_bar_says_what_comes_after_the_last_episode(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    progress = ProgressBar(num_episodes=2, frames_per_episode=3)
+    progress.show(kept=1, successes=1, attempts=1)
+    assert "joining" not in stream.getvalue()
+    progress.show(kept=2, successes=2, attempts=2)
+    assert "episode 2/2, joining files: 100%" in stream.getvalue()
+    progress.close()
+    assert "episode 2/2: 100%" in stream.getvalue().splitlines()[-1].rpartition("\r")[2]
+
+
 def test_a_bar_counts_the_frames_of_each_episode_that_it_sees(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)

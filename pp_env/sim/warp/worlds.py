@@ -435,6 +435,11 @@ def _prepare(model: mujoco.MjModel) -> None:
     model.opt.iterations, model.opt.ls_iterations = _ITERATIONS, _LINE_SEARCH
     model.opt.tolerance = _TOLERANCE
     model.opt.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
+    # Steps that would change nothing, one of which factorizes the inertia matrix once more.
+    if not model.dof_damping.any():
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_EULERDAMP)
+    if not model.dof_frictionloss.any():
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_FRICTIONLOSS)
 
 
 def _may_vary(name: str, config: PickPlaceConfig) -> bool:

@@ -184,24 +184,10 @@ class MujocoLightConfig:
 MUJOCO_LIGHTS = MujocoLightConfig()
 
 
-@dataclass(frozen=True)
-class FilamentLightConfig:
-    """How the spot light of `MUJOCO_LIGHTS` differs in MuJoCo's Filament renderer.
-
-    There light falls with the square of the distance, so the lamp is further away.
-
-    Attributes:
-        key_distance: Factor on the spot light's distance from the table.
-        key_cutoff_deg: Half the opening angle of its cone, in which it fades from the axis on.
-        key_gain: Factor on its diffuse intensity.
-    """
-
-    key_distance: float = 2.0
-    key_cutoff_deg: float = 40.0
-    key_gain: float = 1.2
-
-
-FILAMENT_LIGHTS = FilamentLightConfig()
+# Factor on the spot light's distance from the table in MuJoCo's Filament renderer. Light falls with
+# the square of the distance there: from nearby it is too bright on the arm. From further away than
+# this, shadow maps are too coarse in depth for the hand's shadow.
+FILAMENT_KEY_DISTANCE = 2.0
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from pp_env.config import FILAMENT_LIGHTS, MUJOCO_LIGHTS, RENDER_PRESETS, PickPlaceConfig
+from pp_env.config import FILAMENT_KEY_DISTANCE, MUJOCO_LIGHTS, RENDER_PRESETS, PickPlaceConfig
 from pp_env.sim.mujoco import opengl
 from pp_env.sim.mujoco.groups import VISIBLE_GROUPS
 
@@ -129,10 +129,10 @@ class _Stage:
         self._key = context.create_light(
             mjrf.LightParams(
                 type=mjrf.LightType.LIGHT_SPOT,
-                intensity=FILAMENT_LIGHTS.key_gain * _LUX * reach**2,  # candela
+                intensity=_LUX * reach**2,  # candela
                 cast_shadow=True,
                 range=10 * reach,
-                cutoff=FILAMENT_LIGHTS.key_cutoff_deg,
+                cutoff=MUJOCO_LIGHTS.key_cutoff_deg,
                 softness=1.0,
                 shadow_map_size=shadow_map,
             )
@@ -161,7 +161,7 @@ class _Stage:
 
     def _lamp(self, position: np.ndarray) -> np.ndarray:
         """Return where the lamp of a spot light at a position (3,), m, world, is in this scene."""
-        return self._center + FILAMENT_LIGHTS.key_distance * (position - self._center)
+        return self._center + FILAMENT_KEY_DISTANCE * (position - self._center)
 
     def render(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str) -> np.ndarray:
         """Return a camera's image of a state, (H, W, 3) uint8."""

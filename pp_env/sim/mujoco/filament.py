@@ -60,9 +60,14 @@ class FilamentRenderer:
         require()
         opengl.note_use()
         self._thread = _Thread()
-        self._stage = self._thread.run(lambda: _Stage(model, config))
+        try:
+            self._stage = self._thread.run(lambda: _Stage(model, config))
+        except BaseException:
+            self._thread.end()
+            raise
         _open.add(self)
-        atexit.register(_close_all)  # MuJoCo and Filament have registered their own ends before
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)  # before what MuJoCo and Filament have registered by now
 
     def render(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str) -> np.ndarray:
         """Return a camera's image of a state, (H, W, 3) uint8."""
@@ -251,7 +256,8 @@ class _Thread:
             try:
                 outcome.set_result(job())
             except BaseException as error:
-                outcome.set_exception(error)
+                # Without the frames, or another thread would free what Filament has made in them.
+                outcome.set_exception(error.with_traceback(None))
             del each, job, outcome
 
 

@@ -185,8 +185,8 @@ MUJOCO_LIGHTS = MujocoLightConfig()
 
 
 # Factor on the spot light's distance from the table in MuJoCo's Filament renderer. Light falls with
-# the square of the distance there: from nearby it is too bright on the arm. From further away than
-# this, shadow maps are too coarse in depth for the hand's shadow.
+# the square of the distance there: from nearby it is too bright on the arm. From five times as far
+# the hand's shadow is missing.
 FILAMENT_KEY_DISTANCE = 2.0
 
 

@@ -1,9 +1,10 @@
-"""Make the README's pictures: an animated episode, and a gallery of scenes.
+"""Make pictures of the README and of docs/: an animated episode, scenes, presets.
 
-Usage: python -m benchmarks.pictures [--output docs/images]
+Usage: python -m benchmarks.pictures [--only presets] [--output docs/images]
 
 episode.webp is recorded by `pp-collect` and read back from the dataset's videos, `cam_front` beside
-`cam_wrist`. gallery.webp shows one moment of eight episodes.
+`cam_wrist`. gallery.webp shows one moment of eight episodes. presets.webp shows one moment by every
+camera, a row for each preset.
 """
 
 import argparse
@@ -18,7 +19,14 @@ import numpy as np
 
 import collect
 from experts.reactive import ReactiveExpert
-from pp_env.config import PickPlaceConfig, RenderConfig, TaskConfig, choose_cameras
+from pp_env.config import (
+    NAMED_CAMERAS,
+    RENDER_PRESETS,
+    PickPlaceConfig,
+    RenderConfig,
+    TaskConfig,
+    choose_cameras,
+)
 from pp_env.env import PickPlaceEnv
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
@@ -50,6 +58,11 @@ _GALLERY = (
     (_SEVERAL, "default", 2, 80, "segmentation"),
 )
 _COLUMNS = 4
+_PRESETS = [
+    (PickPlaceConfig(cameras=(camera,)), preset, 1, 80, "rgb")
+    for preset in RENDER_PRESETS
+    for camera in NAMED_CAMERAS
+]
 _SEGMENT_RGB = np.array(
     [(20, 20, 24), (70, 74, 82), (190, 150, 100), (235, 235, 240), (230, 60, 60), (60, 180, 90),
      (70, 120, 220)], np.uint8,
@@ -118,12 +131,18 @@ def write_webp(path: Path, images: Iterable[np.ndarray], fps: Fraction, quality:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Make the pictures of the README.")
+    pictures = ("episode", "gallery", "presets")
+    parser = argparse.ArgumentParser(description="Make pictures of the README and of docs/.")
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
-    output = parser.parse_args().output
-    write_webp(output / "episode.webp", record_episode(), Fraction(30, _EVERY), quality=75)
-    images = [take(*scene) for scene in _GALLERY]
-    write_webp(output / "gallery.webp", [tile(images, _COLUMNS)], Fraction(1), quality=85)
+    parser.add_argument("--only", nargs="+", choices=pictures, default=pictures)
+    arguments = parser.parse_args()
+    output, only = arguments.output, arguments.only
+    if "episode" in only:
+        write_webp(output / "episode.webp", record_episode(), Fraction(30, _EVERY), quality=75)
+    for name, scenes in (("gallery", _GALLERY), ("presets", _PRESETS)):
+        if name in only:
+            image = tile([take(*scene) for scene in scenes], _COLUMNS)
+            write_webp(output / f"{name}.webp", [image], Fraction(1), quality=85)
 
 
 if __name__ == "__main__":

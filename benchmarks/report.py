@@ -56,6 +56,11 @@ _SPEED_ROWS = (
     TableRow("images per CPU s", ("images_per_cpu_s",), "{:.1f}"),
     TableRow("simulated s per CPU s", ("sim_s_per_cpu_s",), "{:,.1f}"),
 )
+_PRESET_ROWS = (
+    TableRow("images per second", ("images_per_s",), "{:,.1f}"),
+    TableRow("CPU ms per image", ("cpu_ms_per_image",), "{:.1f}"),
+    TableRow("peak memory per process, MB", ("peak_memory_mb",), "{:.0f}"),
+)
 _SCALING_ROWS = (
     TableRow("good episodes per hour", ("good_episodes_per_h",), "{:,.0f}"),
     TableRow("efficiency", ("efficiency",), "{:.0%}"),
@@ -85,6 +90,14 @@ def speed(results: Results) -> str:
     columns = results["columns"]
     head = [f"{results['processes']} processes side by side", *columns]
     return _table(head, [row.cells(columns.values()) for row in _SPEED_ROWS])
+
+
+def presets(results: Results) -> str:
+    """Return the images per second and their cost, by preset."""
+    columns, edge = results["columns"], results["resolution"]
+    head = [f"{edge} x {edge}, processes: {results['processes']}", *columns]
+    table = _table(head, [row.cells(columns.values()) for row in _PRESET_ROWS])
+    return f"{table}\n\n{results['machine']['gpu'] or 'No GPU'}."
 
 
 def scaling(results: Results) -> str:
@@ -252,6 +265,7 @@ class Section(NamedTuple):
 
 SECTIONS = {
     "speed": Section(speed, "speed", "performance.md"),
+    "presets": Section(presets, "presets", "performance.md"),
     "scaling": Section(scaling, "scaling", "scaling.md"),
     "breakdown": Section(breakdown, "breakdown", "performance.md"),
     "vector": Section(vector, "vector", "performance.md"),

@@ -39,7 +39,7 @@ from pp_env.control import CONTROL_MODES
 from pp_env.env import OBS_TYPES
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
-from pp_env.sim import SIMULATORS
+from pp_env.sim import SIMULATORS, require_preset
 from pp_recorder.command_line import (
     PATH_TEXT,
     DatasetFolder,
@@ -110,6 +110,7 @@ class SceneOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_cameras()
+        require_preset(self.simulator, self.preset)
         if self.object and not self.use_ycb and any(o.is_called(self.object) for o in YCB_OBJECTS):
             raise ValueError(f"--object {self.object} is of the YCB set; give --use-ycb, too")
         if not self.use_ycb and (self.ycb_meshes is not None or not self.ycb_assets):

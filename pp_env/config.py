@@ -184,6 +184,12 @@ class MujocoLightConfig:
 MUJOCO_LIGHTS = MujocoLightConfig()
 
 
+# Factor on the spot light's distance from the table in MuJoCo's Filament renderer. Light falls with
+# the square of the distance there: from nearby it is too bright on the arm. From five times as far
+# the hand's shadow is missing.
+FILAMENT_KEY_DISTANCE = 2.0
+
+
 @dataclass(frozen=True)
 class CameraConfig:
     """A pinhole camera with square pixels.
@@ -316,18 +322,28 @@ class RenderPreset:
         mesh_detail: Share of the robot's visual triangles that is kept, in (0, 1].
         exact_shadows: True casts the shadows of the visual meshes, False those of the simpler
             collision shapes.
+        renderer: "opengl", or "filament": MuJoCo 4's, which takes Vulkan, for colour images alone.
     """
 
     samples: int
     shadow_map: int
     mesh_detail: float
     exact_shadows: bool = False
+    renderer: Literal["opengl", "filament"] = "opengl"
+
+    @property
+    def samples_per_axis(self) -> int:
+        """Samples of a pixel side by side, where they are a square."""
+        return math.isqrt(max(self.samples, 1))
 
 
 RENDER_PRESETS = {
     "fast": RenderPreset(samples=0, shadow_map=0, mesh_detail=0.04),
     "default": RenderPreset(samples=0, shadow_map=400, mesh_detail=0.04),
     "pretty": RenderPreset(samples=4, shadow_map=4096, mesh_detail=1.0, exact_shadows=True),
+    "filament": RenderPreset(
+        samples=4, shadow_map=2048, mesh_detail=1.0, exact_shadows=True, renderer="filament"
+    ),
 }
 
 

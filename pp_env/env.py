@@ -15,7 +15,7 @@ from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
 from pp_env.names import Names, did_you_mean
 from pp_env.reward import REWARD_TYPES
-from pp_env.sim import default_timing, has_screen, make_simulator
+from pp_env.sim import default_timing, has_screen, make_simulator, require_preset
 from pp_env.sim.api import (
     IMAGE_TYPES,
     Command,
@@ -510,13 +510,17 @@ def checked_config(
         simulator: The simulator, by name or as a function.
 
     Raises:
-        ValueError: A key is unknown, or a value is out of range.
+        ValueError: A key is unknown, a value is out of range, or the simulator does not render
+            the preset.
     """
     if isinstance(config, PickPlaceConfig):
-        return config
-    given = from_dict(PickPlaceConfig, dict(config or {}))
-    if isinstance(simulator, str) and "timing" not in (config or {}):
-        return dataclasses.replace(given, timing=default_timing(simulator))
+        given = config
+    else:
+        given = from_dict(PickPlaceConfig, dict(config or {}))
+        if isinstance(simulator, str) and "timing" not in (config or {}):
+            given = dataclasses.replace(given, timing=default_timing(simulator))
+    if isinstance(simulator, str):
+        require_preset(simulator, given.render.preset)
     return given
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import baselines, expert_success, policies, report, trials
+from benchmarks import baselines, expert_success, policies, presets, report, trials
 from benchmarks.expert_success import Setting
 from benchmarks.prepared import prepared
 from tests import ROOT
@@ -245,6 +245,15 @@ def test_the_plot_is_rendered(tmp_path):
     pytest.importorskip("matplotlib")
     report.render({"images per second": {"ours": 60.0, "theirs": 30.0}}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_images_of_a_preset_are_measured(results):
+    figures = presets.render_parallel("fast", resolution=32, steps=2, processes=2)
+    columns = {"fast": figures}
+    benchmarks.save("presets", {"processes": 2, "resolution": 32, "columns": columns})
+    lines = (report.text_of("presets") or "").splitlines()
+    assert lines[0] == "| 32 x 32, processes: 2 | fast |"
+    assert lines[2] == f"| images per second | {figures['images_per_s']:,.1f} |"
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def test_the_collection_can_be_repeated_from_what_is_stored(dataset):
     assert stored["seed"] == 5
     assert stored["render_preset"] == {
         "samples": 0, "shadow_map": 0, "mesh_detail": 0.04, "exact_shadows": False,
+        "renderer": "opengl",
     }  # fmt: skip
     assert stored["config"]["timing"]["control_hz"] == 30
     assert np.shape(stored["cameras"]["cam_wrist"]["intrinsics_px"]) == (3, 3)

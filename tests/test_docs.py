@@ -12,6 +12,7 @@ import pytest
 import pp_collect.options
 from pp_bridge.options import BridgeOptions
 from pp_collect import isaac_check
+from pp_env.config import RENDER_PRESETS
 from pp_recorder.checks import cli
 from pp_recorder.command_line import Options
 from pp_recorder.dataset import hub, merge, packing
@@ -285,3 +286,16 @@ def test_the_readme_compares_what_was_measured(in_readme, measured):
     ours, _, robosuite, panda_gym, gym_hil = row("docs/performance.md", "Baselines", measured)
     wanted = [f"{float(ours):.0f}", robosuite, gym_hil, panda_gym]
     assert row("README.md", "How it compares", in_readme)[:4] == wanted
+
+
+def test_the_page_has_all_presets():
+    lines = (ROOT / "docs/performance.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    found = {cells[0].strip("`"): cells[1:] for cells in rows if len(cells) == 6}
+    for name, preset in RENDER_PRESETS.items():
+        renderer, samples, shadow_map, casting, kept = found[name]
+        assert preset.renderer in renderer.lower()
+        assert int(samples) == max(preset.samples, 1)
+        assert shadow_map == (str(preset.shadow_map) if preset.shadow_map else "none")
+        assert (casting == "what is seen") == preset.exact_shadows
+        assert kept == (f"{preset.mesh_detail:.0%}".replace("%", " %")) or preset.mesh_detail == 1

@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from pp_env.config import PickPlaceConfig, TimingConfig
+from pp_env.config import RENDER_PRESETS, PickPlaceConfig, TimingConfig
 from pp_env.names import did_you_mean
 from pp_env.sim.api import Simulator
 
@@ -28,6 +28,7 @@ class Backend(NamedTuple):
         vector_env: "module:Class" of many environments at once, if it can step them.
         steps_together: Whether a process runs many attempts of a collection at once.
         has_window: Whether it can show itself on a screen.
+        has_filament: Whether it renders the presets of MuJoCo's Filament renderer.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Backend(NamedTuple):
     vector_env: str = ""
     steps_together: bool = False
     has_window: bool = True
+    has_filament: bool = False
 
 
 SIMULATORS = {
@@ -51,6 +53,7 @@ SIMULATORS = {
         physics_hz=240,
         gpu_variable="MUJOCO_EGL_DEVICE_ID",
         vector_env="pp_env.vector_env:PickPlaceVectorEnv",
+        has_filament=True,
     ),
     "isaacsim": Backend(
         "pp_env.sim.isaac.simulator:IsaacSimulator",
@@ -86,6 +89,20 @@ def default_timing(name: str, control_hz: int = TimingConfig.control_hz) -> Timi
         ValueError: There is no such simulator, or `control_hz` does not divide its physics rate.
     """
     return TimingConfig(control_hz, _backend(name).physics_hz)
+
+
+def require_preset(name: str, preset: str) -> None:
+    """Check that the simulator of that name renders a preset.
+
+    Raises:
+        ValueError: There is no such simulator, or it does not.
+    """
+    if RENDER_PRESETS[preset].renderer == "filament" and not _backend(name).has_filament:
+        able = [other for other, row in SIMULATORS.items() if row.has_filament]
+        raise ValueError(
+            f"preset {preset!r} is rendered by simulator {', '.join(able)} alone, got {name}; try "
+            f"preset 'pretty', or simulator {able[0]}"
+        )
 
 
 def make_simulator(

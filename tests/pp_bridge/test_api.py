@@ -124,7 +124,7 @@ def test_what_is_not_there_is_not_found(server, collected, path):
         ({"object": "unicorn", "use_ycb": True}, "object must be one of ['004_sugar_box', "),
         ({"object": "x" * 1001}, "object: String should have at most 1000 characters"),
         ({"randomize": "wild"}, "randomize: Input should be 'none', 'light' or 'full', got 'wild'"),
-        ({"preset": 7}, "preset: Input should be 'default', 'fast' or 'pretty', got 7"),
+        ({"preset": 7}, "preset: Input should be 'default', 'fast', 'filament' or 'pretty', got 7"),
         ({"grasp": "glue"}, "grasp: Input should be 'fixed_joint' or 'friction', got 'glue'"),
         ({"use_ycb": 1}, "use_ycb: Input should be a valid boolean, got 1"),
         ({"cameras": []}, "cameras: List should have at least 1 item"),

@@ -144,7 +144,7 @@ def test_cameras_that_cannot_be(names, capsys):
         (["extra"], "'extra' is not expected; options begin with -- (collect.py --help)"),
         (
             ["--preset", "prety"],
-            "must be one of default, fast, pretty, got 'prety'; did you mean pr",
+            "must be one of default, fast, filament, pretty, got 'prety'; did you mean pr",
         ),
         (["--keep", "alll"], "--keep must be one of success, all, got 'alll'; did you mean all?"),
         (["--codec", "h265"], "got 'h265'; did you mean h264?"),

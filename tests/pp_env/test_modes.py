@@ -20,6 +20,7 @@ from pp_env.layout import EE_DELTA_ACTION, ENVIRONMENT_STATE, GOAL_OBSERVATION, 
 from pp_env.sim.api import IMAGE_TYPES, SEGMENTS
 from pp_recorder.rollout import run_episode
 from tests.fakes import SIMULATOR, Log
+from tests.presets import skip_unless_rendered
 
 SMALL = PickPlaceConfig(render=RenderConfig(resolution=32, preset="fast"))
 RNG = np.random.default_rng(0)
@@ -324,8 +325,9 @@ class TestDepthAndSegmentation:
         assert observation["segmentation"]["cam_high"][row, column] == SEGMENTS[name]
         assert observation["depth"]["cam_high"][row, column] == pytest.approx(depth, abs=0.01)
 
-    @pytest.mark.parametrize("preset", ["fast", "pretty"])
+    @pytest.mark.parametrize("preset", ["fast", "pretty", "filament"])
     def test_a_wide_image_is_the_middle_of_a_square_one(self, preset):
+        skip_unless_rendered(preset)
         observations = []
         for resolution in (128, (128, 96)):
             config = PickPlaceConfig(render=RenderConfig(resolution, preset))

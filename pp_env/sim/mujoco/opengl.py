@@ -6,6 +6,7 @@ them for ever, even if every context was freed before the fork.
 """
 
 import atexit
+import ctypes
 import os
 import sys
 import threading
@@ -17,7 +18,6 @@ from typing import Any
 _used = False  # OpenGL was used by this process or by one that it was forked from
 _inherited = False  # ... by one that it was forked from
 _ended = False  # the process ends, and MuJoCo is about to close OpenGL
-_abandoned: list[Any] = []
 _creation = threading.Lock()
 _idle: deque[Any] = deque()  # EGL contexts that were freed; no lock, which a collector might need
 _MAX_IDLE = 2
@@ -32,9 +32,19 @@ def is_inherited() -> bool:
     return _inherited or _ended
 
 
+def note_use() -> None:
+    """Note that this process uses a graphics driver, through another library."""
+    global _used
+    require_not_inherited()
+    _used = True
+
+
 def abandon(inherited: Any) -> None:
-    """Keep what a forked process has inherited from being freed, which might wait for ever."""
-    _abandoned.append(inherited)
+    """Keep what a forked process has inherited from being freed, which might wait for ever.
+
+    Not even at the interpreter's exit, which frees what modules hold.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
 class Context:
@@ -54,9 +64,7 @@ class Context:
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
-        global _used
-        require_not_inherited()
-        _used = True
+        note_use()
         with _creation:
             platform = _context_class()
             is_at_hand = bool(_idle) and isinstance(_idle[-1], platform)
@@ -131,9 +139,9 @@ def require_not_inherited() -> None:
     """
     if _inherited:
         raise RuntimeError(
-            "this process was forked from one that had rendered pictures, and OpenGL does not work "
-            'after a fork; start processes with context="spawn" (gymnasium\'s AsyncVectorEnv) or '
-            'multiprocessing_context="spawn" (torch\'s DataLoader)'
+            "this process was forked from one that had rendered pictures, and OpenGL and Vulkan "
+            'do not work after a fork; start processes with context="spawn" (gymnasium\'s '
+            'AsyncVectorEnv) or multiprocessing_context="spawn" (torch\'s DataLoader)'
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pp_env.config import RENDER_PRESETS, PickPlaceConfig, RenderPreset
 from pp_env.sim.api import SEGMENTS
 from pp_env.sim.mujoco import opengl
+from pp_env.sim.mujoco.filament import FilamentRenderer
 from pp_env.sim.mujoco.groups import CASTING_GROUPS, VISIBLE_GROUPS
 
 _COLLISION_MARGIN = 0.025  # m by which collision shapes may stick out of the visible ones
@@ -20,12 +21,15 @@ _COLLISION_MARGIN = 0.025  # m by which collision shapes may stick out of the vi
 class CameraRenderer:
     """A renderer of all cameras, created when the first image is rendered.
 
-    Any thread may render. Copies and pickles have no OpenGL context; each makes its own.
+    Any thread may render. Copies and pickles have no OpenGL context; each makes its own. What the
+    preset's other renderer does not draw, depth and segmentation, comes from OpenGL.
     """
 
     def __init__(self, config: PickPlaceConfig) -> None:
         self._config = config
+        self._uses_filament = RENDER_PRESETS[config.render.preset].renderer == "filament"
         self._renderer: _Renderer | None = None
+        self._filament: FilamentRenderer | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -50,24 +54,29 @@ class CameraRenderer:
             See `pp_env.sim.api.Simulator.render`.
 
         Raises:
-            RuntimeError: OpenGL is not available, or was used before this process was forked.
+            RuntimeError: OpenGL or Vulkan is not available, or was used before this process was
+                forked.
         """
         opengl.require_not_inherited()
         with self._lock:
+            if kind == "rgb" and self._uses_filament:
+                if self._filament is None:
+                    self._filament = FilamentRenderer(model, self._config)
+                return self._filament.render(model, data, camera)
             if self._renderer is None:
                 self._renderer = _Renderer(model, self._config)
             return self._renderer.render(model, data, camera, kind, target)
 
     def close(self) -> None:
-        """Free the renderer; a second call has no effect."""
-        if self._renderer is None:
-            return
+        """Free the renderers; a second call has no effect."""
         if opengl.is_inherited():  # the lock may be held by a thread that is not here
-            self._renderer = None
+            self._renderer = self._filament = None
             return
         with self._lock:
-            self._renderer.close()
-            self._renderer = None
+            for renderer in (self._renderer, self._filament):
+                if renderer is not None:
+                    renderer.close()
+            self._renderer = self._filament = None
 
 
 class _Renderer:

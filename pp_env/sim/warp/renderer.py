@@ -18,8 +18,6 @@ from pp_env.sim.api import InitialState
 from pp_env.sim.mujoco.groups import VISIBLE_GROUPS
 from pp_env.sim.warp.worlds import WarpWorlds
 
-_SAMPLES_PER_AXIS = {0: 1, 4: 2}  # of a pixel, by the preset's samples
-
 
 @wp.kernel
 def _unpack(
@@ -66,7 +64,7 @@ class BatchRenderer:
                 render_seg=False,
                 use_shadows=preset.shadow_map > 0,
                 shadow_light_fraction=0.0,
-                samples_per_pixel=_SAMPLES_PER_AXIS[preset.samples],
+                samples_per_pixel=preset.samples_per_axis,
                 enabled_geom_groups=list(VISIBLE_GROUPS),
                 cam_active=[camera.name for camera in config.cameras],
                 background_color=(*config.floor_rgb, 1.0),

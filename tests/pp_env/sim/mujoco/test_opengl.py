@@ -1,6 +1,7 @@
 """Pictures in other threads and processes, and of copied environments."""
 
 import copy
+import functools
 import multiprocessing
 import pickle
 import subprocess
@@ -16,6 +17,7 @@ from pp_env import PickPlaceConfig
 from pp_env.config import RenderConfig
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
+from tests.presets import skip_unless_rendered
 
 RENDER = RenderConfig(resolution=48, preset="default")
 CONFIGS = {
@@ -24,6 +26,7 @@ CONFIGS = {
     "randomized": PickPlaceConfig(
         render=RENDER, randomization=RANDOMIZATION_PRESETS[list(RANDOMIZATION_PRESETS)[-1]]
     ),
+    "filament": PickPlaceConfig(render=RenderConfig(resolution=48, preset="filament")),
 }
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda env: pickle.loads(pickle.dumps(env))}
 TIMEOUT_S = 120  # against a child that hangs
@@ -32,7 +35,11 @@ needs_fork = pytest.mark.skipif(
 )
 
 
+both_renderers = pytest.mark.parametrize("config", ["plain", "filament"])
+
+
 def make_env(config="plain", obs_type="pixels_agent_pos", **arguments):
+    skip_unless_rendered(CONFIGS[config].render.preset)
     return gym.make(pp_env.ENV_ID, config=CONFIGS[config], obs_type=obs_type, **arguments)
 
 
@@ -57,13 +64,15 @@ def test_a_copy_goes_on_like_the_original(config, duplicate):
 
 
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
-def test_an_environment_can_be_copied_before_its_first_picture(duplicate):
-    twin = duplicate(make_env())
-    np.testing.assert_equal(twin.reset(seed=1)[0], make_env().reset(seed=1)[0])
+@both_renderers
+def test_an_environment_can_be_copied_before_its_first_picture(config, duplicate):
+    twin = duplicate(make_env(config))
+    np.testing.assert_equal(twin.reset(seed=1)[0], make_env(config).reset(seed=1)[0])
 
 
-def test_any_thread_can_draw_the_next_picture():
-    env, other = make_env(render_mode="rgb_array"), make_env()
+@both_renderers
+def test_any_thread_can_draw_the_next_picture(config):
+    env, other = make_env(config, render_mode="rgb_array"), make_env(config)
     env.reset(seed=0)
     other.reset(seed=0)
     action = env.action_space.high
@@ -78,8 +87,9 @@ def test_any_thread_can_draw_the_next_picture():
         pool.submit(env.close).result()
 
 
-def test_threads_draw_at_the_same_time():
-    env = make_env().unwrapped
+@both_renderers
+def test_threads_draw_at_the_same_time(config):
+    env = make_env(config).unwrapped
     env.reset(seed=0)
     expected = env.render_cameras()
     with ThreadPoolExecutor(4) as pool:
@@ -112,7 +122,7 @@ import gymnasium as gym, pp_env
 from pp_env.config import PickPlaceConfig, RenderConfig
 
 def make():
-    config = PickPlaceConfig(render=RenderConfig(resolution=48, preset="fast"))
+    config = PickPlaceConfig(render=RenderConfig(resolution=48, preset="{preset}"))
     return gym.make(pp_env.ENV_ID, obs_type="pixels", config=config)
 
 env = make()
@@ -139,6 +149,7 @@ DRAWS_ANOTHER = REFUSED.format(draw="make().reset()")
 
 
 @needs_fork
+@pytest.mark.parametrize("preset", ["fast", "filament"])
 @pytest.mark.parametrize(
     ("before", "children"),
     [
@@ -158,8 +169,9 @@ DRAWS_ANOTHER = REFUSED.format(draw="make().reset()")
         ("del env", [DRAWS_ANOTHER]),
     ],
 )
-def test_a_forked_process_ends_and_says_why_it_draws_nothing(before, children):
-    program = IN_CHILD.format(before=before, children=children)
+def test_a_forked_process_ends_and_says_why_it_draws_nothing(before, children, preset):
+    skip_unless_rendered(preset)
+    program = IN_CHILD.format(before=before, children=children, preset=preset)
     done = subprocess.run(
         [sys.executable, "-c", program], timeout=TIMEOUT_S, capture_output=True, text=True
     )
@@ -168,7 +180,7 @@ def test_a_forked_process_ends_and_says_why_it_draws_nothing(before, children):
 
 @needs_fork
 def test_a_fork_before_the_first_picture_can_draw():
-    program = IN_CHILD.format(before="", children=["make().reset()"])
+    program = IN_CHILD.format(before="", children=["make().reset()"], preset="fast")
     program = program.replace("env.reset(seed=0)", "")
     subprocess.run([sys.executable, "-c", program], timeout=TIMEOUT_S, check=True)
 
@@ -179,6 +191,7 @@ def test_a_forked_process_knows_of_contexts_of_others():
         IN_CHILD.format(
             before="",
             children=[REFUSED.format(draw="env.reset()")],
+            preset="fast",
         )
         .replace(
             "env.reset(seed=0)",
@@ -200,26 +213,30 @@ def test_environments_in_forked_processes_name_the_way_out():
     envs.close(terminate=True)
 
 
-def test_environments_in_spawned_processes_draw():
-    make_env().reset(seed=0)
-    envs = gym.vector.AsyncVectorEnv([make_env] * 2, context="spawn")
+@both_renderers
+def test_environments_in_spawned_processes_draw(config):
+    make = functools.partial(make_env, config)
+    make().reset(seed=0)
+    envs = gym.vector.AsyncVectorEnv([make] * 2, context="spawn")
     envs.reset_async(seed=0)
     observation, _ = envs.reset_wait(timeout=TIMEOUT_S)
-    expected = make_env().reset(seed=0)[0]
+    expected = make().reset(seed=0)[0]
     pictures = {name: images[0] for name, images in observation["pixels"].items()}
     np.testing.assert_equal(pictures, expected["pixels"])
     envs.close(terminate=True)
 
 
-def test_a_process_that_ends_with_open_environments_says_nothing():
+@pytest.mark.parametrize("preset", ["fast", "filament"])
+def test_a_process_that_ends_with_open_environments_says_nothing(preset):
+    skip_unless_rendered(preset)
     code = (
         "import gymnasium, pp_env\n"
         "from pp_env import PickPlaceConfig\n"
         "from pp_env.config import RenderConfig\n"
-        "config = PickPlaceConfig(render=RenderConfig(resolution=32, preset='fast'))\n"
+        f"config = PickPlaceConfig(render=RenderConfig(resolution=32, preset={preset!r}))\n"
         "envs = gymnasium.make_vec(pp_env.ENV_ID, 1, obs_type='pixels', config=config)\n"
         "envs.reset(seed=0)\n"
         "gymnasium.kept = envs\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=TIMEOUT_S)
-    assert (done.returncode, done.stderr.decode()) == (0, "")
+    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (0, "", "")

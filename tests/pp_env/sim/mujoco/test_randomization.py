@@ -19,6 +19,7 @@ from pp_env.sim.mujoco.simulator import MujocoSimulator
 from pp_env.textures import TEXTURES
 from pp_recorder.dataset.reader import Dataset
 from tests import crash
+from tests.presets import skip_unless_rendered
 from tests.sim_contract import HOME, start
 
 SMALL = PickPlaceConfig(render=RenderConfig(resolution=128))
@@ -42,9 +43,10 @@ def varied(variation, **place):
     return dataclasses.replace(start(**place), variation=variation)
 
 
-@pytest.fixture(scope="module")
-def simulator():
-    simulator = MujocoSimulator(SMALL)
+@pytest.fixture(scope="module", params=["default", "filament"])
+def simulator(request):
+    skip_unless_rendered(request.param)
+    simulator = MujocoSimulator(PickPlaceConfig(render=RenderConfig(128, request.param)))
     yield simulator
     simulator.close()
 
@@ -168,9 +170,13 @@ def test_the_workspace_stays_in_view_however_a_fixed_camera_is_shifted(preset, c
         assert (np.abs(seen[:, :2] / seen[:, 2:]) < np.tan(np.radians(camera.fov_deg / 2))).all()
 
 
+@pytest.mark.parametrize("images", ["default", "filament"])
 @pytest.mark.parametrize("preset", ["light", "full"])
-def test_images_show_marker_and_object_and_are_well_lit(preset):
-    config = dataclasses.replace(SMALL, randomization=RANDOMIZATION_PRESETS[preset])
+def test_images_show_marker_and_object_and_are_well_lit(preset, images):
+    skip_unless_rendered(images)
+    config = PickPlaceConfig(
+        render=RenderConfig(128, images), randomization=RANDOMIZATION_PRESETS[preset]
+    )
     env = PickPlaceEnv(config=config)
     simulator = env._simulator
     data, model = simulator._data, simulator._model

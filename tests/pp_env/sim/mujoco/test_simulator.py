@@ -19,6 +19,7 @@ from pp_env.sim.mujoco.model import numbered
 from pp_env.sim.mujoco.simulator import MujocoSimulator
 from pp_recorder.rollout import EpisodeSink, run_episode
 from tests import ROOT
+from tests.presets import skip_unless_rendered
 from tests.sim_contract import SimulatorContract, start
 
 SMALL = PickPlaceConfig(render=RenderConfig(resolution=128))
@@ -231,6 +232,7 @@ def is_marker_blue(r, g, b):
 
 @pytest.mark.parametrize("preset", sorted(RENDER_PRESETS))
 def test_images_are_sharp_and_well_lit(preset):
+    skip_unless_rendered(preset)
     config = PickPlaceConfig(render=RenderConfig(resolution=256, preset=preset))
     simulator = MujocoSimulator(config)
     simulator.reset(start(pick=(0.6, 0.2), place=(0.6, -0.2)))

@@ -57,6 +57,12 @@ class Died(NamedTuple):
     cause: str
 
 
+class _Make(NamedTuple):
+    """A message to a process: to make a worker, in place of its own if it has one."""
+
+    factory: Callable[[], Worker]
+
+
 class WorkerPool(Protocol):
     """Processes that run episodes, on this machine or on others."""
 
@@ -363,7 +369,7 @@ class _WorkerProcess:
         """Have it make another worker in place of its own."""
         self.is_ready, self.episodes, self._can_begin = False, 0, True
         with suppress(BrokenPipeError, ConnectionResetError):
-            self.pipe.send(worker_factory)
+            self.pipe.send(_Make(worker_factory))
 
     def assign(self, index: Index) -> None:
         """Send it an episode; if it has just died, `receive` returns that."""
@@ -458,14 +464,15 @@ def _worker_main(
 
 def _serve(worker_factory: Callable[[], Worker], pipe: Connection) -> None:
     """Make the worker and run episodes: send (value, traceback) when ready, and for each one."""
-    worker, message = None, worker_factory
+    worker: Worker | None = None
+    message: Any = _Make(worker_factory)
     try:
         while message is not None:
-            if callable(message):
+            if isinstance(message, _Make):
                 if worker is not None:
                     worker.close()
                 worker = None  # if the next one cannot be made, none is left to be closed
-                worker = message()
+                worker = message.factory()
                 pipe.send((None, None))
             elif worker is not None:
                 pipe.send((worker.run(message), None))
@@ -516,8 +523,8 @@ def _stop_signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _receive(pipe: Connection) -> Callable[[], Worker] | Index | None:
-    """Return a worker's factory or the next episode; None after the last, or without a parent."""
+def _receive(pipe: Connection) -> Any:
+    """Return a `_Make` or the next episode; None after the last one, or if the parent has ended."""
     try:
         return pipe.recv()
     except EOFError:

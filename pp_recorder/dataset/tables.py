@@ -5,7 +5,6 @@ and statistics of truth values as truth values.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +139,6 @@ def to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([_plain_array(chunk) for chunk in column.chunks], type=kind)
 
 
-@lru_cache(1000)  # tables of episodes have hundreds of columns, of a few types
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that `to_plain` gives to a column of this type."""
     if isinstance(kind, pa.BaseExtensionType):

@@ -30,7 +30,7 @@ from pp_collect.policies import DemonstratingPolicy
 from pp_collect.schema import describe_collection, failure_place, failure_reason, make_schema
 from pp_env.config import PickPlaceConfig
 from pp_env.gpus import usable_gpus
-from pp_env.sim import SIMULATORS
+from pp_env.sim import SIMULATORS, has_screen
 from pp_recorder.dataset import keys
 from pp_recorder.dataset.episode import EpisodePayload, EpisodeRecorder
 from pp_recorder.evaluation.runner import EvaluationError
@@ -440,10 +440,13 @@ def worker_render_env(number: int) -> dict[str, str]:
     Where there are several GPUs, they take turns. CUDA is to count them as `usable_gpus` does.
     NVIDIA's driver sleeps until an image is rendered, instead of polling, which takes the
     processors from the encoders. In software, Mesa has no threads of its own: there is a worker for
-    each core, and threads would wait for each other.
+    each core, and threads would wait for each other. Without a screen there is no use for GLFW,
+    which starts a process to look for its library; a Ctrl-C meanwhile has that print a traceback.
     """
     gpus = usable_gpus()
     chosen = {"LP_NUM_THREADS": "0", "__GL_YIELD": "USLEEP"}
+    if not has_screen():
+        chosen["PYGLFW_LIBRARY"] = os.devnull
     if len(gpus) > 1:
         chosen["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         chosen |= {row.gpu_variable: str(number % len(gpus)) for row in SIMULATORS.values()}

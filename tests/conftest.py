@@ -4,6 +4,7 @@ import importlib.util
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,13 @@ sys.dont_write_bytecode = False
 
 # Pictures of tests are small: the threads of OpenGL in software cost more than they draw.
 os.environ.setdefault("LP_NUM_THREADS", "0")
+
+# GLFW, which comes with MuJoCo, would start a process to look for its library.
+_glfw = importlib.util.find_spec("glfw")
+if _glfw is not None and _glfw.origin is not None:
+    _library = Path(_glfw.origin).with_name("x11") / "libglfw.so"
+    if _library.exists():
+        os.environ.setdefault("PYGLFW_LIBRARY", str(_library))
 
 collect_ignore = []
 

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
@@ -57,6 +57,12 @@ class Died(NamedTuple):
     cause: str
 
 
+class _Make(NamedTuple):
+    """A message to a process: to make a worker, in place of its own if it has one."""
+
+    factory: Callable[[], Worker]
+
+
 class WorkerPool(Protocol):
     """Processes that run episodes, on this machine or on others."""
 
@@ -80,6 +86,8 @@ class WorkerPool(Protocol):
 class ProcessPool(WorkerPool):
     """Processes on this machine, which live as long as the episodes of one `run_all`.
 
+    That of `run_once` is the first of the next `run_all`: to start one takes time.
+
     Args:
         count: Number of processes at once.
         environment: Function from a process's number, from 0 on, to its environment variables.
@@ -95,11 +103,13 @@ class ProcessPool(WorkerPool):
         self._count = count
         self._environment = environment
         self._is_worn = is_worn
+        self._kept: list[_WorkerProcess] = []
 
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return the value of a function, called in a new process in place of the first."""
+        self.close()
         call = partial(_Call, function, args)
-        results = run_all(call, [0], 1, environment=self._environment, apart=True)
+        results = _run_in_processes(call, [0], 1, environment=self._environment, kept=self._kept)
         with closing(results):
             [(_, value)] = results
         return value
@@ -111,15 +121,21 @@ class ProcessPool(WorkerPool):
         stop: Callable[[], bool],
     ) -> Generator[tuple[Index, Any], None, None]:
         """Run episodes; see the function `run_all`."""
-        return run_all(
+        first, self._kept = self._kept, []
+        yield from _run_in_processes(
             worker_factory,
             indices,
             self._count,
             stop,
             self._environment,
-            apart=True,
-            is_worn=self._is_worn,
+            self._is_worn,
+            first=first,
         )
+
+    def close(self) -> None:
+        """End the process that is kept."""
+        while self._kept:
+            self._kept.pop().kill()
 
 
 class _Call(Worker):
@@ -190,15 +206,30 @@ def _run_in_processes(
     worker_factory: Callable[[], Worker],
     indices: Iterable[Index | None],
     processes: int,
-    stop: Callable[[], bool],
-    environment: Callable[[int], dict[str, str]],
-    is_worn: Callable[[int, int], bool],
+    stop: Callable[[], bool] = lambda: False,
+    environment: Callable[[int], dict[str, str]] = lambda number: {},
+    is_worn: Callable[[int, int], bool] = lambda episodes, pid: False,
+    first: Sequence["_WorkerProcess"] = (),
+    kept: list["_WorkerProcess"] | None = None,
 ) -> Generator[tuple[Index, Any], None, None]:
-    """Run episodes in processes of their own; see `run_all`."""
+    """Run episodes in processes of their own; see `run_all`.
+
+    Args:
+        worker_factory: As there, and so are those not named here.
+        indices: Likewise.
+        processes: Likewise.
+        stop: Likewise.
+        environment: Likewise.
+        is_worn: Likewise.
+        first: Processes that have had another worker.
+        kept: Gets the processes at the end, in place of it.
+    """
     queue = _Queue(indices, _MAX_PENDING * processes)
-    active: list[_WorkerProcess] = []
+    active = list(first)
     can_begin = False
     try:
+        for process in active:
+            process.change(worker_factory)
         while not stop():
             _assign(queue, active)
             while len(active) < processes and (index := queue.take()) is not None:
@@ -221,7 +252,11 @@ def _run_in_processes(
             yield from queue.finished()
         else:
             return
-        _stop_all(active)
+        if kept is None:
+            _stop_all(active)
+        else:
+            kept += active
+            active = []
     finally:
         for process in active:
             process.kill()
@@ -336,6 +371,12 @@ class _WorkerProcess:
         assert self._process.pid is not None
         return self._process.pid
 
+    def change(self, worker_factory: Callable[[], Worker]) -> None:
+        """Have it make another worker in place of its own."""
+        self.is_ready, self.episodes, self._can_begin = False, 0, True
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(_Make(worker_factory))
+
     def assign(self, index: Index) -> None:
         """Send it an episode; if it has just died, `receive` returns that."""
         self.index = index
@@ -429,12 +470,19 @@ def _worker_main(
 
 def _serve(worker_factory: Callable[[], Worker], pipe: Connection) -> None:
     """Make the worker and run episodes: send (value, traceback) when ready, and for each one."""
-    worker = None
+    worker: Worker | None = None
+    message: Any = _Make(worker_factory)
     try:
-        worker = worker_factory()
-        pipe.send((None, None))
-        while (index := _receive_index(pipe)) is not None:
-            pipe.send((worker.run(index), None))
+        while message is not None:
+            if isinstance(message, _Make):
+                if worker is not None:
+                    worker.close()
+                worker = None  # if the next one cannot be made, none is left to be closed
+                worker = message.factory()
+                pipe.send((None, None))
+            elif worker is not None:
+                pipe.send((worker.run(message), None))
+            message = _receive(pipe)
     except BrokenPipeError:
         pass  # the parent has closed its end
     except Exception as error:
@@ -481,8 +529,8 @@ def _stop_signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _receive_index(pipe: Connection) -> Index | None:
-    """Return the next episode; None after the last one, or if the parent has ended."""
+def _receive(pipe: Connection) -> Any:
+    """Return a `_Make` or the next episode; None after the last one, or if the parent has ended."""
     try:
         return pipe.recv()
     except EOFError:

@@ -134,3 +134,11 @@ def test_a_gpu_that_does_not_exist(install, monkeypatch, visible, chosen, messag
             monkeypatch.setenv(name, value)
     with pytest.raises(isaac_app.IsaacSimError, match=message):
         isaac_app._gpu_settings()
+
+
+@pytest.mark.parametrize("screen", ["", ":0"])
+def test_workers_look_for_no_library_of_windows_without_a_screen(monkeypatch, screen):
+    monkeypatch.delenv("PYGLFW_LIBRARY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", screen)
+    assert ("PYGLFW_LIBRARY" in worker_render_env(0)) == (not screen)

@@ -51,9 +51,29 @@ def small(monkeypatch):
     monkeypatch.setattr(keys, "VIDEO_FILE_SIZE", 9_000 / MIB)
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Return a function that copies a dataset of all episodes; the first time, it records it."""
+    folder = tmp_path_factory.mktemp("recorded")
+
+    def copy(root, **options):
+        name = " ".join(map(str, [keys.VIDEO_FILE_SIZE, *options.values()]))
+        if not (folder / name).exists():
+            record(folder / name, len(LENGTHS), **options)
+        return shutil.copytree(folder / name, root)
+
+    return copy
+
+
 @pytest.fixture
-def whole(tmp_path, small):
-    return record(tmp_path / "whole", len(LENGTHS))
+def whole(tmp_path, small, recorded):
+    return recorded(tmp_path / "whole")
+
+
+@pytest.fixture
+def loose(tmp_path, recorded):
+    """Return a dataset that is not packed yet."""
+    return recorded(tmp_path / "loose", finalize=False)
 
 
 def test_a_complete_dataset_has_few_files(tmp_path):
@@ -78,8 +98,7 @@ def test_files_are_filled_up_to_their_size_in_order(whole, tmp_path):
     require_sound(whole)
 
 
-def test_packing_changes_no_image(whole, tmp_path):
-    loose = record(tmp_path / "loose", 7, finalize=False)
+def test_packing_changes_no_image(whole, loose):
     assert len(videos(loose)) == 2 * 7
     assert same_images(images(whole), images(loose))
 
@@ -88,8 +107,10 @@ def test_packing_changes_no_image(whole, tmp_path):
     ("codec", "stops"),
     [("h264", [3]), ("h264", [1, 2, 3, 4, 5, 6]), ("av1", [1, 2, 6])],
 )
-def test_going_on_after_packed_files_equals_never_having_stopped(tmp_path, small, codec, stops):
-    whole = record(tmp_path / "whole", 7, codec=codec)
+def test_going_on_after_packed_files_equals_never_having_stopped(
+    tmp_path, small, recorded, codec, stops
+):
+    whole = recorded(tmp_path / "whole", codec=codec)
     for stop in (*stops, 7):
         record(tmp_path / "part", stop, codec=codec)
     assert files(tmp_path / "part") == files(whole)
@@ -138,26 +159,25 @@ def test_a_dataset_of_an_older_version_goes_on(whole, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["packed", "per-episode"])
-def test_a_dataset_of_an_older_version_is_converted(whole, tmp_path, layout):
-    old = as_by_an_older_version(record(tmp_path / "old", 7, finalize=False))
+def test_a_dataset_of_an_older_version_is_converted(small, loose, recorded, tmp_path, layout):
+    old = as_by_an_older_version(loose)
     assert packing.main([str(old), "--video-files", layout]) == 0
-    new = tmp_path / layout
-    assert files(old) == files(record(new, 7, video_files=layout))
+    assert files(old) == files(recorded(tmp_path / layout, video_files=layout))
 
 
-def test_one_file_per_episode(tmp_path, small, whole):
+def test_one_file_per_episode(tmp_path, recorded, whole):
     root = record(tmp_path / "set", 3, video_files="per-episode")
     record(root, 7, video_files="per-episode")
     names = [f"{eye}/chunk-000/episode_{k:05d}.mp4" for eye in EYES for k in range(7)]
     assert videos(root) == names
     assert same_images(images(root), images(whole))
     require_sound(root)
-    assert files(root) == files(record(tmp_path / "at once", 7, video_files="per-episode"))
+    assert files(root) == files(recorded(tmp_path / "at once", video_files="per-episode"))
 
 
-def test_conversion_there_and_back(whole, tmp_path, capsys):
+def test_conversion_there_and_back(whole, recorded, tmp_path, capsys):
     content = files(whole)
-    apart = record(tmp_path / "apart", 7, video_files="per-episode")
+    apart = recorded(tmp_path / "apart", video_files="per-episode")
     assert packing.main([str(whole), "--video-files", "per-episode"]) == 0
     assert "has 14 video file(s)" in capsys.readouterr().out
     assert files(whole) == files(apart)
@@ -226,8 +246,7 @@ def moments(action, tmp_path, monkeypatch, every=1):
         yield moment, root
 
 
-def test_killed_at_any_moment_of_packing(whole, tmp_path, monkeypatch):
-    loose = record(tmp_path / "loose", 7, finalize=False)
+def test_killed_at_any_moment_of_packing(whole, loose, tmp_path, monkeypatch):
     expected, content = images(loose), files(whole)
 
     def pack(root):
@@ -349,9 +368,8 @@ def test_what_cannot_be_packed_is_refused(whole, tmp_path, capsys):
     assert files(whole) == content
 
 
-def test_the_order_of_another_program_is_left_alone(whole, capsys):
+def test_the_order_of_another_program_is_left_alone(small, loose, capsys):
     """A file that would be replaced, although an episode behind needs it."""
-    loose = record(whole.with_name("loose"), 7, finalize=False)
     folder = loose / f"videos/{EYES[0]}/chunk-000"
     os.rename(folder / "file-000.mp4", folder / "x")
     os.rename(folder / "file-006.mp4", folder / "file-000.mp4")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -164,7 +165,8 @@ def test_an_interrupt_before_the_run_is_answered_in_a_sentence(tmp_path, monkeyp
 def test_a_worker_that_is_starting_leaves_signals_to_its_parent():
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert list(run_all(Echo(), range(4), processes=2)) == [(k, k) for k in range(4)]
-    assert ProcessPool(1).run_once(Echo().run, 3) == 3
+    with closing(ProcessPool(1)) as pool:
+        assert pool.run_once(Echo().run, 3) == 3
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
@@ -297,6 +299,23 @@ def test_the_same_processes_run_what_is_wanted_only_after_results():
         results.append(result)
     assert [index for index, _ in results] == list(range(6))
     assert len({process for _, process in results}) <= 2
+
+
+def test_the_process_of_a_call_runs_episodes_next():
+    with closing(ProcessPool(2)) as pool:
+        called_in = pool.run_once(os.getpid)
+        results = dict(pool.run_all(Who, range(6), lambda: False))
+        assert results[0] == called_in
+        assert multiprocessing.active_children() == []
+        assert pool.run_once(os.getpid) not in results.values()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_dies_after_a_call_is_replaced(caplog):
+    with closing(ProcessPool(1)) as pool:
+        os.kill(pool.run_once(os.getpid), signal.SIGKILL)
+        assert [index for index, _ in pool.run_all(Who, range(2), lambda: False)] == [0, 1]
+    assert "the process of episode 0 died (SIGKILL); it is tried again" in caplog.text
 
 
 @pytest.mark.parametrize("limit", [1, 2])

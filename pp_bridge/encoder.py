@@ -9,6 +9,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
+from pp_recorder.dataset.video import ONE_THREAD, PIXEL_FORMAT
+
 _CLOCK = Fraction(1, 90000)  # s, RTP's unit of time
 _BITS_PER_SECOND = 1_500_000
 _KEY_FRAME_INTERVAL = 60  # frames; a viewer who lost a packet may have to wait for that many
@@ -32,7 +34,7 @@ class Vp8Encoder:
         """
         if self._codec is None:
             self._codec = _make_codec(image)
-        frame = self._reformat(av.VideoFrame.from_ndarray(image), format="yuv420p")
+        frame = self._reformat(av.VideoFrame.from_ndarray(image), format=PIXEL_FORMAT, **ONE_THREAD)
         frame.time_base = _CLOCK
         frame.pts = round((time.monotonic() - self._start_time) / _CLOCK)
         if key_frame:

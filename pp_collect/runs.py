@@ -343,7 +343,12 @@ def _make_pool(options: CollectOptions) -> WorkerPool:
             options.ray_address, options.workers, options.attempt_gpu_share, worker_render_env
         )
     assert options.workers is not None  # resolve_workers
-    return ProcessPool(options.workers, worker_render_env, partial(restart_is_due, options))
+    return ProcessPool(
+        options.workers,
+        worker_render_env,
+        partial(restart_is_due, options),
+        keeps_first=SIMULATORS[options.simulator].replaceable,
+    )
 
 
 def _run_batches(

@@ -14,6 +14,7 @@ from pp_recorder.dataset import stats
 from pp_recorder.dataset.files import locate
 from pp_recorder.dataset.paths import media_url
 from pp_recorder.dataset.reader import DatasetError, decode
+from pp_recorder.dataset.video import ONE_THREAD
 
 # 8-bit levels. An image with a lower mean is black, with a lower standard deviation one colour.
 BLACK, FLAT = 4.0, 2.0
@@ -188,7 +189,9 @@ def _shrink(
     """Return the image with at most `side` pixels each way, (h, w, 3) uint8."""
     step = max(1.0, max(frame.width, frame.height) / side)
     width, height = max(1, round(frame.width / step)), max(1, round(frame.height / step))
-    small = shrinker.reformat(frame, width, height, format="rgb24", interpolation=interpolation)
+    small = shrinker.reformat(
+        frame, width, height, format="rgb24", interpolation=interpolation, **ONE_THREAD
+    )
     return small.to_ndarray()
 
 

@@ -60,6 +60,8 @@ CODECS = {
 }  # fmt: skip
 
 PIXEL_FORMAT = "yuv420p"
+# For `reformat`: PyAV takes a thread per processor from version 17 on, which small images wait for.
+ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 # The index comes first, so that a video plays before all of it is there. Bit rates, which differ
 # between a file and a part of it, are left out, so that cutting a joined one gives the same bytes.
 MUXER_OPTIONS = {"movflags": "faststart", "write_btrt": "0"}
@@ -159,7 +161,7 @@ class VideoEncoder:
                     stream = self._add_stream(container, image.shape)
                 frame = av.VideoFrame.from_numpy_buffer(image, format="rgb24")
                 frame.pts, frame.time_base = self._count, Fraction(1, self._fps)
-                plain = converter.reformat(frame, format=PIXEL_FORMAT)
+                plain = converter.reformat(frame, format=PIXEL_FORMAT, **ONE_THREAD)
                 container.mux(stream.encode(plain))
                 self._stats.add(image)
                 self._count += 1
@@ -225,7 +227,8 @@ class JpegEncoder:
         if self._codec is None:
             self._codec = self._make_codec(height, width)
         even = np.ascontiguousarray(image[:height, :width])
-        frame = self._reformat(av.VideoFrame.from_ndarray(even, format="rgb24"), format="yuvj420p")
+        whole = av.VideoFrame.from_ndarray(even, format="rgb24")
+        frame = self._reformat(whole, format="yuvj420p", **ONE_THREAD)
         return b"".join(bytes(packet) for packet in self._codec.encode(frame))
 
     def _make_codec(self, height: int, width: int) -> VideoCodecContext:

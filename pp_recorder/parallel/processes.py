@@ -86,12 +86,12 @@ class WorkerPool(Protocol):
 class ProcessPool(WorkerPool):
     """Processes on this machine, which live as long as the episodes of one `run_all`.
 
-    That of `run_once` is the first of the next `run_all`: to start one takes time.
-
     Args:
         count: Number of processes at once.
         environment: Function from a process's number, from 0 on, to its environment variables.
         is_worn: See the function `run_all`.
+        keeps_first: Whether the process of `run_once` is the first of the next `run_all`, too: to
+            start one takes time, but not every simulator can be made twice in it.
     """
 
     def __init__(
@@ -99,17 +99,19 @@ class ProcessPool(WorkerPool):
         count: int,
         environment: Callable[[int], dict[str, str]] = lambda number: {},
         is_worn: Callable[[int, int], bool] = lambda episodes, pid: False,
+        keeps_first: bool = False,
     ) -> None:
         self._count = count
         self._environment = environment
         self._is_worn = is_worn
+        self._keeps_first = keeps_first
         self._kept: list[_WorkerProcess] = []
 
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return the value of a function, called in a new process in place of the first."""
         self.close()
-        call = partial(_Call, function, args)
-        results = _run_in_processes(call, [0], 1, environment=self._environment, kept=self._kept)
+        call, kept = partial(_Call, function, args), self._kept if self._keeps_first else None
+        results = _run_in_processes(call, [0], 1, environment=self._environment, kept=kept)
         with closing(results):
             [(_, value)] = results
         return value

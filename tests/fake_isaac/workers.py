@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ class Plan:
     Attributes:
         folder: Where each process writes on which GPU it was started.
         assets: Isaac Sim's assets.
-        killed_at: The attempt that kills the first process which comes to it; others wait for that.
+        killed_at: The attempt that kills the first process which comes to it.
     """
 
     folder: Path
@@ -83,8 +82,6 @@ class MakeWorker:
                 with suppress(FileExistsError):
                     (self.plan.folder / "killed").touch(exist_ok=False)
                     os.kill(os.getpid(), signal.SIGKILL)
-            while self.plan.killed_at is not None and not (self.plan.folder / "killed").exists():
-                time.sleep(0.01)  # or the other process might have made all by then
             return run(index)
 
         worker.run = run_or_die

@@ -302,7 +302,7 @@ def test_the_same_processes_run_what_is_wanted_only_after_results():
 
 
 def test_the_process_of_a_call_runs_episodes_next():
-    with closing(ProcessPool(2)) as pool:
+    with closing(ProcessPool(2, keeps_first=True)) as pool:
         called_in = pool.run_once(os.getpid)
         results = dict(pool.run_all(Who, range(6), lambda: False))
         assert results[0] == called_in
@@ -311,8 +311,15 @@ def test_the_process_of_a_call_runs_episodes_next():
     assert multiprocessing.active_children() == []
 
 
+def test_the_process_of_a_call_ends_unless_it_may_be_kept():
+    with closing(ProcessPool(2)) as pool:
+        called_in = pool.run_once(os.getpid)
+        assert multiprocessing.active_children() == []
+        assert called_in not in dict(pool.run_all(Who, range(4), lambda: False)).values()
+
+
 def test_a_process_that_dies_after_a_call_is_replaced(caplog):
-    with closing(ProcessPool(1)) as pool:
+    with closing(ProcessPool(1, keeps_first=True)) as pool:
         os.kill(pool.run_once(os.getpid), signal.SIGKILL)
         assert [index for index, _ in pool.run_all(Who, range(2), lambda: False)] == [0, 1]
     assert "the process of episode 0 died (SIGKILL); it is tried again" in caplog.text

@@ -313,7 +313,7 @@ def report(options: EvaluateOptions, measured: Mapping[str, Measured], seconds: 
 
 
 def to_json(options: EvaluateOptions, measured: Mapping[str, Measured]) -> dict[str, Any]:
-    """Return the report for machines; it depends on the options, versions and machine alone."""
+    """Return the report for machines; it says nothing of when, where and how fast it was made."""
     return {
         **describe_run(options),
         **measured[UNVARIED].to_json(),

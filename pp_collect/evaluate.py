@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ from pp_recorder.evaluation.runner import (
 )
 from pp_recorder.output import describe_error
 from pp_recorder.rollout import episode_seed, run_episode
-from pp_recorder.sinks import SideBySide, setup_logging
+from pp_recorder.sinks import SideBySide, moving, setup_logging
 
 _POLICY_OPTIONS = [f.name for f in dataclasses.fields(PolicyOptions)]
 _PROG = "pp-evaluate"
@@ -140,14 +141,11 @@ def run(options: EvaluateOptions) -> int:
 def run_probe(options: EvaluateOptions) -> int:
     """Ask the policy what its plan follows, and report; return the exit status."""
     begin = time.perf_counter()
-    env = make_env(options, options.obs_type or PROBED_OBS_TYPE)
-    try:
+    seeds = [episode_seed(options.seed, index) for index in range(options.num_episodes)]
+    bar = tqdm(total=len(seeds), unit="scene", disable=None)
+    with moving(bar), closing(make_env(options, options.obs_type or PROBED_OBS_TYPE)) as env:
         planner = require_planner(make_policy(options.policy, env), options.policy)
-        seeds = [episode_seed(options.seed, index) for index in range(options.num_episodes)]
-        with tqdm(total=len(seeds), unit="scene", disable=None) as bar:
-            result = probe(env, planner, seeds, reset_options(options), bar.update)
-    finally:
-        env.close()
+        result = probe(env, planner, seeds, reset_options(options), bar.update)
     seconds = time.perf_counter() - begin
     if options.json is not None:
         report = {**describe_run(options), "probe": result.to_json()}
@@ -189,7 +187,7 @@ def run_episodes(options: EvaluateOptions) -> dict[str, list[EvaluatedEpisode]]:
     factors = (UNVARIED, *options.factors)
     successes = Counter[str]()
     episodes = len(factors) * options.num_episodes
-    with tqdm(total=episodes, unit="episode", disable=None) as bar:
+    with moving(tqdm(total=episodes, unit="episode", disable=None)) as bar:
 
         def progress(factor: str, result: EpisodeResult) -> None:
             successes[factor] += result.success

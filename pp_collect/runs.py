@@ -291,11 +291,12 @@ def format_report(monitor: RunMonitor, seconds: float) -> str:
         seconds: Its duration.
     """
     writer, stats = monitor.writer, monitor.stats
-    frames_per_second = (writer.num_frames - monitor.frames_before) / seconds
+    new = writer.num_frames - monitor.frames_before
+    rate = f" ({new / seconds:.1f} per second)" if new else ""
     lines = [
         f"episodes   {writer.num_episodes}",
         f"success    {stats.successes} of {stats.attempts} attempts ({stats.success_rate:.1%})",
-        f"frames     {writer.num_frames} ({frames_per_second:.1f} per second)",
+        f"frames     {writer.num_frames}{rate}",
         f"size       {writer.size() / 1e6:.1f} MB",
     ]
     if writer.is_remote:

@@ -475,7 +475,9 @@ def test_a_complete_dataset_starts_no_simulator(dataset, tmp_path, monkeypatch, 
     monkeypatch.setattr(ProcessPool, "run_once", lambda *_: pytest.fail("a process started"))
     options = ["--resume", "--workers", workers, "--seed"]
     assert run(output, "--num-episodes", "2", *options, "5") == 0
-    assert "episodes   2" in capsys.readouterr().out
+    report = capsys.readouterr().out
+    assert "episodes   2" in report
+    assert f"frames     {2 * FRAMES}\n" in report  # and no rate: none was recorded
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     assert run(output, "--num-episodes", "1", *options, "6") == 1
     assert "seed was 5, is now 6" in capsys.readouterr().err

@@ -4,13 +4,12 @@ Console script: pp-evaluate.
 """
 
 if __name__ == "__main__":
-    from pp_collect import start
+    from pp_recorder import interrupts
 
-    start.leave_on_interrupt()  # before the imports below, which take long
+    interrupts.leave_on_interrupt()  # before the imports below, which take long
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -37,7 +36,6 @@ from pp_collect.robustness import (
     vary_starts,
 )
 from pp_collect.session import worker_render_env
-from pp_collect.start import raise_on_interrupt
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.names import did_you_mean
@@ -54,7 +52,8 @@ from pp_recorder.evaluation.runner import (
     TaskOutcome,
     evaluate,
 )
-from pp_recorder.output import describe_error
+from pp_recorder.interrupts import interrupted, raise_on_interrupt
+from pp_recorder.output import describe_error, make_folder, require_file
 from pp_recorder.rollout import episode_seed, run_episode
 from pp_recorder.sinks import SideBySide, moving, setup_logging
 
@@ -100,8 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     except (EvaluationError, ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {describe_error(error, _IF_FULL)}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted: there is no result", file=sys.stderr)
-        status = 130
+        status = interrupted("there is no result")
     finally:
         shutdown_app(status)
     return status
@@ -421,11 +419,9 @@ def require_writable(options: EvaluateOptions) -> None:
         OSError: They cannot have it.
     """
     if options.videos is not None:
-        options.videos.mkdir(parents=True, exist_ok=True)
+        make_folder(options.videos, "--videos")
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        if options.json.is_dir() or not os.access(options.json.parent, os.W_OK):
-            raise OSError(f"--json must be a file that can be written, got {options.json}")
+        require_file(options.json, "--json")
 
 
 if __name__ == "__main__":

@@ -477,6 +477,10 @@ def require_empty(root: Path) -> None:
     Raises:
         FileExistsError: Something is there already.
     """
+    if root.is_file():
+        raise FileExistsError(
+            f"the output {root} is a file, expected an absent or empty folder; nothing was written"
+        )
     if not is_empty(root):
         raise FileExistsError(
             f"the output {root} exists and is not an empty directory; nothing was written. "

@@ -27,9 +27,10 @@ TOKEN = "correct-horse-battery-staple"
         (["--assets-root", "x"], "for --simulator isaacsim"),
         (
             ["--root", "/proc/nowhere"],
-            "--root must be a folder, or one that can be made, got /proc",
+            "--root must be a folder that can be written, got /proc/nowhere: No such file",
         ),
-        (["--root", __file__], "--root must be a folder, or one that can be made, got "),
+        (["--root", __file__], "--root must be a folder that can be written, got "),
+        (["--root", ""], "--root must not be empty"),
         (["--port", "99999"], "--port must be from 0 to 65535, got 99999"),
         (["--port", "-1"], "--port must be from 0 to 65535, got -1"),
     ],

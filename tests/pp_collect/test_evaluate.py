@@ -388,8 +388,9 @@ def test_an_episode_without_a_step_has_no_video(tmp_path):
     ("policy", "message"),
     [
         ("no_such_module:make", "there is no module 'no_such_module' in"),
-        ("tests.policies:no_such", "has no callable 'no_such', it has ["),
+        ("tests.policies:no_such", "has no callable 'no_such', it has Expert, "),
         ("tests.policies:NUMBER", "has no callable 'NUMBER'"),
+        ("tests.policies:Forgetfull", "no callable 'Forgetfull'; did you mean Forgetful?"),
         ("tests.policies:", "must be like my_module:make_policy"),
         ("tests.policies:no_policy", "got 7"),
         ("tests.policies:bad_maker", "LookupError: no weights"),
@@ -412,7 +413,13 @@ def test_a_callable_that_is_none(policy, message, capsys):
             "--control-mode joint_pos or ee_pose",
         ),
         (["--policy", "expert", "--fps", "7"], "must divide the physics rate"),
-        (["--policy", "expert", "--json", "/"], "must be a file that can be written"),
+        (["--policy", "expert", "--json", "/"], "must be a file that can be written, got /, which"),
+        (
+            ["--policy", "expert", "--videos", "/proc/nowhere"],
+            "--videos must be a folder that can be written, got /proc/nowhere: No such file",
+        ),
+        (["--policy", ""], "--policy must not be empty"),
+        (["--policy", "expert", "--hepl"], "there is no option --hepl; did you mean --help?"),
         ([], "--policy"),
     ],
 )

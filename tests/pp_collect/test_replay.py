@@ -120,6 +120,16 @@ def test_another_expert_does_not_reproduce(dataset, tmp_path, capsys, name, valu
 
 
 @pytest.mark.parametrize("main", [replay.replay_main, replay.reproduce_main])
+def test_ctrl_c_is_answered_in_a_sentence(main, dataset, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay, "run_episode", interrupt)
+    assert main([str(dataset)]) == 130
+    assert capsys.readouterr().err == f"interrupted: {dataset} was only read\n"
+
+
+@pytest.mark.parametrize("main", [replay.replay_main, replay.reproduce_main])
 def test_what_is_no_dataset_of_ours(main, dataset, tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "is not a directory" in capsys.readouterr().err

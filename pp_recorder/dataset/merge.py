@@ -23,7 +23,7 @@ from pp_recorder.dataset.packing import copy_video, layout_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.remux import RemuxError, read_index
 from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, canonical_feature
-from pp_recorder.dataset.writer import LeRobotWriter
+from pp_recorder.dataset.writer import LeRobotWriter, require_empty
 from pp_recorder.interrupts import interrupted, raise_on_interrupt
 from pp_recorder.output import describe_error, is_disk_full
 
@@ -50,6 +50,7 @@ def merge(sources: list[Path], output: Path) -> int:
         ValueError: A source is given twice, or the output is inside of one.
     """
     _require_apart(sources, output)
+    require_empty(output, can_resume=False)
     parts = [Part(Dataset(source)) for source in sources]
     for part in parts[1:]:
         _require_alike(parts[0], part)

@@ -143,6 +143,12 @@ def test_new_pictures_need_a_place(dataset, capsys):
     assert "need --render OUT" in capsys.readouterr().err
 
 
+def test_new_pictures_need_an_empty_place_before_anything_runs(dataset, monkeypatch, capsys):
+    monkeypatch.setattr(replay, "make_env", lambda *_: pytest.fail("a simulator started"))
+    assert replay.replay_main([str(dataset), "--render", str(dataset)]) == 2
+    assert capsys.readouterr().err.endswith("nothing was written. Choose another one\n")
+
+
 def test_a_nan_is_a_difference():
     comparison = Comparison(0, 1.0)
     comparison.add("action", 3, float("nan"))

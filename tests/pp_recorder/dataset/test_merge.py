@@ -143,7 +143,7 @@ def test_an_output_inside_a_source_is_refused(parts, capsys):
 
 def test_a_used_output_is_refused(parts, capsys):
     assert merge_main([str(parts[0]), "--output", str(parts[1])]) == 2
-    assert "not an empty directory" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("nothing was written. Choose another one\n")
     assert merge_main([str(parts[0]), "--output", __file__]) == 2
     assert f"the output {__file__} is a file, expected an absent" in capsys.readouterr().err
 

@@ -38,6 +38,7 @@ _CONSOLE_SCRIPT = "pp-collect"
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     prog = _CONSOLE_SCRIPT if Path(sys.argv[0]).name == _CONSOLE_SCRIPT else "collect.py"
+    outlive_readers(full_disks=True)
     options = parse(
         CollectOptions,
         argv,
@@ -46,7 +47,6 @@ def main(argv: list[str] | None = None) -> int:
         example=f"{prog} --num-episodes 50 --output datasets/pick_place --seed 12345",
     )
     setup_logging()
-    outlive_readers()
     words = sys.orig_argv[1:] if argv is None else ["-m", "collect", *argv]
     try:
         raise_on_interrupt()

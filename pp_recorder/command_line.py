@@ -131,12 +131,12 @@ def parse(
     Raises:
         SystemExit: With status 0 after --help, with 2 after a message about a word that is wrong.
     """
+    outlive_readers()  # such as head
     text = f"{description}\n\nExample: {example}"
     words = list(sys.argv[1:] if argv is None else argv)
     if any(word in ("-h", "--help") or word.startswith("--tyro-") for word in words):
         import tyro
 
-        outlive_readers()  # such as head
         tyro.cli(_twin(cls, for_help=True), prog=prog, description=text, args=words)
     try:
         unchecked = _read(cls, prog, words)

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-def outlive_readers() -> None:
-    """Let what is printed get lost once its terminal has closed, its pipe ended or its disk filled.
+def outlive_readers(full_disks: bool = False) -> None:
+    """Let what is printed get lost once its terminal has closed or its pipe ended.
 
-    Otherwise the next line printed would end the program. It has no effect on streams that have
-    been replaced.
+    Otherwise the next line printed would end the program, as would a stream that was closed from
+    the start. It has no effect on streams that have been replaced.
+
+    Args:
+        full_disks: Whether it may get lost on a full disk, too.
     """
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _tolerant(sys.stdout)
+        sys.stdout = _tolerant(sys.stdout, full_disks)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _tolerant(sys.stderr)
+        sys.stderr = _tolerant(sys.stderr, full_disks)
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -84,23 +87,34 @@ def _make_folder(folder: Path, problem: str) -> None:
 
 
 class _TolerantFile(io.FileIO):
-    """A file whose writes never fail."""
+    """A file whose writes do not fail because nobody reads them.
+
+    Attributes:
+        full_disks: Whether they do not fail on a full disk, either.
+    """
+
+    full_disks = False
 
     def write(self, data: Any) -> int | None:
         """Write, or lose the data."""
         try:
             return super().write(data)
-        except OSError:
+        except OSError as error:
+            if is_disk_full(error) and not self.full_disks:
+                raise
             return memoryview(data).nbytes
 
 
-def _tolerant(stream: TextIO | None) -> TextIO | None:
-    """Return a stream to the same descriptor; None, as Python has it for a closed one, stays."""
+def _tolerant(stream: TextIO | None, full_disks: bool) -> TextIO:
+    """Return a stream to the same descriptor; for None, which is a closed one, to nowhere."""
+    if stream is None:
+        return open(os.devnull, "w")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     with suppress(OSError):
         stream.flush()
     file: Any = _TolerantFile(stream.fileno(), "w", closefd=False)
+    file.full_disks = full_disks
     return io.TextIOWrapper(
         file if stream.write_through else io.BufferedWriter(file),  # as PYTHONUNBUFFERED asks for
         encoding=stream.encoding,

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
@@ -320,7 +320,7 @@ class _WorkerProcess:
         self._process = context.Process(
             target=_worker_main, args=(worker_factory, remote_end, environment)
         )
-        with _stop_signals_held_back():
+        with stop_signals_held_back():
             self._process.start()
         remote_end.close()  # so that the pipe ends when the process does
 
@@ -465,10 +465,10 @@ def ignore_stop_signals() -> None:
 
 
 @contextmanager
-def _stop_signals_held_back() -> Iterator[None]:
+def stop_signals_held_back(signals: Sequence[int] = STOP_SIGNALS) -> Iterator[None]:
     """Hold requests to stop back in processes started here, until they ignore them."""
     resource_tracker.ensure_running()  # its own start lets signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

@@ -1,9 +1,9 @@
 """Collect expert demonstrations as a LeRobot dataset; the composition root, never imported."""
 
 if __name__ == "__main__":
-    from pp_collect import start
+    from pp_recorder import interrupts
 
-    start.leave_on_interrupt()  # before the imports below, which take long
+    interrupts.leave_on_interrupt()  # before the imports below, which take long
 
 import sys
 import time
@@ -23,10 +23,10 @@ from pp_collect.runs import (
     run_parallel,
 )
 from pp_collect.session import CollectionError
-from pp_collect.start import raise_on_interrupt
 from pp_env.config import PickPlaceConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
+from pp_recorder.interrupts import interrupted, raise_on_interrupt
 from pp_recorder.output import describe_error, outlive_readers
 from pp_recorder.rollout import EpisodeSink
 from pp_recorder.sinks import setup_logging
@@ -38,6 +38,7 @@ _CONSOLE_SCRIPT = "pp-collect"
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     prog = _CONSOLE_SCRIPT if Path(sys.argv[0]).name == _CONSOLE_SCRIPT else "collect.py"
+    outlive_readers(full_disks=True)
     options = parse(
         CollectOptions,
         argv,
@@ -46,7 +47,6 @@ def main(argv: list[str] | None = None) -> int:
         example=f"{prog} --num-episodes 50 --output datasets/pick_place --seed 12345",
     )
     setup_logging()
-    outlive_readers()
     words = sys.orig_argv[1:] if argv is None else ["-m", "collect", *argv]
     try:
         raise_on_interrupt()
@@ -59,8 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         fail(prog, error)
     except KeyboardInterrupt:
-        print("interrupted: nothing was begun", file=sys.stderr)
-        return 130
+        return interrupted("nothing was begun")
     status = 1
     try:
         status = run(options, config, expert, words)
@@ -111,8 +110,8 @@ def run(
             )
             print(f"error: {error_text}", file=sys.stderr)
         except KeyboardInterrupt:
-            status, state = 130, "stopped"
-            print("interrupted: what was finished is intact; --resume goes on", file=sys.stderr)
+            state = "stopped"
+            status = interrupted("what was finished is intact; --resume goes on")
         except BaseException as error:
             error_text = f"{type(error).__name__}: {error}"
             raise

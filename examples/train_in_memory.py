@@ -10,6 +10,7 @@ What differs is the loader: no step waits for video decoders, so a training take
 
 import argparse
 import json
+import logging
 import math
 import mmap
 import multiprocessing
@@ -425,6 +426,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command line."""
     own, sys.argv[1:] = make_parser().parse_known_args()
+    # Without FFmpeg's libraries that would be two pages of tracebacks, and PyAV decodes here.
+    logging.getLogger("lerobot.utils.import_utils").addFilter(
+        lambda record: "torchcodec" not in record.getMessage()
+    )
     register_third_party_plugins()
     try:
         print(json.dumps(train(read_config(), own)))

@@ -23,6 +23,8 @@ from pp_env.config import NAMED_CAMERAS, PickPlaceConfig
 from pp_env.sim import shutdown_app
 from pp_recorder.command_line import fail, parse
 from pp_recorder.dataset.commit import lock, unlock
+from pp_recorder.interrupts import raise_on_interrupt
+from pp_recorder.output import make_folder
 
 # Imported where it is used: without the extra [bridge], the error must name the extra.
 if TYPE_CHECKING:
@@ -47,16 +49,17 @@ def main(argv: list[str] | None = None) -> int:
         require_library()
         validate_token(token, options.host)
         validate_ports(options.streaming_port)
-        _make_folder(options.root)
+        make_folder(options.root, "--root")
     except (ValueError, OSError, ImportError) as error:
         fail(_PROG, error)
     logs.set_up()
     status = 1
     try:
+        raise_on_interrupt()
         status = serve(options, config, token)
-    except StartError as error:
+    except (StartError, ImportError) as error:  # as of the simulator
         fail(_PROG, error)
-    except (OSError, RuntimeError, ImportError) as error:
+    except (OSError, RuntimeError) as error:
         _LOG.error("ended", extra={"reason": str(error)}, exc_info=error)
     except KeyboardInterrupt:
         _LOG.warning("ended at once")
@@ -64,15 +67,6 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         shutdown_app(status)
     return status
-
-
-def _make_folder(root: Path) -> None:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(
-            f"--root must be a folder, or one that can be made, got {root}: {error.strerror}"
-        ) from None
 
 
 def serve(options: BridgeOptions, config: PickPlaceConfig, token: str | None) -> int:

@@ -98,4 +98,5 @@ def require_library() -> None:
     """
     missing = [name for name in _LIBRARIES if not find_spec(name)]
     if missing:
-        raise ImportError(f"this needs {missing}; try 'pip install \"franka-pick-place[bridge]\"'")
+        needs = ", ".join(missing)
+        raise ImportError(f"this needs {needs}; try 'pip install \"franka-pick-place[bridge]\"'")

@@ -15,8 +15,10 @@ from typing import Any
 from pp_bridge import logs
 from pp_bridge.settings import WebSettings
 from pp_bridge.shared_state import MAX_VIEWERS, SharedState
+from pp_recorder.parallel.processes import stop_signals_held_back
 
 _NICE = 10
+_OF_PARENT = (signal.SIGHUP, signal.SIGINT)  # it handles them, and ends this process by SIGTERM
 _CONTEXT = multiprocessing.get_context("spawn")
 _LOG = logging.getLogger("pp_bridge.web_process")
 _REASONS = {  # why an address can't be had, and what would work
@@ -55,7 +57,8 @@ class WebProcess:
             name="web",
             daemon=True,
         )
-        with listener, child_commands:  # the child owns them from here on
+        # The child owns listener and commands from here on.
+        with listener, child_commands, stop_signals_held_back(_OF_PARENT):
             self._process.start()
 
     @property
@@ -113,7 +116,9 @@ def _serve(
 ) -> None:
     """Run the process: serve HTTP until SIGTERM."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent handles it, and ends this process
+    for number in _OF_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_PARENT)
     os.nice(_NICE)
     logs.set_up()
     import uvicorn

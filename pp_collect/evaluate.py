@@ -4,17 +4,17 @@ Console script: pp-evaluate.
 """
 
 if __name__ == "__main__":
-    from pp_collect import start
+    from pp_recorder import interrupts
 
-    start.leave_on_interrupt()  # before the imports below, which take long
+    interrupts.leave_on_interrupt()  # before the imports below, which take long
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,6 @@ from pp_collect.robustness import (
     vary_starts,
 )
 from pp_collect.session import worker_render_env
-from pp_collect.start import raise_on_interrupt
 from pp_env.config import NAMED_CAMERAS, PickPlaceConfig, RenderConfig
 from pp_env.control import CONTROL_MODES
 from pp_env.names import did_you_mean
@@ -53,9 +52,10 @@ from pp_recorder.evaluation.runner import (
     TaskOutcome,
     evaluate,
 )
-from pp_recorder.output import describe_error
+from pp_recorder.interrupts import interrupted, raise_on_interrupt
+from pp_recorder.output import describe_error, make_folder, require_file
 from pp_recorder.rollout import episode_seed, run_episode
-from pp_recorder.sinks import SideBySide, setup_logging
+from pp_recorder.sinks import SideBySide, moving, setup_logging
 
 _POLICY_OPTIONS = [f.name for f in dataclasses.fields(PolicyOptions)]
 _PROG = "pp-evaluate"
@@ -99,8 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     except (EvaluationError, ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"error: {describe_error(error, _IF_FULL)}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted: there is no result", file=sys.stderr)
-        status = 130
+        status = interrupted("there is no result")
     finally:
         shutdown_app(status)
     return status
@@ -140,14 +139,11 @@ def run(options: EvaluateOptions) -> int:
 def run_probe(options: EvaluateOptions) -> int:
     """Ask the policy what its plan follows, and report; return the exit status."""
     begin = time.perf_counter()
-    env = make_env(options, options.obs_type or PROBED_OBS_TYPE)
-    try:
+    seeds = [episode_seed(options.seed, index) for index in range(options.num_episodes)]
+    bar = tqdm(total=len(seeds), unit="scene", disable=None)
+    with moving(bar), closing(make_env(options, options.obs_type or PROBED_OBS_TYPE)) as env:
         planner = require_planner(make_policy(options.policy, env), options.policy)
-        seeds = [episode_seed(options.seed, index) for index in range(options.num_episodes)]
-        with tqdm(total=len(seeds), unit="scene", disable=None) as bar:
-            result = probe(env, planner, seeds, reset_options(options), bar.update)
-    finally:
-        env.close()
+        result = probe(env, planner, seeds, reset_options(options), bar.update)
     seconds = time.perf_counter() - begin
     if options.json is not None:
         report = {**describe_run(options), "probe": result.to_json()}
@@ -189,7 +185,7 @@ def run_episodes(options: EvaluateOptions) -> dict[str, list[EvaluatedEpisode]]:
     factors = (UNVARIED, *options.factors)
     successes = Counter[str]()
     episodes = len(factors) * options.num_episodes
-    with tqdm(total=episodes, unit="episode", disable=None) as bar:
+    with moving(tqdm(total=episodes, unit="episode", disable=None)) as bar:
 
         def progress(factor: str, result: EpisodeResult) -> None:
             successes[factor] += result.success
@@ -313,7 +309,7 @@ def report(options: EvaluateOptions, measured: Mapping[str, Measured], seconds: 
 
 
 def to_json(options: EvaluateOptions, measured: Mapping[str, Measured]) -> dict[str, Any]:
-    """Return the report for machines; it depends on the options, versions and machine alone."""
+    """Return the report for machines; it says nothing of when, where and how fast it was made."""
     return {
         **describe_run(options),
         **measured[UNVARIED].to_json(),
@@ -423,11 +419,9 @@ def require_writable(options: EvaluateOptions) -> None:
         OSError: They cannot have it.
     """
     if options.videos is not None:
-        options.videos.mkdir(parents=True, exist_ok=True)
+        make_folder(options.videos, "--videos")
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        if options.json.is_dir() or not os.access(options.json.parent, os.W_OK):
-            raise OSError(f"--json must be a file that can be written, got {options.json}")
+        require_file(options.json, "--json")
 
 
 if __name__ == "__main__":

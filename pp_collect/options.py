@@ -597,7 +597,7 @@ class PolicyOptions(SceneOptions):
 class EvaluateOptions(PolicyOptions):
     """The options of `pp-evaluate`."""
 
-    workers: Annotated[int, Ge(1), Doc("processes; the numbers are the same")] = 1
+    workers: Annotated[int, Ge(1), Doc("processes; with mujoco the numbers are the same")] = 1
     videos: Annotated[
         Path | None,
         Doc("write videos, the cameras side by side"),

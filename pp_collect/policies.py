@@ -16,6 +16,7 @@ from experts.pick_place import PickPlaceExpert
 from experts.reactive import ReactiveExpert
 from pp_collect.actions import in_control_mode
 from pp_env.layout import ENVIRONMENT_STATE
+from pp_env.names import did_you_mean
 from pp_recorder.evaluation.lerobot_policy import ENVIRONMENT_STATE as STATE_INPUT
 from pp_recorder.evaluation.lerobot_policy import Checkpoint, LeRobotPolicy
 from pp_recorder.evaluation.runner import (
@@ -29,6 +30,7 @@ from pp_recorder.evaluation.runner import (
 from pp_recorder.rollout import AnyPolicy
 
 OWN_POLICIES = ("expert", "reactive", "random")
+_SHOWN = 10  # callables of a module that lacks the one asked for
 
 
 def make_policy(name: str, env: gym.Env, action_steps: int | None = None) -> AnyPolicy:
@@ -106,9 +108,12 @@ def find_callable(name: str, option: str = "--policy") -> Callable[[gym.Env], An
         ) from error
     make = getattr(module, attribute, None)
     if not callable(make):
+        found = {k: v for k, v in vars(module).items() if callable(v) and not k.startswith("_")}
+        own = [k for k, v in found.items() if getattr(v, "__module__", "") == module_name]
+        listed = f", it has {', '.join((own or list(found))[:_SHOWN]) or 'none'}"
         raise EvaluationError(
-            f"{option} {name}: {module.__file__} has no callable {attribute!r}, it has "
-            f"{[key for key, value in vars(module).items() if callable(value)]}"
+            f"{option} {name}: {module.__file__} has no callable {attribute!r}"
+            f"{did_you_mean([attribute], found) or listed}"
         )
     return make
 

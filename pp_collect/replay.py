@@ -51,6 +51,8 @@ from pp_recorder.dataset.compare import (
 from pp_recorder.dataset.merge import provenance_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.versions import describe_environment
+from pp_recorder.dataset.writer import require_empty
+from pp_recorder.interrupts import interrupted, raise_on_interrupt
 from pp_recorder.output import describe_error
 from pp_recorder.recording import replay as replay_in
 from pp_recorder.rollout import AnyPolicy, Disturbance, EpisodeSink, Start, run_episode
@@ -328,7 +330,12 @@ def _run(
     setup_logging()
     status = 2
     try:
+        raise_on_interrupt()
         status = _compare(options, command)
+    except KeyboardInterrupt:
+        render = getattr(options, "render", None)
+        rest = f"; {render} is incomplete" if render else ""
+        status = interrupted(f"{options.dataset} was only read{rest}")
     finally:
         shutdown_app(status)
     return status
@@ -339,6 +346,8 @@ def _compare(
 ) -> int:
     try:
         dataset = Dataset(options.dataset)
+        if isinstance(output := getattr(options, "render", None), Path):
+            require_empty(output, can_resume=False)
         results = command(dataset, _chosen(dataset, options.episode))
     except (DatasetError, ValueError, OSError, RuntimeError, ImportError) as error:
         safe = f"{options.dataset} was only read; once there is room, the same command works"

@@ -30,6 +30,7 @@ from pp_env.gpus import usable_gpus
 from pp_env.processors import usable_processors
 from pp_env.sim import SIMULATORS
 from pp_recorder.dataset import keys
+from pp_recorder.output import make_folder, require_file
 from pp_recorder.parallel.processes import Died, ProcessPool, WorkerPool
 from pp_recorder.parallel.ray_cluster import RayCluster, require_library
 from pp_recorder.rollout import EpisodeSink
@@ -267,7 +268,7 @@ def require_writable(options: CollectOptions) -> None:
     """
     output = options.output
     if options.status_file is not None:
-        options.status_file.parent.mkdir(parents=True, exist_ok=True)
+        require_file(options.status_file, "--status-file")
     if isinstance(output, str):
         from pp_recorder.storage.object_store import ObjectStore
 
@@ -277,10 +278,7 @@ def require_writable(options: CollectOptions) -> None:
 
     if not options.resume:
         require_empty(output)
-    output.mkdir(parents=True, exist_ok=True)
-    probe = output / ".probe"
-    probe.touch()
-    probe.unlink()
+    make_folder(output, "--output")
 
 
 def format_report(monitor: RunMonitor, seconds: float) -> str:
@@ -291,11 +289,12 @@ def format_report(monitor: RunMonitor, seconds: float) -> str:
         seconds: Its duration.
     """
     writer, stats = monitor.writer, monitor.stats
-    frames_per_second = (writer.num_frames - monitor.frames_before) / seconds
+    new = writer.num_frames - monitor.frames_before
+    rate = f" ({new / seconds:.1f} per second)" if new else ""
     lines = [
         f"episodes   {writer.num_episodes}",
         f"success    {stats.successes} of {stats.attempts} attempts ({stats.success_rate:.1%})",
-        f"frames     {writer.num_frames} ({frames_per_second:.1f} per second)",
+        f"frames     {writer.num_frames}{rate}",
         f"size       {writer.size() / 1e6:.1f} MB",
     ]
     if writer.is_remote:

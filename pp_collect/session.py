@@ -1,7 +1,8 @@
 """A collection in this process, frame by frame, and the workers that make its episodes elsewhere.
 
 Attempt k depends on the seed, k and the configuration alone, so `CollectionSession`, which drives a
-simulator here, and any number of `RolloutWorker`s elsewhere give the same dataset.
+simulator here, and any number of `RolloutWorker`s elsewhere give the same dataset, if the simulator
+repeats itself.
 """
 
 import os

@@ -1,12 +1,8 @@
-"""The console scripts pp-collect and pp-evaluate, and Ctrl-C while they import what they need.
+"""The console scripts. Each listens for Ctrl-C before it imports what it needs."""
 
-That takes about a second, in which Python would answer Ctrl-C with a traceback of whatever module
-is being imported.
-"""
-
-import os
-import signal
 from importlib import import_module
+
+from pp_recorder.interrupts import leave_on_interrupt
 
 
 def collect() -> int:
@@ -19,23 +15,41 @@ def evaluate() -> int:
     return _run("pp_collect.evaluate")
 
 
-def _run(module: str) -> int:
+def replay() -> int:
+    """Run pp-replay; return the exit status."""
+    return _run("pp_collect.replay", "replay_main")
+
+
+def reproduce() -> int:
+    """Run pp-reproduce; return the exit status."""
+    return _run("pp_collect.replay", "reproduce_main")
+
+
+def inspect() -> int:
+    """Run pp-inspect; return the exit status."""
+    return _run("pp_recorder.checks.cli")
+
+
+def merge() -> int:
+    """Run pp-merge; return the exit status."""
+    return _run("pp_recorder.dataset.merge")
+
+
+def pack() -> int:
+    """Run pp-pack; return the exit status."""
+    return _run("pp_recorder.dataset.packing")
+
+
+def push() -> int:
+    """Run pp-push; return the exit status."""
+    return _run("pp_recorder.dataset.hub")
+
+
+def bridge() -> int:
+    """Run pp-bridge; return the exit status."""
+    return _run("pp_bridge.__main__")
+
+
+def _run(module: str, function: str = "main") -> int:
     leave_on_interrupt()
-    return import_module(module).main()
-
-
-def leave_on_interrupt() -> None:
-    """End the process at Ctrl-C, as long as there is nothing to tidy up."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
-        signal.signal(signal.SIGINT, _leave)
-
-
-def raise_on_interrupt() -> None:
-    """Let Ctrl-C be a `KeyboardInterrupt` again."""
-    if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _leave(*_: object) -> None:
-    os.write(2, b"interrupted: nothing was begun\n")
-    os._exit(130)
+    return getattr(import_module(module), function)()

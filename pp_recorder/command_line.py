@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_ori
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from typing_extensions import Doc
 
-from pp_recorder.output import outlive_readers
+from pp_recorder.output import describe_error, outlive_readers
 
 DISTRIBUTION = "franka-pick-place"
 PATH_TEXT = object()  # annotates texts that are paths, or may be
@@ -104,7 +104,10 @@ class Options:
     def __post_init__(self) -> None:
         for name, hint in _hints(type(self)).items():
             value = getattr(self, name)
-            if isinstance(value, Path) or PATH_TEXT in get_args(hint):  # also after --output=
+            is_text = PATH_TEXT in get_args(hint)
+            if is_text and value == "":
+                raise OptionError(name, "must not be empty")
+            if is_text or isinstance(value, Path):  # also after --output=
                 object.__setattr__(self, name, _at_home(value))
             _check(name, value, hint)
 
@@ -128,12 +131,12 @@ def parse(
     Raises:
         SystemExit: With status 0 after --help, with 2 after a message about a word that is wrong.
     """
+    outlive_readers()  # such as head
     text = f"{description}\n\nExample: {example}"
     words = list(sys.argv[1:] if argv is None else argv)
     if any(word in ("-h", "--help") or word.startswith("--tyro-") for word in words):
         import tyro
 
-        outlive_readers()  # such as head
         tyro.cli(_twin(cls, for_help=True), prog=prog, description=text, args=words)
     try:
         unchecked = _read(cls, prog, words)
@@ -161,7 +164,7 @@ def fail(prog: str, error: object) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
-    print(f"{prog}: error: {error}", file=sys.stderr)
+    print(f"{prog}: error: {describe_error(error)}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -254,9 +257,20 @@ def parse_pixels(word: str) -> int | tuple[int, int]:
     return sides[0] if len(set(sides)) == 1 else (sides[0], sides[1])
 
 
+def parse_path(word: str) -> Path:
+    """Return a path.
+
+    Raises:
+        ValueError: The word is empty, as of a variable that is not set: that would be this folder.
+    """
+    if not word:
+        raise ValueError("must not be empty; this folder is .")
+    return Path(word)
+
+
 def parse_location(word: str) -> Path | str:
     """Return a folder, or the URL of one in an object store."""
-    return word if "://" in word else Path(word)
+    return word if "://" in word else parse_path(word)
 
 
 def parse_folder(word: str) -> Path:
@@ -267,7 +281,7 @@ def parse_folder(word: str) -> Path:
     """
     if "://" in word:
         raise ValueError(f"must be a folder, got {word}; copy it to one first (docs/dataset.md)")
-    return Path(word)
+    return parse_path(word)
 
 
 Folder = Annotated[Path, text(parse_folder, "DIR")]
@@ -399,7 +413,7 @@ _WORDS: dict[Any, tuple[Callable[[str], Any], str]] = {
     int: (_parse_int, "INT"),
     float: (_parse_float, "FLOAT"),
     str: (str, "STR"),
-    Path: (Path, "PATH"),
+    Path: (parse_path, "PATH"),
 }
 
 
@@ -442,7 +456,8 @@ def _describe_unknown(unknown: list[str], twin: type, prog: str) -> str:
     if word is None:
         return f"{unknown[0]!r} is not expected; options begin with -- ({prog} --help)"
     word = word.partition("=")[0]
-    nearest = did_you_mean(word, [flag(option.name) for option in fields(twin)])
+    names = ["help", *(option.name for option in fields(twin))]
+    nearest = did_you_mean(word, list(map(flag, names)))
     return f"there is no option {word}; {nearest or f'see {prog} --help'}"
 
 

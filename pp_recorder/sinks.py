@@ -3,6 +3,8 @@
 import logging
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,30 @@ def setup_logging() -> None:
         _LOG.propagate = False
 
 
+@contextmanager
+def moving(bar: tqdm) -> Iterator[tqdm]:
+    """Draw a bar twice a second while a terminal shows it, and close it at the end.
+
+    So nobody has to wonder whether a program hangs, however long a step or its start takes.
+    """
+    ended = threading.Event()
+
+    def redraw() -> None:
+        while not ended.wait(_REFRESH_INTERVAL):
+            bar.refresh()
+
+    thread = threading.Thread(target=redraw, name="progress", daemon=True)
+    try:
+        if sys.stderr.isatty():
+            thread.start()
+        yield bar
+    finally:
+        ended.set()
+        if thread.is_alive():
+            thread.join()
+        bar.close()
+
+
 class ProgressBar(EpisodeSink):
     """A progress bar with the episode, the success rate so far, frames per second and ETA.
 
@@ -93,22 +119,15 @@ class ProgressBar(EpisodeSink):
     def __init__(self, num_episodes: int, frames_per_episode: int, kept: int = 0) -> None:
         self._num_episodes = num_episodes
         self._frames_per_episode = frames_per_episode
-        is_watched = sys.stderr.isatty()
-        self._bar = tqdm(
+        bar = tqdm(
             total=num_episodes * frames_per_episode,
             initial=kept * frames_per_episode,
             unit="frame",
             smoothing=0.05,
-            mininterval=0.5 if is_watched else 30.0,  # a log keeps every line
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log keeps every line
         )
-
-        self._closed = threading.Event()
-        if is_watched:  # nobody has to wonder whether it hangs, however long an episode takes
-            threading.Thread(target=self._keep_moving, name="progress", daemon=True).start()
-
-    def _keep_moving(self) -> None:
-        while not self._closed.wait(_REFRESH_INTERVAL):
-            self._bar.refresh()
+        self._until_closed = ExitStack()
+        self._bar = self._until_closed.enter_context(moving(bar))
 
     def start_from(self, kept: int) -> None:
         """Count time and frames from here, after a start that was slow.
@@ -141,9 +160,8 @@ class ProgressBar(EpisodeSink):
 
     def close(self) -> None:
         """Leave the bar as it is and end its line; a second call has no effect."""
-        self._closed.set()
         self._bar.desc = self._bar.desc.replace(", joining files", "")
-        self._bar.close()
+        self._until_closed.close()
 
 
 class SideBySide(EpisodeSink):

@@ -183,6 +183,7 @@ def check_program(folder: Path, dataset: Path) -> None:
         given = [f"--config_path=examples/{policy}.json", f"--dataset.root={dataset}"]
         done = train(*given, f"--output_dir={output}", "--policy.device=cpu", *tiny)
         assert done.returncode == 0, done.stderr[-2000:]
+        assert "torchcodec" not in done.stderr
         last = output / "checkpoints" / "last"
         first = json.loads((last / "train_in_memory.json").read_text())
         resumed = [f"--config_path={last}/pretrained_model/train_config.json", "--resume=true"]

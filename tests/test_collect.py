@@ -308,6 +308,26 @@ def test_a_used_output_is_refused_and_left_alone(dataset, capsys):
     assert {p: p.stat().st_mtime_ns for p in dataset.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output", __file__], f"the output {__file__} is a file, expected an absent or empty"),
+        (["--output", __file__, "--resume"], f"a folder that can be written, got {__file__}: File"),
+        (["--output", "/proc/nowhere"], "--output must be a folder that can be written, got /proc"),
+        (["--status-file", "/proc/nowhere/s.json"], "--status-file must be a file that can be wr"),
+        (["--status-file", "/"], "--status-file must be a file that can be written, got /, which"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    words, message, tmp_path, capsys
+):
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "set", "--num-episodes", "1", *words)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
 def test_an_output_below_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stopped:
@@ -476,7 +496,9 @@ def test_a_complete_dataset_starts_no_simulator(dataset, tmp_path, monkeypatch, 
     monkeypatch.setattr(ProcessPool, "run_once", lambda *_: pytest.fail("a process started"))
     options = ["--resume", "--workers", workers, "--seed"]
     assert run(output, "--num-episodes", "2", *options, "5") == 0
-    assert "episodes   2" in capsys.readouterr().out
+    report = capsys.readouterr().out
+    assert "episodes   2" in report
+    assert f"frames     {2 * FRAMES}\n" in report  # and no rate: none was recorded
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     assert run(output, "--num-episodes", "1", *options, "6") == 1
     assert "seed was 5, is now 6" in capsys.readouterr().err

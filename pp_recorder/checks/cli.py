@@ -10,10 +10,12 @@ from typing_extensions import Doc
 
 from pp_recorder.checks import CheckResult, DatasetView, Finding, inspect_dataset
 from pp_recorder.checks.html_report import render
-from pp_recorder.command_line import PATH_TEXT, DatasetFolder, Options, Typed, parse
+from pp_recorder.command_line import PATH_TEXT, DatasetFolder, Options, Typed, fail, parse
 from pp_recorder.dataset.reader import DatasetError
-from pp_recorder.output import describe_error
+from pp_recorder.interrupts import interrupted, raise_on_interrupt
+from pp_recorder.output import describe_error, require_file
 
+_PROG = "pp-inspect"
 _SHOWN_PER_CHECK = 10
 
 
@@ -46,14 +48,28 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(
         InspectOptions,
         argv,
-        prog="pp-inspect",
+        prog=_PROG,
         description="Check a LeRobot v3.0 dataset. Exit status: 0 sound, 1 unsound, 2 no dataset.",
         example="pp-inspect datasets/demo --html report.html",
     )
     try:
+        for name, path in (("--json", options.json), ("--html", options.html)):
+            if path is not None and path != "-":
+                require_file(Path(path), name)
+    except OSError as error:
+        fail(_PROG, error)
+    try:
+        raise_on_interrupt()
+        return _inspect(options)
+    except KeyboardInterrupt:
+        return interrupted(f"{options.dataset} was only read")
+
+
+def _inspect(options: InspectOptions) -> int:
+    try:
         view, results = inspect_dataset(options.dataset)
-    except DatasetError as error:
-        return _report_no_dataset(options, str(error))
+    except (DatasetError, OSError) as error:
+        return _report_no_dataset(options, describe_error(error))
     if options.strict:
         results = [as_errors(result) for result in results]
     out = sys.stderr if options.json == "-" else sys.stdout

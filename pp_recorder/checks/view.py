@@ -1,6 +1,7 @@
 """A view of a dataset that reads it piece by piece, so that broken pieces hide nothing else."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -239,10 +240,12 @@ def _is_info(content: Any) -> bool:
 def _fingerprint(root: Path, *folders: str) -> dict[str, tuple[int, int, int]]:
     """Return what changes when the files of a dataset's tables do, by file."""
     found = {}
-    for path in (path for folder in folders for path in (root / folder).glob("*/*")):
-        with suppress(OSError):
-            stat = path.stat()
-            found[str(path)] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    for folder in folders:
+        for parent, _, names in os.walk(root / folder):
+            for path in (os.path.join(parent, name) for name in names):
+                with suppress(OSError):
+                    stat = os.stat(path)
+                    found[path] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
     return found
 
 

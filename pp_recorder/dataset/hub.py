@@ -22,6 +22,8 @@ from pp_recorder.dataset.card import is_edited, make_card
 from pp_recorder.dataset.commit import LOCK, UNFINISHED
 from pp_recorder.dataset.files import foreign_files, listed, require_inside
 from pp_recorder.dataset.reader import Dataset, DatasetError
+from pp_recorder.interrupts import interrupted, raise_on_interrupt
+from pp_recorder.output import describe_error
 
 _LOGIN = "log in with 'hf auth login', or set HF_TOKEN to a token that may write"
 _LIBRARIES = {"huggingface_hub", "httpx", "httpcore", "requests"}
@@ -220,10 +222,13 @@ def main(argv: list[str] | None = None) -> int:
         example="pp-push datasets/pick_place me/franka-pick-place",
     )
     try:
+        raise_on_interrupt()
         print(push(options.dataset, options.repo_id, options.private))
     except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return interrupted(f"{options.dataset} may be uploaded in part; push it again")
     return 0
 
 

@@ -23,7 +23,8 @@ from pp_recorder.dataset.packing import copy_video, layout_of
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.remux import RemuxError, read_index
 from pp_recorder.dataset.schema import BOOKKEEPING, DatasetSchema, canonical_feature
-from pp_recorder.dataset.writer import LeRobotWriter
+from pp_recorder.dataset.writer import LeRobotWriter, require_empty
+from pp_recorder.interrupts import interrupted, raise_on_interrupt
 from pp_recorder.output import describe_error, is_disk_full
 
 # Provenance in which the parts of one collection agree.
@@ -49,6 +50,7 @@ def merge(sources: list[Path], output: Path) -> int:
         ValueError: A source is given twice, or the output is inside of one.
     """
     _require_apart(sources, output)
+    require_empty(output, can_resume=False)
     parts = [Part(Dataset(source)) for source in sources]
     for part in parts[1:]:
         _require_alike(parts[0], part)
@@ -384,12 +386,16 @@ def main(argv: list[str] | None = None) -> int:
         description="Join several datasets into one, without encoding anything again.",
         example="pp-merge datasets/part_0 datasets/part_1 --output datasets/whole",
     )
+    safe = f"the sources are as they were, and nothing is left in {options.output}"
     try:
+        raise_on_interrupt()
         episodes = merge([parse_folder(source) for source in options.sources], options.output)
     except (ValueError, OSError) as error:
-        safe = f"the sources are as they were, and nothing is left in {options.output}; once there "
-        print(f"error: {describe_error(error, f'{safe}is room, merge again')}", file=sys.stderr)
+        text = describe_error(error, f"{safe}; once there is room, merge again")
+        print(f"error: {text}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return interrupted(safe)
     print(f"{options.output} holds {episodes} episodes")
     return 0
 

@@ -44,6 +44,7 @@ from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.recovery import unreferenced_videos
 from pp_recorder.dataset.remux import Clip, RemuxError, VideoIndex, read_index, remux
+from pp_recorder.interrupts import interrupted, raise_on_interrupt
 from pp_recorder.output import describe_error
 
 _LOG = logging.getLogger(__name__)
@@ -388,12 +389,16 @@ def main(argv: list[str] | None = None) -> int:
         description="Join a dataset's videos in few files, or give each episode its own.",
         example="pp-pack datasets/pick_place --video-files per-episode",
     )
+    safe = f"{options.dataset} still has all its episodes"
     try:
+        raise_on_interrupt()
         count = convert(options.dataset, options.video_files)
     except (DatasetError, OSError) as error:
-        safe = f"{options.dataset} still has all its episodes; once there is room, pack it again"
-        print(f"error: {describe_error(error, safe)}", file=sys.stderr)
+        text = describe_error(error, f"{safe}; once there is room, pack it again")
+        print(f"error: {text}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return interrupted(f"{safe}; the same command goes on")
     print(f"{options.dataset} has {count} video file(s)")
     return 0
 

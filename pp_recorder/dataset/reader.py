@@ -5,6 +5,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from pp_recorder.dataset.tables import DatasetError
 __all__ = ["Dataset", "DatasetError", "decode", "to_array"]
 
 _MAX_JSON = 64 * 2**20  # bytes
+_SHOWN = 3  # datasets near a place where there is none
 
 
 class Dataset:
@@ -350,14 +353,29 @@ def to_array(column: pa.ChunkedArray) -> np.ndarray:
 
 def _read_info(root: Path) -> dict[str, Any]:
     if not root.is_dir():
-        raise DatasetError(f"{root} is not a directory")
+        raise DatasetError(f"{root} is not a directory{_nearest(root)}")
     info = read_json(locate(root, keys.INFO_PATH))
     if info is None:
-        raise DatasetError(f"{root} is no LeRobot dataset: it has no {keys.INFO_PATH}")
+        raise DatasetError(
+            f"{root} is no LeRobot dataset: it has no {keys.INFO_PATH}{_nearest(root)}"
+        )
     _check_version(root / keys.INFO_PATH, str(info.get("codebase_version")))
     if fault := _info_fault(info):
         raise DatasetError(f"{root / keys.INFO_PATH}: {fault}")
     return info
+
+
+def _nearest(root: Path) -> str:
+    """Return where there is a dataset near a place where there is none, or ""."""
+    found: list[Path] = []
+    with suppress(OSError):
+        beside = get_close_matches(
+            root.name, [path.name for path in root.absolute().parent.iterdir()]
+        )
+        near = [*root.parents, *(root.with_name(name) for name in beside if root.name)]
+        inside = sorted(root.iterdir()) if root.is_dir() else []
+        found = [path for path in (*near, *inside) if (path / keys.INFO_PATH).is_file()]
+    return f"; try {' or '.join(map(str, found[:_SHOWN]))}" if found else ""
 
 
 def _info_fault(info: dict[str, Any]) -> str:

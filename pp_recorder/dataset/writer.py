@@ -471,16 +471,25 @@ def is_empty(root: Path) -> bool:
     return not root.exists() or (root.is_dir() and {p.name for p in root.iterdir()} <= {LOCK})
 
 
-def require_empty(root: Path) -> None:
+def require_empty(root: Path, can_resume: bool = True) -> None:
     """Raise an error unless a new dataset may be created at `root`.
+
+    Args:
+        root: Where.
+        can_resume: Whether the program could go on with a dataset that is there.
 
     Raises:
         FileExistsError: Something is there already.
     """
+    if root.is_file():
+        raise FileExistsError(
+            f"the output {root} is a file, expected an absent or empty folder; nothing was written"
+        )
     if not is_empty(root):
+        resume = ", or continue an interrupted collection with --resume" if can_resume else ""
         raise FileExistsError(
             f"the output {root} exists and is not an empty directory; nothing was written. "
-            "Choose another one, or continue an interrupted collection with --resume"
+            f"Choose another one{resume}"
         )
 
 

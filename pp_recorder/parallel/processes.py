@@ -363,7 +363,7 @@ class _WorkerProcess:
         self._process = context.Process(
             target=_worker_main, args=(worker_factory, remote_end, environment)
         )
-        with _stop_signals_held_back():
+        with stop_signals_held_back():
             self._process.start()
         remote_end.close()  # so that the pipe ends when the process does
 
@@ -521,10 +521,10 @@ def ignore_stop_signals() -> None:
 
 
 @contextmanager
-def _stop_signals_held_back() -> Iterator[None]:
+def stop_signals_held_back(signals: Sequence[int] = STOP_SIGNALS) -> Iterator[None]:
     """Hold requests to stop back in processes started here, until they ignore them."""
     resource_tracker.ensure_running()  # its own start lets signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

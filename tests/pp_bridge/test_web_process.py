@@ -6,12 +6,15 @@ import socket
 import subprocess
 import sys
 import time
+from multiprocessing.context import SpawnProcess
 
 import httpx
 import pytest
 
 from pp_bridge.__main__ import main
-from pp_bridge.settings import TOKEN_VARIABLE
+from pp_bridge.settings import TOKEN_VARIABLE, WebSettings
+from pp_bridge.shared_state import SharedState
+from pp_bridge.web_process import WebProcess
 from pp_recorder.dataset.reader import Dataset
 from tests.pp_bridge.server import ROOT, SMALL_IMAGES, TIMEOUT, BridgeServer
 
@@ -27,9 +30,10 @@ TOKEN = "correct-horse-battery-staple"
         (["--assets-root", "x"], "for --simulator isaacsim"),
         (
             ["--root", "/proc/nowhere"],
-            "--root must be a folder, or one that can be made, got /proc",
+            "--root must be a folder that can be written, got /proc/nowhere: No such file",
         ),
-        (["--root", __file__], "--root must be a folder, or one that can be made, got "),
+        (["--root", __file__], "--root must be a folder that can be written, got "),
+        (["--root", ""], "--root must not be empty"),
         (["--port", "99999"], "--port must be from 0 to 65535, got 99999"),
         (["--port", "-1"], "--port must be from 0 to 65535, got -1"),
     ],
@@ -171,3 +175,15 @@ def test_without_the_extra_the_error_names_it(missing, tmp_path):
     assert done.returncode == 2
     assert "franka-pick-place[bridge]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_webs_process_starts_with_stop_signals_held_back(monkeypatch):
+    masks = []
+    monkeypatch.setattr(
+        SpawnProcess, "start", lambda _: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    WebProcess(SharedState([], (8, 8)), WebSettings("127.0.0.1", 0, 8554, None, None, {}))
+    assert {signal.SIGINT, signal.SIGHUP} <= masks[0] - before
+    assert signal.SIGTERM not in masks[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

@@ -1,8 +1,15 @@
 import dataclasses
+import fcntl
 import json
+import os
 import pickle
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 
 import av
 import gymnasium as gym
@@ -381,8 +388,9 @@ def test_an_episode_without_a_step_has_no_video(tmp_path):
     ("policy", "message"),
     [
         ("no_such_module:make", "there is no module 'no_such_module' in"),
-        ("tests.policies:no_such", "has no callable 'no_such', it has ["),
+        ("tests.policies:no_such", "has no callable 'no_such', it has Expert, "),
         ("tests.policies:NUMBER", "has no callable 'NUMBER'"),
+        ("tests.policies:Forgetfull", "no callable 'Forgetfull'; did you mean Forgetful?"),
         ("tests.policies:", "must be like my_module:make_policy"),
         ("tests.policies:no_policy", "got 7"),
         ("tests.policies:bad_maker", "LookupError: no weights"),
@@ -405,7 +413,13 @@ def test_a_callable_that_is_none(policy, message, capsys):
             "--control-mode joint_pos or ee_pose",
         ),
         (["--policy", "expert", "--fps", "7"], "must divide the physics rate"),
-        (["--policy", "expert", "--json", "/"], "must be a file that can be written"),
+        (["--policy", "expert", "--json", "/"], "must be a file that can be written, got /, which"),
+        (
+            ["--policy", "expert", "--videos", "/proc/nowhere"],
+            "--videos must be a folder that can be written, got /proc/nowhere: No such file",
+        ),
+        (["--policy", ""], "--policy must not be empty"),
+        (["--policy", "expert", "--hepl"], "there is no option --hepl; did you mean --help?"),
         ([], "--policy"),
     ],
 )
@@ -414,6 +428,30 @@ def test_options_that_are_wrong(options, message, capsys):
         pp_evaluate.main(options)
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["here", "workers"])
+def test_on_a_terminal_the_bar_moves_before_the_first_episode_ends(options, tmp_path):
+    marker = tmp_path / "marker"
+    terminal, stream = pty.openpty()
+    fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    words = ["--policy", "tests.policies:waits", "--num-episodes", "2", "--max-steps", "3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pp_collect.evaluate", *words, *options],
+        cwd=ROOT, env=os.environ | {"TEST_MARKER": str(marker)}, stdout=stream, stderr=stream,
+    )  # fmt: skip
+    os.close(stream)
+    shown = ""
+    with suppress(OSError):  # once the program has closed its side
+        while part := os.read(terminal, 4096).decode(errors="replace"):
+            shown += part
+            if re.search(r"0/2 \[00:00<.*0/2 \[00:0[1-9]<", shown, re.DOTALL):
+                marker.touch()
+    os.close(terminal)
+    assert process.wait() == 0, shown
+    assert marker.exists()
+    assert "2/2 [" in shown
+    assert "success    0 of 2" in shown
 
 
 def test_it_is_a_program_too(tmp_path):

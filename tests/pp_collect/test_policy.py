@@ -118,7 +118,7 @@ def test_a_worker_says_what_is_wrong_with_a_policy(tmp_path, capsys):
         (["--joint-speed", "1"], "--joint-speed is for experts, got --policy"),
         (["--render-after"], "images first, but --policy sees them; leave one of them out"),
         (["--policy", "nowhere_to_be_found:make"], "there is no module 'nowhere_to_be_found' in"),
-        (["--policy", "tests.policies:Missing"], "has no callable 'Missing', it has ['"),
+        (["--policy", "tests.policies:zzz"], "has no callable 'zzz', it has Expert, "),
         (["--policy", "outputs/act"], "--policy must be like my_module:make_policy, got 'outputs"),
     ],
 )
@@ -142,6 +142,6 @@ def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch):
     (tmp_path / "policy_of_a_user.py").write_text("def make(env):\n    return env\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != ""])
-    with pytest.raises(EvaluationError, match="has no callable 'mak', it has .'make'"):
+    with pytest.raises(EvaluationError, match="has no callable 'mak'; did you mean make"):
         find_callable("policy_of_a_user:mak")
     assert find_callable("policy_of_a_user:make")("env") == "env"

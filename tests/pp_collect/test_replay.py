@@ -120,6 +120,16 @@ def test_another_expert_does_not_reproduce(dataset, tmp_path, capsys, name, valu
 
 
 @pytest.mark.parametrize("main", [replay.replay_main, replay.reproduce_main])
+def test_ctrl_c_is_answered_in_a_sentence(main, dataset, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay, "run_episode", interrupt)
+    assert main([str(dataset)]) == 130
+    assert capsys.readouterr().err == f"interrupted: {dataset} was only read\n"
+
+
+@pytest.mark.parametrize("main", [replay.replay_main, replay.reproduce_main])
 def test_what_is_no_dataset_of_ours(main, dataset, tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "is not a directory" in capsys.readouterr().err
@@ -131,6 +141,12 @@ def test_new_pictures_need_a_place(dataset, capsys):
     with pytest.raises(SystemExit):
         replay.replay_main([str(dataset), "--preset", "pretty"])
     assert "need --render OUT" in capsys.readouterr().err
+
+
+def test_new_pictures_need_an_empty_place_before_anything_runs(dataset, monkeypatch, capsys):
+    monkeypatch.setattr(replay, "make_env", lambda *_: pytest.fail("a simulator started"))
+    assert replay.replay_main([str(dataset), "--render", str(dataset)]) == 2
+    assert capsys.readouterr().err.endswith("nothing was written. Choose another one\n")
 
 
 def test_a_nan_is_a_difference():

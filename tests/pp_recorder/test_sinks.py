@@ -1,5 +1,6 @@
 import io
 import logging
+import threading
 import time
 
 import pytest
@@ -44,6 +45,17 @@ def test_a_bar_that_is_watched_moves_while_no_frame_comes(monkeypatch):
         time.sleep(0.05)
     progress.close()
     assert terminal.getvalue().count("\r") >= 4
+
+
+def test_a_bar_ends_its_line_and_is_not_drawn_again(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    progress = ProgressBar(num_episodes=2, frames_per_episode=10)
+    progress.close()
+    progress.close()
+    assert terminal.getvalue().endswith("\n")
+    assert "progress" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_bar_that_was_there_early_goes_on_where_a_dataset_does(monkeypatch):

@@ -1,11 +1,13 @@
 """The command line: what is no dataset, exit status, JSON."""
 
+import errno
 import json
 import re
 import shutil
 
 import pytest
 
+from pp_recorder.checks import cli
 from pp_recorder.checks.cli import main
 from tests.pp_recorder.checks.defects import DEFECTS, cut_file, edit_info, remove
 
@@ -41,10 +43,44 @@ def test_usage(capsys):
     assert "DATASET" in capsys.readouterr().err
 
 
-def test_a_report_that_cannot_be_written(healthy, tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--html", "--json"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, option):
     (tmp_path / "no").write_text("a file, not a folder")
-    assert main([str(healthy), "--html", str(tmp_path / "no" / "page.html")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    for path, reason in (("no/page", "no: File exists"), (".", "which is a folder")):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(tmp_path / "nothing"), option, str(tmp_path / path)])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert f"{option} must be a file that can be written, got {tmp_path}" in error
+        assert reason.rpartition(": ")[2] in error
+
+
+def test_a_dataset_nearby_is_named(healthy, tmp_path, monkeypatch, capsys):
+    shutil.copytree(healthy, tmp_path / "sets" / "demo")
+    monkeypatch.chdir(tmp_path)
+    for wrong in ("sets/dmeo", "sets", "sets/demo/meta", "sets/demo/meta/info.json"):
+        assert main([wrong]) == 2
+        assert capsys.readouterr().err.endswith("; try sets/demo\n")
+    assert main(["elsewhere"]) == 2
+    assert capsys.readouterr().err == "error: elsewhere is not a directory\n"
+
+
+def test_a_folder_that_may_not_be_read_is_no_traceback(healthy, monkeypatch, capsys):
+    def refuse(root):
+        raise PermissionError(errno.EACCES, "Permission denied", str(root / "meta"))
+
+    monkeypatch.setattr(cli, "inspect_dataset", refuse)
+    assert main([str(healthy)]) == 2
+    assert capsys.readouterr().err == f"error: {healthy}/meta: Permission denied\n"
+
+
+def test_ctrl_c_is_answered_in_a_sentence(healthy, monkeypatch, capsys):
+    def interrupt(root):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "inspect_dataset", interrupt)
+    assert main([str(healthy)]) == 130
+    assert capsys.readouterr().err == f"interrupted: {healthy} was only read\n"
 
 
 @pytest.mark.parametrize(("name", "status"), [("NaN", 1), ("unfinished", 0)])

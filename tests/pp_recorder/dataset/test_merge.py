@@ -8,6 +8,7 @@ from pp_collect import replay
 from pp_recorder.checks.cli import main as inspect_main
 from pp_recorder.dataset.merge import main as merge_main
 from pp_recorder.dataset.reader import Dataset
+from pp_recorder.dataset.writer import LeRobotWriter
 from tests import crash
 
 SLOW = ("--steps-per-segment", "20")  # else pp-inspect finds joints that are too fast
@@ -142,7 +143,21 @@ def test_an_output_inside_a_source_is_refused(parts, capsys):
 
 def test_a_used_output_is_refused(parts, capsys):
     assert merge_main([str(parts[0]), "--output", str(parts[1])]) == 2
-    assert "not an empty directory" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("nothing was written. Choose another one\n")
+    assert merge_main([str(parts[0]), "--output", __file__]) == 2
+    assert f"the output {__file__} is a file, expected an absent" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_nothing_of_the_output(parts, tmp_path, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    output = tmp_path / "joined"
+    monkeypatch.setattr(LeRobotWriter, "finalize", interrupt)
+    assert merge_main([str(parts[0]), str(parts[1]), "--output", str(output)]) == 130
+    error = capsys.readouterr().err
+    assert error == f"interrupted: the sources are as they were, and nothing is left in {output}\n"
+    assert not output.exists()
 
 
 def test_every_command_takes_a_folder_with_an_awkward_name(tmp_path, monkeypatch):

@@ -356,6 +356,18 @@ def test_one_run_at_a_time(whole, capsys):
     os.close(handle)
 
 
+def test_ctrl_c_is_answered_in_a_sentence(whole, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packing.CameraFiles, "split", interrupt)
+    assert packing.main([str(whole), "--video-files", "per-episode"]) == 130
+    safe = f"{whole} still has all its episodes; the same command goes on"
+    assert capsys.readouterr().err == f"interrupted: {safe}\n"
+    monkeypatch.undo()
+    assert packing.main([str(whole), "--video-files", "per-episode"]) == 0
+
+
 def test_what_cannot_be_packed_is_refused(whole, tmp_path, capsys):
     assert packing.main([str(tmp_path / "nothing")]) == 2
     assert "is not a directory" in capsys.readouterr().err

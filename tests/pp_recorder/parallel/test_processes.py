@@ -27,7 +27,7 @@ from pp_recorder.parallel.processes import (
     WorkerPool,
     run_all,
 )
-from tests import ROOT, crash
+from tests import ROOT, crash, read_setup
 from tests.workers import Echo, Ends, Interrupted, SlowWorker, Who
 
 # Hasty: a third of the attempts fail.
@@ -143,11 +143,14 @@ def test_a_signal_ends_a_run_cleanly(tmp_path, send, number):
 
 
 def test_an_interrupt_during_imports_ends_the_process_in_a_sentence(tmp_path):
-    """The module that is imported first of all sends it."""
-    (tmp_path / "tqdm.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    """A module that all commands import sends it."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    script = "from pp_collect import start; start.evaluate()"
-    for words in (["collect.py"], ["-m", "pp_collect.evaluate"], ["-c", script]):
+    scripts = read_setup()["options.entry_points"]["console_scripts"].strip().splitlines()
+    places = [line.split(" = ")[1].split(":") for line in scripts]
+    calls = [f"import {module} as start; start.{function}()" for module, function in places]
+    programs = (["collect.py"], ["-m", "pp_collect.evaluate"], *(["-c", call] for call in calls))
+    for words in programs:
         command = [sys.executable, *words, "--help"]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")

@@ -27,7 +27,6 @@ import numpy as np
 
 import pp_env
 from experts.pick_place import PickPlaceExpert
-from pp_collect.batched import BatchWorker
 from pp_collect.factory import make_config
 from pp_collect.options import CollectOptions
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig, choose_cameras
@@ -154,6 +153,8 @@ def _plan(job: tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]) -> np.ndarr
 
 def _attempts(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the second of two batches of attempts: states, images, and waiting for encoders."""
+    from pp_collect.batched import BatchWorker  # needs the extra [gpu]
+
     options = CollectOptions(
         output=Path("unused"),
         num_episodes=num_envs,

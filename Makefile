@@ -37,7 +37,7 @@ collect: $(VENV)/.ready
 	$(RUN) collect.py --num-episodes 3 --output $(DEMO) --resume
 
 test: $(VENV)/.ready-dev
-	@echo "the test suite takes about 12 minutes on 2 cores; the last lines say why tests were skipped"
+	@echo "the test suite takes about 7 minutes on 2 cores; the last lines say why tests were skipped"
 	$(RUN) -m pytest -q -rs -n 2 --dist loadfile
 	$(VENV)/bin/lint-imports
 

@@ -75,9 +75,12 @@ def merge(sources: list[Path], output: Path) -> int:
             _remove(output, existed)
         raise
     try:
+        known: dict[tuple[int, bytes], str] = {}
         for part in parts:
             for k in range(part.dataset.num_episodes):
-                writer.add_episode(part.episode(k, writer.root, extra))
+                episode = part.episode(k, writer.root, extra)
+                _require_new(episode, f"episode {k} of {part.dataset.root}", known)
+                writer.add_episode(episode)
         for part in parts:
             writer.add_tasks(part.tasks)
         writer.finalize()
@@ -248,6 +251,27 @@ def _require_apart(sources: list[Path], output: Path) -> None:
                 "a folder beside it"
             )
         known[root] = source
+
+
+def _require_new(episode: EncodedEpisode, name: str, known: dict[tuple[int, bytes], str]) -> None:
+    """Raise a `DatasetError` if an episode of ours is joined twice, such as that of a copy.
+
+    Args:
+        episode: The episode.
+        name: How an error calls it.
+        known: By seed and actions, the names of those before, to which it is added.
+    """
+    stored = episode.extra.get(keys.EPISODE_SEED)
+    seed = None if stored is None else stored.as_py()
+    if seed is None or keys.ACTION not in episode.columns:
+        return
+    mark = seed, episode.columns[keys.ACTION].tobytes()
+    if mark in known:
+        raise DatasetError(
+            f"{name} is {known[mark]}, too: it would be there twice; nothing was written. Leave "
+            "one out; parts of a collection differ in --first-attempt or --seed"
+        )
+    known[mark] = name
 
 
 def _require_alike(one: Part, other: Part) -> None:

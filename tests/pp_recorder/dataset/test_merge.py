@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,17 @@ def test_a_dataset_is_not_joined_with_itself(parts, tmp_path, capsys, again):
     assert merge_main(words) == 2
     assert f"error: {other} is given twice" in capsys.readouterr().err
     assert not (tmp_path / "whole").exists()
+
+
+def test_the_same_episodes_are_not_joined_twice(parts, tmp_path, capsys):
+    copy, again = tmp_path / "copy", record(tmp_path / "again", episodes=1)
+    shutil.copytree(parts[0], copy)
+    for other, source in ((copy, parts[0]), (again, parts[0])):
+        words = [str(parts[1]), str(source), str(other), "--output", str(tmp_path / "joint")]
+        assert merge_main(words) != 0
+        expected = f"episode 0 of {other} is episode 0 of {source}, too: it would be there twice"
+        assert expected in capsys.readouterr().err
+        assert not (tmp_path / "joint").exists()
 
 
 def test_an_output_inside_a_source_is_refused(parts, capsys):

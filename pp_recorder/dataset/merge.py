@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,14 +76,12 @@ def merge(sources: list[Path], output: Path) -> int:
             _remove(output, existed)
         raise
     try:
-        known: dict[tuple[int, bytes], str] = {}
         for part in parts:
             for k in range(part.dataset.num_episodes):
-                episode = part.episode(k, writer.root, extra)
-                _require_new(episode, f"episode {k} of {part.dataset.root}", known)
-                writer.add_episode(episode)
+                writer.add_episode(part.episode(k, writer.root, extra))
         for part in parts:
             writer.add_tasks(part.tasks)
+        _warn_of_repeats(parts)
         writer.finalize()
     except BaseException:
         writer.release()
@@ -253,25 +252,26 @@ def _require_apart(sources: list[Path], output: Path) -> None:
         known[root] = source
 
 
-def _require_new(episode: EncodedEpisode, name: str, known: dict[tuple[int, bytes], str]) -> None:
-    """Raise a `DatasetError` if an episode of ours is joined twice, such as that of a copy.
-
-    Args:
-        episode: The episode.
-        name: How an error calls it.
-        known: By seed and actions, the names of those before, to which it is added.
-    """
-    stored = episode.extra.get(keys.EPISODE_SEED)
-    seed = None if stored is None else stored.as_py()
-    if seed is None or keys.ACTION not in episode.columns:
-        return
-    mark = seed, episode.columns[keys.ACTION].tobytes()
-    if mark in known:
-        raise DatasetError(
-            f"{name} is {known[mark]}, too: it would be there twice; nothing was written. Leave "
-            "one out; parts of a collection differ in --first-attempt or --seed"
-        )
-    known[mark] = name
+def _warn_of_repeats(parts: list[Part]) -> None:
+    """Name the episodes of ours that several sources have, such as those of a copy."""
+    known: dict[tuple[Any, bytes], str] = {}
+    for part in parts:
+        dataset, repeats = part.dataset, []
+        for k in range(dataset.num_episodes):
+            seed, actions = (
+                dataset.extra(k).get(keys.EPISODE_SEED),
+                dataset.rows(k).get(keys.ACTION),
+            )
+            if seed is None or actions is None:
+                continue
+            name = f"episode {k} of {dataset.root}"
+            first = known.setdefault((seed.as_py(), sha256(actions.tobytes()).digest()), name)
+            repeats += [f"{name} is {first}"] if first != name else []
+        if repeats:
+            _LOG.warning(
+                f"{len(repeats)} of {dataset.num_episodes} episodes are there twice: {repeats[0]}; "
+                "parts of a collection differ in --first-attempt or --seed"
+            )
 
 
 def _require_alike(one: Part, other: Part) -> None:

@@ -135,15 +135,21 @@ def test_a_dataset_is_not_joined_with_itself(parts, tmp_path, capsys, again):
     assert not (tmp_path / "whole").exists()
 
 
-def test_the_same_episodes_are_not_joined_twice(parts, tmp_path, capsys):
+def test_episodes_that_are_there_twice_are_named(parts, tmp_path, caplog):
     copy, again = tmp_path / "copy", record(tmp_path / "again", episodes=1)
     shutil.copytree(parts[0], copy)
-    for other, source in ((copy, parts[0]), (again, parts[0])):
-        words = [str(parts[1]), str(source), str(other), "--output", str(tmp_path / "joint")]
-        assert merge_main(words) != 0
-        expected = f"episode 0 of {other} is episode 0 of {source}, too: it would be there twice"
-        assert expected in capsys.readouterr().err
-        assert not (tmp_path / "joint").exists()
+    for other, count in ((copy, "2 of 2"), (again, "1 of 1")):
+        caplog.clear()
+        sources = [str(parts[1]), str(parts[0]), str(other)]
+        assert merge_main([*sources, "--output", str(tmp_path / f"with_{other.name}")]) == 0
+        expected = f"there twice: episode 0 of {other} is episode 0 of {parts[0]}; parts of a"
+        assert expected in caplog.text
+        assert f"{count} episodes" in caplog.text
+
+
+def test_parts_are_not_called_repeated(parts, tmp_path, caplog):
+    assert merge_main([*map(str, parts), "--output", str(tmp_path / "joint")]) == 0
+    assert "twice" not in caplog.text
 
 
 def test_an_output_inside_a_source_is_refused(parts, capsys):

@@ -258,15 +258,14 @@ def _warn_of_repeats(parts: list[Part]) -> None:
     for part in parts:
         dataset, repeats = part.dataset, []
         for k in range(dataset.num_episodes):
-            seed, actions = (
-                dataset.extra(k).get(keys.EPISODE_SEED),
-                dataset.rows(k).get(keys.ACTION),
-            )
+            seed = dataset.extra(k).get(keys.EPISODE_SEED)
+            actions = dataset.rows(k, [keys.ACTION]).get(keys.ACTION)
             if seed is None or actions is None:
                 continue
             name = f"episode {k} of {dataset.root}"
             first = known.setdefault((seed.as_py(), sha256(actions.tobytes()).digest()), name)
-            repeats += [f"{name} is {first}"] if first != name else []
+            if first != name:
+                repeats.append(f"{name} is {first}")
         if repeats:
             _LOG.warning(
                 f"{len(repeats)} of {dataset.num_episodes} episodes are there twice: {repeats[0]}; "

@@ -14,7 +14,6 @@ NVIDIA GPU, `WARP_GPU=cpu` with few environments shows that it works.
 import argparse
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +30,7 @@ from pp_collect.factory import make_config
 from pp_collect.options import CollectOptions
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig, choose_cameras
 from pp_env.panda import FINGER_OPEN
+from pp_env.processors import usable_processors
 
 _RESULTS = Path(__file__).parent / "results" / "gpu.json"
 _SEED = 0
@@ -121,7 +121,7 @@ def _expert(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
         num_envs, terminate_on_success=False, autoreset_mode="Disabled", num_starts=1, config=None
     )
     observation, infos = envs.reset(seed=_SEED)
-    chunks = np.array_split(np.arange(num_envs), os.cpu_count() or 1)
+    chunks = np.array_split(np.arange(num_envs), usable_processors())
     names = [name for name in infos if not name.startswith("_")]
     jobs = [(observation[c], {name: infos[name][c] for name in names}, c) for c in chunks]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -174,7 +174,7 @@ def _attempts(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
 
         return call
 
-    encoders = os.cpu_count() or 1
+    encoders = usable_processors()
     worker: Any = BatchWorker(options, make_config(options), num_envs, encoders)
     worker._lockstep.run = timed("states", worker._lockstep.run)
     worker._renderer.render = timed("images", worker._renderer.render)

@@ -8,8 +8,11 @@ Dense: in stages. Each begins at the most that the one before can give:
 |---|---|
 | the gripper is not at the object | 0 to 0.3, more the nearer the TCP is to it |
 | it holds the object | 0.3 to 0.8, more the nearer the object is to its place on the target |
-| the object lies on the target, let go | 0.8 to 1, more the nearer the arm is to HOME |
+| the object lies on the target, the gripper is open | 0.8 to 1, more the nearer the joints are to HOME |
 | success | 1 |
+
+Without `require_home` the third stage does not ask for an open gripper, only that it does not hold
+the object.
 
 With goals (`obs_type="goal"`) only the object's position counts, so that there is a reward for any
 goal: sparse 1 where the object is on the target, dense `1 - tanh(5 d)` with d its distance in m.
@@ -27,7 +30,9 @@ REWARD_TYPES = ("sparse", "dense")
 
 REACHED, CARRIED = 0.3, 0.8  # greatest reward of the first and of the second stage
 PER_METRE = 5.0
-PER_RADIAN = 1.0
+PER_RADIAN = 2.0
+# A gripper may also clamp the object where that is no grasp (`pp_env.sim.grasp`), until it opens.
+_UNPLACED = {"away_from_target", "not_on_table", "still_held", "gripper_not_open"}
 
 
 def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlaceConfig) -> float:
@@ -41,8 +46,8 @@ def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlace
     """
     if not unmet:
         return 1.0
-    if not {"away_from_target", "not_on_table", "still_held"} & set(unmet):
-        away = float(np.abs(state.joint_pos - HOME_JOINT_POS).max())
+    if not _UNPLACED & set(unmet):
+        away = float(np.abs(state.joint_pos - HOME_JOINT_POS).mean())
         return CARRIED + (1.0 - CARRIED) * _near(PER_RADIAN * away)
     if state.is_grasped:
         distance = math.dist(state.object.position, goal)

@@ -286,7 +286,7 @@ def observe(
         joint = worlds.qpos[w, scene.arm_qpos + i]
         seen.values[w, _JOINT_POS + i] = joint
         seen.values[w, _JOINT_VEL + i] = worlds.qvel[w, scene.arm_dof + i]
-        off_home = wp.max(off_home, wp.abs(joint - _HOME[i]))
+        off_home += wp.abs(joint - _HOME[i]) / 7.0
         is_home = is_home and wp.abs(joint - _HOME[i]) <= rules.home_tolerance
     for i in range(2):
         finger = worlds.qpos[w, scene.finger_qpos + i]
@@ -330,7 +330,7 @@ def observe(
     dense = _REACHED * _near(_PER_METRE * wp.length(_tcp(hand_pos, hand_quat) - pos))
     if unmet == 0:
         dense = 1.0
-    elif (unmet & (_AWAY | _NOT_ON_TABLE | _HELD)) == 0:
+    elif (unmet & (_AWAY | _NOT_ON_TABLE | _HELD | _NOT_OPEN)) == 0:
         dense = _CARRIED + (1.0 - _CARRIED) * _near(_PER_RADIAN * off_home)
     elif held:
         dense = _REACHED + (_CARRIED - _REACHED) * _near(_PER_METRE * wp.length(pos - center))

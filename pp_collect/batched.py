@@ -5,6 +5,7 @@ them is one launch (`pp_env.sim.warp.lockstep`). Other processes encode the imag
 while the GPU renders those of the next.
 """
 
+import math
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -18,12 +19,13 @@ from pp_env import PickPlaceEnv
 from pp_env.config import PickPlaceConfig
 from pp_env.sim.warp.lockstep import Lockstep, LockstepSimulator
 from pp_env.sim.warp.renderer import EpisodeRenderer
+from pp_recorder.dataset.stats import ImageStats
 from pp_recorder.parallel.encoders import EncoderPool, Images, UnseenEpisode
 from pp_recorder.parallel.processes import Died
 from pp_recorder.rollout import EpisodeSink
 from pp_recorder.sinks import EpisodeBuffer
 
-_RENDERED_AT_ONCE = 64  # states: enough for a GPU, and few enough for its memory
+_RENDERED_AT_ONCE = 64  # states, about: enough for a GPU, and few enough for its memory
 
 
 class BatchWorker:
@@ -53,8 +55,12 @@ class BatchWorker:
     ) -> None:
         self._options, self._config = options, config
         self._lockstep = Lockstep(config, num_worlds)
+        length = make_expert(options, config).num_steps
+        launches = math.ceil(length / _RENDERED_AT_ONCE)  # as full as can be
         self._renderer = (
-            EpisodeRenderer(config, _RENDERED_AT_ONCE) if options.record_cameras else None
+            EpisodeRenderer(config, math.ceil(length / launches), ImageStats.STRIDE)
+            if options.record_cameras
+            else None
         )
         self._runners = [self._make_runner(each) for each in self._lockstep.simulators]
         self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="worker-")
@@ -63,8 +69,8 @@ class BatchWorker:
         self._encoders = EncoderPool(
             partial(make_schema, options, config, provenance={}),
             Path(self._folder.name),
-            {camera.name: (height, width, 3) for camera in cameras},
-            make_expert(options, config).num_steps,
+            {camera.name: (height, width) for camera in cameras},
+            length,
             num_encoders,
         )
 
@@ -113,7 +119,7 @@ class BatchWorker:
         """Render the states of an episode's steps."""
         if self._renderer is None or simulator.initial is None:
             return
-        (length,) = {len(each) for each in images.values()}
+        (length,) = {len(each.planes) for each in images.values()}
         poses = simulator.poses[-length - 1 : -1]  # after a prelude, and before the last state
         self._renderer.render(simulator.initial, poses, images)
 

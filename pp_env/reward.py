@@ -8,11 +8,10 @@ Dense: in stages. Each begins at the most that the one before can give:
 |---|---|
 | the gripper is not at the object | 0 to 0.3, more the nearer the TCP is to it |
 | it holds the object | 0.3 to 0.8, more the nearer the object is to its place on the target |
-| the object lies on the target, the gripper is open | 0.8 to 1, more the nearer the joints are to HOME |
+| the object lies on the target, let go | 0.8 to 1, more the nearer the joints are to HOME |
 | success | 1 |
 
-Without `require_home` the third stage does not ask for an open gripper, only that it does not hold
-the object.
+Let go: the gripper does not hold the object, and is open if success requires that.
 
 With goals (`obs_type="goal"`) only the object's position counts, so that there is a reward for any
 goal: sparse 1 where the object is on the target, dense `1 - tanh(5 d)` with d its distance in m.

@@ -35,12 +35,21 @@ class ImageStats:
         self._histogram = np.zeros((3, 256), dtype=np.int64)
         self._frames = 0
 
+    @classmethod
+    def sample(cls, image: np.ndarray) -> np.ndarray:
+        """Return the pixels of an image (H, W, 3) that count, (h, w, 3)."""
+        middle = cls.STRIDE // 2  # of each square of pixels, so that no edge is favoured
+        return image[middle :: cls.STRIDE, middle :: cls.STRIDE]
+
     def add(self, image: np.ndarray) -> None:
         """Count an image (H, W, 3) uint8."""
-        middle = self.STRIDE // 2  # of each square of pixels, so that no edge is favoured
-        sample = image[middle :: self.STRIDE, middle :: self.STRIDE].reshape(-1, 3)
+        self.add_sample(self.sample(image))
+
+    def add_sample(self, sample: np.ndarray) -> None:
+        """Count an image of which only the `sample` is there, (h, w, 3) uint8."""
+        pixels = sample.reshape(-1, 3)
         for channel in range(3):
-            self._histogram[channel] += np.bincount(sample[:, channel], minlength=256)
+            self._histogram[channel] += np.bincount(pixels[:, channel], minlength=256)
         self._frames += 1
 
     def result(self) -> Stats:

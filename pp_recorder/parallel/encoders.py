@@ -10,18 +10,33 @@ from functools import partial
 from itertools import islice
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pp_recorder.dataset.episode import EpisodePayload, EpisodeRecorder
 from pp_recorder.dataset.schema import DatasetSchema
+from pp_recorder.dataset.stats import ImageStats
+from pp_recorder.dataset.video import PlanarImage
 from pp_recorder.parallel.processes import Died, Worker, run_all
 from pp_recorder.rollout import Episode, Step
 
 _SPARE = 2  # episodes whose images wait for an encoder, or whose result for that of an earlier one
 
-Images = dict[str, np.ndarray]  # by camera, (n, H, W, 3) uint8
+
+class PlanarImages(NamedTuple):
+    """Images of one camera, as the encoder wants them (`PlanarImage`).
+
+    Attributes:
+        planes: (n, H * 3 / 2, W) uint8.
+        samples: (n, h, w, 3) uint8.
+    """
+
+    planes: np.ndarray
+    samples: np.ndarray
+
+
+Images = dict[str, PlanarImages]  # by camera
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class EncoderPool:
     Args:
         make_schema: Makes the contents of an episode, here or there; it must be picklable.
         folder: For videos while they grow.
-        cameras: By name, the shape (H, W, 3) of the images; without any there are no images.
+        cameras: By name, height and width of the images; without any there are no images.
         max_length: Steps of the longest episode.
         count: Number of processes; one encodes in this process.
     """
@@ -54,12 +69,11 @@ class EncoderPool:
         self,
         make_schema: Callable[[], DatasetSchema],
         folder: Path,
-        cameras: Mapping[str, tuple[int, int, int]],
+        cameras: Mapping[str, tuple[int, int]],
         max_length: int,
         count: int,
     ) -> None:
-        shapes = {name: (max_length, *shape) for name, shape in cameras.items()}
-        self._rooms = [_ImageRoom(shapes) for _ in range(count + _SPARE)]
+        self._rooms = [_ImageRoom(max_length, cameras) for _ in range(count + _SPARE)]
         self._free = deque(range(len(self._rooms)))
         self._waiting: deque[UnseenEpisode] = deque()
         factory = partial(_Encoder, make_schema, folder, self._rooms)
@@ -123,14 +137,15 @@ class _Encoder(Worker):
         recorder, images = self._recorder, self._rooms[index.room].first(len(index.steps))
         recorder.begin(index.episode.seed)
         for k, step in enumerate(index.steps):
-            recorder.add(_with_images(step, {name: each[k] for name, each in images.items()}))
+            views = {n: PlanarImage(each.planes[k], each.samples[k]) for n, each in images.items()}
+            recorder.add(_with_images(step, views))
         recorder.end(index.episode)
         encoded = recorder.take()
         assert encoded is not None
         return EpisodePayload.pack(encoded)
 
 
-def _with_images(step: Step, pixels: Images) -> Step:
+def _with_images(step: Step, pixels: dict[str, PlanarImage]) -> Step:
     if not pixels:
         return step
     return replace(step, observation={"agent_pos": step.observation, "pixels": pixels})
@@ -143,33 +158,48 @@ class _ImageRoom:
     the longest yet. It is not in /dev/shm, which containers limit to 64 MB.
 
     Args:
-        shapes: By camera, (most images, H, W, 3).
+        count: Most images of each camera.
+        cameras: By name, height and width of the images.
         file: What another process has made; default a new one.
     """
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], file: int | None = None) -> None:
-        self._shapes = shapes
-        self._arrays: Images = {}
-        sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
-        if not sizes:
+    def __init__(
+        self, count: int, cameras: Mapping[str, tuple[int, int]], file: int | None = None
+    ) -> None:
+        self._count, self._cameras = count, dict(cameras)
+        self._images: Images = {}
+        if not cameras:
             return
+        shapes = [(count, *shape) for size in cameras.values() for shape in _shapes(*size)]
+        sizes = [int(np.prod(shape)) for shape in shapes]
         self._file = os.memfd_create("images") if file is None else file
         if file is None:
-            os.truncate(self._file, sum(sizes.values()))
-        memory = mmap.mmap(self._file, sum(sizes.values()))
-        offset = 0
-        for name, shape in shapes.items():
-            flat = np.frombuffer(memory, np.uint8, sizes[name], offset)
-            self._arrays[name] = flat.reshape(shape)
-            offset += sizes[name]
+            os.truncate(self._file, sum(sizes))
+        memory = mmap.mmap(self._file, sum(sizes))
+        ends = np.cumsum(sizes).tolist()
+        arrays = (
+            np.frombuffer(memory, np.uint8, size, end - size).reshape(shape)
+            for shape, size, end in zip(shapes, sizes, ends, strict=True)
+        )
+        self._images = {name: PlanarImages(next(arrays), next(arrays)) for name in cameras}
 
     def first(self, count: int) -> Images:
         """Return the room for so many images of each camera."""
-        return {name: array[:count] for name, array in self._arrays.items()}
+        return {
+            name: PlanarImages(each.planes[:count], each.samples[:count])
+            for name, each in self._images.items()
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attach, (self._shapes, DupFd(self._file) if self._shapes else None)
+        file = DupFd(self._file) if self._cameras else None
+        return _attach, (self._count, self._cameras, file)
 
 
-def _attach(shapes: dict[str, tuple[int, ...]], file: Any) -> _ImageRoom:
-    return _ImageRoom(shapes, None if file is None else file.detach())
+def _attach(count: int, cameras: Mapping[str, tuple[int, int]], file: Any) -> _ImageRoom:
+    return _ImageRoom(count, cameras, None if file is None else file.detach())
+
+
+def _shapes(height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of an image's planes, and of its sample."""
+    sample = ImageStats.sample(np.broadcast_to(np.uint8(0), (height, width, 3)))
+    return (height * 3 // 2, width), sample.shape

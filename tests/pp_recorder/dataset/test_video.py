@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from pp_recorder.dataset.video import CODECS, JpegEncoder, VideoEncoder, encode_jpeg
+from pp_recorder.dataset.video import CODECS, JpegEncoder, PlanarImage, VideoEncoder, encode_jpeg
 
 
 def moving_square(count, size=64):
@@ -44,6 +44,22 @@ def test_equal_frames_give_equal_files(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         encode(tmp_path / name, moving_square(20))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_an_image_that_needs_no_conversion_gives_the_same_file_and_statistics(tmp_path):
+    images = moving_square(20)[:, :48]
+    planar = [
+        PlanarImage(
+            av.VideoFrame.from_ndarray(image).reformat(format="yuv420p").to_ndarray(),
+            image[2::4, 2::4],
+        )
+        for image in images
+    ]
+    assert planar[0].shape == images[0].shape
+    stats = [encode(tmp_path / name, each) for name, each in (("a.mp4", images), ("b.mp4", planar))]
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    for name, values in stats[0].items():
+        np.testing.assert_array_equal(stats[1][name], values)
 
 
 def test_a_failing_encoder_is_reported_to_its_caller(tmp_path):

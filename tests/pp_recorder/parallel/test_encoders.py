@@ -14,7 +14,7 @@ from pp_recorder.parallel.encoders import EncoderPool, UnseenEpisode
 from pp_recorder.parallel.processes import Died
 from pp_recorder.rollout import Episode, Step
 
-SIZES = {"left": (32, 48, 3), "right": (32, 32, 3)}
+SIZES = {"left": (32, 48), "right": (32, 32)}
 LENGTHS = [9, 1, 5, 9, 3, 7, 2]
 FATAL = 5  # number of the episode that ends its encoder's process
 
@@ -31,15 +31,23 @@ def make_schema(folder=None, deaths=0, cameras=tuple(SIZES)):
         return {"action": number, **views}
 
     features = {"action": Feature("float32", (2,))}
-    features |= {f"observation.images.{c}": image_feature(*SIZES[c][:2]) for c in cameras}
+    features |= {f"observation.images.{c}": image_feature(*SIZES[c]) for c in cameras}
     return DatasetSchema(features, row, 30, "tidy up", "robot", {"seed": 3})
 
 
 def draw(number, images):
-    for k, camera in enumerate(images):
-        images[camera][:] = (
-            30 * number + 10 * k + np.arange(len(images[camera]))[:, None, None, None]
-        )
+    for camera, (planes, samples) in images.items():
+        for k, picture in enumerate(pictures(number, camera)):
+            planes[k] = av.VideoFrame.from_ndarray(picture).reformat(format="yuv420p").to_ndarray()
+            samples[k] = picture[2::4, 2::4]
+
+
+def pictures(number, camera):
+    """Return the pictures of an episode, each of which fades from left to right."""
+    height, width = SIZES[camera]
+    grey = 20 * number + 10 * list(SIZES).index(camera) + np.arange(LENGTHS[number])
+    fading = grey[:, None, None] + np.linspace(0, 60, width)
+    return fading.repeat(height, 1).astype(np.uint8)[..., None].repeat(3, 3)
 
 
 def unseen(number):
@@ -65,9 +73,11 @@ def assert_encoded(payload, number, tmp_path):
     length = LENGTHS[number]
     numbers = payload.episode.columns["action"]
     assert numbers.tolist() == [[number, i] for i in range(length)]
-    for k, camera in enumerate(SIZES):
-        expected = 30 * number + 10 * k + np.arange(length)
-        np.testing.assert_allclose(brightness(payload, camera, tmp_path), expected, atol=2.5)
+    for camera in SIZES:
+        shown = pictures(number, camera)
+        np.testing.assert_allclose(
+            brightness(payload, camera, tmp_path), shown.mean((1, 2, 3)), atol=2.5
+        )
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -67,8 +67,7 @@ def _steps(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
     view = envs.to_torch()
     on_device = torch.as_tensor(actions, device=view.device)
     row["torch_steps_per_s"] = _rate(num_envs, on_device, view.step, _wait(view))
-    row["device"] = envs.worlds.device
-    envs.worlds.require_no_overflow()
+    row["device"], row["no_room_for"] = envs.worlds.device, envs.worlds.overflows()
     return row
 
 

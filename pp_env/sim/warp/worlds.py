@@ -360,11 +360,17 @@ class WarpWorlds:
         Raises:
             RuntimeError: Some did not, and physics left them out.
         """
-        if (self.data.overflow.numpy() & int(_LEFT_OUT)).any():
+        if kinds := self.overflows():
             raise RuntimeError(
-                "contacts were left out of the physics, because there were more than "
-                f"{_CONTACTS} per world, or {_CONSTRAINTS} constraints in one"
+                "contacts were left out of the physics, for which there is room for "
+                f"{_CONTACTS} per world and {_CONSTRAINTS} constraints in one; MuJoCo Warp calls "
+                f"it {', '.join(kinds)}"
             )
+
+    def overflows(self) -> list[str]:
+        """Return what there was no room for, in any world, as MuJoCo Warp calls it."""
+        found = int(np.bitwise_or.reduce(self.data.overflow.numpy())) & int(_LEFT_OUT)
+        return [str(kind.name) for kind in mjw.OverflowType if kind & found]
 
     def close(self) -> None:
         """Free the source of the starts; the device's memory goes with the object."""

@@ -128,3 +128,23 @@ def test_the_gpu_is_chosen_by_its_number(monkeypatch, number, device):
     monkeypatch.setattr(worlds.wp, "get_device", chosen.append)
     worlds.choose_device(None)
     assert chosen == [device]
+
+
+@pytest.mark.parametrize(
+    ("room", "kind"), [({"_CONSTRAINTS": 8}, "NEFC"), ({"_CONTACTS": 2}, "NARROWPHASE")]
+)
+def test_contacts_without_room_are_named(monkeypatch, room, kind):
+    for name, value in room.items():
+        monkeypatch.setattr(f"pp_env.sim.warp.worlds.{name}", value)
+    simulator = WarpSimulator(PickPlaceConfig())
+    simulator.reset(start())
+    with pytest.raises(RuntimeError, match=rf"contacts were left out .* calls it .*{kind}"):
+        simulator._worlds.require_no_overflow()
+    simulator.close()
+
+
+def test_there_is_room_for_an_objects_contacts():
+    simulator = WarpSimulator(PickPlaceConfig())
+    simulator.reset(start())
+    simulator._worlds.require_no_overflow()
+    simulator.close()

@@ -403,8 +403,13 @@ def _pack_in_processes(root: Path, files: Sequence[CameraFiles], processes: int)
             staged.unlink(missing_ok=True)
 
 
-def convert(root: Path, video_files: VideoFiles) -> int:
+def convert(root: Path, video_files: VideoFiles, processes: int = 1) -> int:
     """Change the layout of a dataset's videos; return the number of their files.
+
+    Args:
+        root: The dataset's directory.
+        video_files: The layout.
+        processes: Number of processes at most that join videos.
 
     Raises:
         DatasetError: It is no dataset, or its files cannot be joined or cut; it is still valid.
@@ -425,7 +430,7 @@ def convert(root: Path, video_files: VideoFiles) -> int:
             )
         if video_files == "packed":
             _rename(dataset, keys.VIDEO_PATHS["packed"])
-            pack_videos(root, dataset.cameras)
+            pack_videos(root, dataset.cameras, processes=processes)
         elif dataset.info["video_path"] != keys.VIDEO_PATHS[video_files]:
             for camera in dataset.cameras:
                 CameraFiles(root, camera).split()
@@ -488,8 +493,8 @@ class PackOptions(Options):
     video_files: Annotated[VideoFiles, Doc("many episodes in one file, or one each")] = "packed"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main(argv: list[str] | None = None, processes: int = 1) -> int:
+    """Run the command line, with so many processes at most; return the exit status."""
     options = parse(
         PackOptions,
         argv,
@@ -500,14 +505,14 @@ def main(argv: list[str] | None = None) -> int:
     safe = f"{options.dataset} still has all its episodes"
     try:
         raise_on_interrupt()
-        count = convert(options.dataset, options.video_files)
+        number = convert(options.dataset, options.video_files, processes)
     except (DatasetError, OSError) as error:
         text = describe_error(error, f"{safe}; once there is room, pack it again")
         print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return interrupted(f"{safe}; the same command goes on")
-    print(f"{options.dataset} has {count} video file(s)")
+    print(f"{options.dataset} has {number} video file(s)")
     return 0
 
 

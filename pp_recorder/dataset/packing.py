@@ -126,6 +126,10 @@ class CameraFiles:
         """
         return range(self._begin()[0], len(self._places))
 
+    def loose_clips(self) -> dict[int, Clip]:
+        """Return where the images of the episodes in `loose` are now."""
+        return {episode: self._clip(episode) for episode in self.loose}
+
     def pack(self) -> None:
         """Join the files up to the size that `info.json` names.
 
@@ -204,7 +208,7 @@ class CameraFiles:
         """Return whether an episode has its own file; one whose splitting was killed has others."""
         if self._places[episode] != Place.alone(episode):
             return False
-        path = self.clip(episode).path
+        path = self._clip(episode).path
         try:
             return len(read_index(path, self._fps).frames) == self._lengths[episode]
         except RemuxError as error:
@@ -293,18 +297,17 @@ class CameraFiles:
 
     def _remux(self, episodes: Iterable[int], target: Path) -> None:
         try:
-            remux([self.clip(episode) for episode in episodes], target, self._fps)
+            remux([self._clip(episode) for episode in episodes], target, self._fps)
         except RemuxError as error:
             raise DatasetError(str(error)) from error
 
     def _measure(self, episode: int) -> Extent:
         try:
-            return self._joiner.measure(self.clip(episode))
+            return self._joiner.measure(self._clip(episode))
         except RemuxError as error:
             raise DatasetError(str(error)) from error
 
-    def clip(self, episode: int) -> Clip:
-        """Return where the images of an episode are now; fetch their file if it is remote."""
+    def _clip(self, episode: int) -> Clip:
         place = self._places[episode]
         name = self._name(place)
         path = locate(self._root, name)
@@ -339,48 +342,65 @@ def pack_videos(
         root: The dataset's directory, which the caller has locked.
         cameras: The features that are videos.
         remote: The object store that keeps the dataset, if it is not the directory.
-        processes: Number of processes at most; few videos, or those of a store, take one.
+        processes: Number of processes at most; few videos, or those of a store, take this one.
 
     Raises:
         DatasetError: The files cannot be joined; the dataset is valid.
     """
     files = [CameraFiles(root, camera, remote) for camera in cameras]
-    if remote is None:
-        clips = sum(len(each.loose) for each in files)
-        room = min(shutil.disk_usage(root).free // (each.limit or 1) for each in files)
-        processes = min(processes, clips // _CLIPS_PER_PROCESS, room - _SPARE)
+    clips = sum(len(each.loose) for each in files)
+    processes = min(processes, clips // _CLIPS_PER_PROCESS)
     if remote is None and processes > 1:
-        _pack_in_processes(root, files, processes)
-        return
+        loose = [each.loose_clips() for each in files]
+        room = min(shutil.disk_usage(root).free // (each.limit or 1) for each in files) - _SPARE
+        processes = min(processes, room, sum(map(_count_files, files, loose)))
+        if processes > 1:
+            _pack_in_processes(root, files, loose, processes)
+            return
     for each in files:
         each.pack()
 
 
-def _pack_in_processes(root: Path, files: Sequence[CameraFiles], processes: int) -> None:
+def _count_files(files: CameraFiles, clips: dict[int, Clip]) -> int:
+    """Return in about how many files of a camera clips will be."""
+    paths = {clip.path for clip in clips.values()}
+    size = sum(path.stat().st_size for path in paths if path.exists())
+    return -(-size // (files.limit or 1))
+
+
+def _pack_in_processes(
+    root: Path, files: Sequence[CameraFiles], loose: Sequence[dict[int, Clip]], processes: int
+) -> None:
     """Join the files of all cameras; processes measure and write, and this one moves.
 
     Only a few files are written before they can be moved, so that they need little room.
+
+    Args:
+        root: The dataset's directory.
+        files: Of each camera.
+        loose: Of each camera, the clips to be joined, by episode.
+        processes: Number of processes.
     """
     extents: deque[Extent] = deque()
     written: deque[tuple[CameraFiles, dict[int, Place], Path]] = deque()
     numbers = count()
 
     def jobs() -> Iterator[Measure | Join | None]:
-        loose = [each.loose for each in files]
-        for each, episodes in zip(files, loose, strict=True):
-            for k in range(0, len(episodes), _CLIPS_PER_JOB):
-                yield Measure([each.clip(episode) for episode in episodes[k : k + _CLIPS_PER_JOB]])
+        for clips in loose:
+            each_clip = list(clips.values())
+            for k in range(0, len(each_clip), _CLIPS_PER_JOB):
+                yield Measure(each_clip[k : k + _CLIPS_PER_JOB])
         while len(extents) < sum(map(len, loose)):
             yield None
-        for each, episodes in zip(files, loose, strict=True):
-            own = [extents.popleft() for _ in episodes]
+        for each, clips in zip(files, loose, strict=True):
+            own = [extents.popleft() for _ in clips]
             for places in each.new_places(own):
                 while len(written) >= processes + _SPARE:
                     yield None
                 if not each.are_at(places):
                     staged = staging_path(root, f"packed_{next(numbers)}.mp4")
                     written.append((each, places, staged))
-                    yield Join([each.clip(episode) for episode in places], staged)
+                    yield Join([clips[episode] for episode in places], staged)
 
     try:
         with closing(run_all(partial(Joiner, files[0].fps), jobs(), processes)) as results:

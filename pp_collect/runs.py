@@ -125,7 +125,7 @@ def finish_complete(
             return None
         stats = CollectionStats.from_entries(writer.episodes, options.first_attempt)
         monitor = RunMonitor(options, writer, stats, _progress(options, expert), status)
-        close_writer(writer, options)
+        close_writer(writer, options, _joiners(options))
         monitor.progress.close()
     finally:
         writer.release()
@@ -218,7 +218,7 @@ def run_parallel(
             with closing(results):
                 for index, result in results:
                     _take(index, result, monitor, options)
-            close_writer(writer, options)
+            close_writer(writer, options, _joiners(options))
         finally:
             writer.release()
     return monitor
@@ -370,6 +370,13 @@ def _run_batches(
         for batch, made in batches:
             results = [made] * len(batch) if isinstance(made, Died) else made
             yield from zip(batch, results, strict=True)
+
+
+def _joiners(options: CollectOptions) -> int:
+    """Return how many processes of this machine may join videos in the end."""
+    if options.workers is None or options.ray_address is not None or options.steps_together:
+        return usable_processors()
+    return options.workers
 
 
 def _encoders_per_worker(options: CollectOptions, workers: int) -> int:

@@ -393,10 +393,16 @@ def make_writer(
     return LeRobotWriter(remote.root, schema, options.resume, remote, options.video_files)
 
 
-def close_writer(writer: "LeRobotWriter", options: SessionOptions) -> None:
-    """Close a dataset; once it has as many episodes as the options ask for, pack its videos."""
+def close_writer(writer: "LeRobotWriter", options: SessionOptions, processes: int = 1) -> None:
+    """Close a dataset; once it has as many episodes as the options ask for, pack its videos.
+
+    Args:
+        writer: The dataset's.
+        options: Of the collection.
+        processes: Number of processes at most that join videos.
+    """
     if writer.num_episodes >= options.num_episodes:
-        writer.finalize()
+        writer.finalize(processes)
     else:
         writer.close()
 

@@ -32,12 +32,12 @@ def inspect() -> int:
 
 def merge() -> int:
     """Run pp-merge; return the exit status."""
-    return _run("pp_recorder.dataset.merge")
+    return _run_in_processes("pp_recorder.dataset.merge")
 
 
 def pack() -> int:
     """Run pp-pack; return the exit status."""
-    return _run("pp_recorder.dataset.packing")
+    return _run_in_processes("pp_recorder.dataset.packing")
 
 
 def push() -> int:
@@ -53,3 +53,9 @@ def bridge() -> int:
 def _run(module: str, function: str = "main") -> int:
     leave_on_interrupt()
     return getattr(import_module(module), function)()
+
+
+def _run_in_processes(module: str) -> int:
+    leave_on_interrupt()
+    processors = import_module("pp_env.processors")  # which the recorder does not know
+    return import_module(module).main(processes=processors.usable_processors())

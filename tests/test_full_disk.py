@@ -51,10 +51,12 @@ def test_a_merge_leaves_nothing(dataset, tmp_path, fill_disk, capsys):
     assert not (tmp_path / "whole").exists()
 
 
-def test_packing_keeps_all_episodes(dataset, tmp_path, fill_disk, capsys):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_packing_keeps_all_episodes(dataset, tmp_path, fill_disk, capsys, monkeypatch, processes):
+    monkeypatch.setattr(packing, "_CLIPS_PER_PROCESS", 1)
     root = shutil.copytree(dataset, tmp_path / "set")
     fill_disk()
-    assert packing.main([str(root)]) == 2
+    assert packing.main([str(root)], processes=processes) == 2
     error = capsys.readouterr().err
     assert "error: the disk is full (" in error
     assert f"{root} still has all its episodes; once there is room, pack it again" in error

@@ -1,8 +1,11 @@
 """Workers without a simulator; their processes import little, so they start soon."""
 
+import multiprocessing
 import os
+import signal
 import time
 
+from pp_recorder.dataset.joining import Join, Joiner
 from pp_recorder.parallel.processes import STOP_SIGNALS, Worker
 from tests.stuck import Stuck
 
@@ -66,3 +69,44 @@ class Interrupted(Worker):
     def __init__(self, request):
         request.touch()
         raise SystemExit(0)
+
+
+class DiesJoining(Joiner):
+    """A joiner whose process is killed while it writes a file; once, or always."""
+
+    always = False
+
+    def run(self, index):
+        if isinstance(index, Join):
+            before = index.target.parent.parent / "died"
+            if self.always or not before.exists():
+                index.target.write_bytes(b"begun")
+                before.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(index)
+
+
+class DiesAlways(DiesJoining):
+    """A joiner whose process is killed each time it writes a file."""
+
+    always = True
+
+
+class DiesAtOnce(Joiner):
+    """A joiner whose process is killed before it can begin."""
+
+    def __init__(self, fps):
+        super().__init__(fps)
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HangsJoining(Joiner):
+    """A joiner that hangs while it writes a file."""
+
+    def run(self, index):
+        if isinstance(index, Join):
+            index.target.write_bytes(b"begun")
+            print("joining", flush=True)
+            time.sleep(600)
+        return super().run(index)

@@ -33,7 +33,7 @@ _SAME_COLLECTION = ("seed", "task", "object", "start_mix", "start_policy", "star
 _LOG = logging.getLogger(__name__)
 
 
-def merge(sources: list[Path], output: Path) -> int:
+def merge(sources: list[Path], output: Path, processes: int = 1) -> int:
     """Write the episodes of all sources, in order, to a new dataset; return their number.
 
     Episodes are renumbered and statistics folded as if one run had recorded them: parts of one
@@ -44,6 +44,7 @@ def merge(sources: list[Path], output: Path) -> int:
     Args:
         sources: The datasets' directories.
         output: An absent or empty directory.
+        processes: Number of processes at most that join videos.
 
     Raises:
         DatasetError: A source cannot be read, or the sources do not fit together.
@@ -82,7 +83,7 @@ def merge(sources: list[Path], output: Path) -> int:
         for part in parts:
             writer.add_tasks(part.tasks)
         _warn_of_repeats(parts)
-        writer.finalize()
+        writer.finalize(processes)
     except BaseException:
         writer.release()
         _remove(output, existed)
@@ -400,8 +401,8 @@ class MergeOptions(Options):
             parse_folder(source)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main(argv: list[str] | None = None, processes: int = 1) -> int:
+    """Run the command line, with so many processes at most; return the exit status."""
     options = parse(
         MergeOptions,
         argv,
@@ -412,7 +413,8 @@ def main(argv: list[str] | None = None) -> int:
     safe = f"the sources are as they were, and nothing is left in {options.output}"
     try:
         raise_on_interrupt()
-        episodes = merge([parse_folder(source) for source in options.sources], options.output)
+        sources = [parse_folder(source) for source in options.sources]
+        episodes = merge(sources, options.output, processes)
     except (ValueError, OSError) as error:
         text = describe_error(error, f"{safe}; once there is room, merge again")
         print(f"error: {text}", file=sys.stderr)

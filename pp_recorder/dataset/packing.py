@@ -11,9 +11,12 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,15 +42,20 @@ from pp_recorder.dataset.files import (
     require_inside,
     table_files,
 )
+from pp_recorder.dataset.joining import Extent, Join, Joiner, Measure
 from pp_recorder.dataset.keys import VideoFiles
 from pp_recorder.dataset.paths import table_path
 from pp_recorder.dataset.reader import Dataset, DatasetError
 from pp_recorder.dataset.recovery import unreferenced_videos
-from pp_recorder.dataset.remux import Clip, RemuxError, VideoIndex, read_index, remux
+from pp_recorder.dataset.remux import Clip, RemuxError, read_index, remux
 from pp_recorder.interrupts import interrupted, raise_on_interrupt
 from pp_recorder.output import describe_error
+from pp_recorder.parallel.processes import Died, WorkerError, run_all
 
 _LOG = logging.getLogger(__name__)
+_CLIPS_PER_PROCESS = 200  # at least: to start one takes as long as to join a hundred
+_CLIPS_PER_JOB = 50  # to be measured
+_SPARE = 2  # written files that wait to be moved while every process writes another
 _FIELDS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
@@ -93,12 +101,34 @@ class CameraFiles:
         self._places: list[Place] = []
         self._lengths: list[int] = []
         self._read_rows(info["total_episodes"])
-        self._read_index = lru_cache(1)(read_index)
+        self._joiner = Joiner(self._fps)
 
     @property
     def names(self) -> set[str]:
         """The files that hold episodes, relative to the dataset's directory."""
         return {self._name(place) for place in self._places}
+
+    @property
+    def fps(self) -> int:
+        """Frames per second."""
+        return self._fps
+
+    @property
+    def limit(self) -> int:
+        """The most bytes of a file with several episodes."""
+        return self._limit
+
+    @property
+    def loose(self) -> range:
+        """The episodes that are to be joined, with those of the last file that has several.
+
+        There are none if there is nothing to do: files before that one were full.
+        """
+        return range(self._begin()[0], len(self._places))
+
+    def loose_clips(self) -> dict[int, Clip]:
+        """Return where the images of the episodes in `loose` are now."""
+        return {episode: self._clip(episode) for episode in self.loose}
 
     def pack(self) -> None:
         """Join the files up to the size that `info.json` names.
@@ -109,25 +139,44 @@ class CameraFiles:
         Raises:
             DatasetError: The files cannot be joined; those that are joined already stay so.
         """
-        groups = self._groups()
-        joined = [k for k, group in enumerate(groups) if len(group) > 1]
-        last = joined[-1] if joined else 0  # what is before it was full
-        if last >= len(groups) - 1:
-            return
-        place, number = self._places[groups[last][0]], 0
-        if joined:
-            number = place.chunk * keys.CHUNK_SIZE + place.file
-        pending: list[int] = []
-        size, codec = 0, None
-        for episode in range(groups[last][0], len(self._places)):
-            index = self._index(episode)
-            own = index.size(self._places[episode].begin, self._lengths[episode])
-            if pending and (size + own > self._limit or index.codec != codec):
-                self._join(pending, number)
-                pending, size, number = [], 0, number + 1
-            pending.append(episode)
-            size, codec = size + own, index.codec
-        self._join(pending, number)
+        for places in self.new_places(map(self._measure, self.loose)):
+            if not self.are_at(places):
+                staged = staging_path(self._root, "packed.mp4")
+                self._remux(places, staged)
+                self.move(places, staged)
+            for path in self._fetched():
+                path.unlink()
+
+    def new_places(self, extents: Iterable[Extent]) -> Iterator[dict[int, Place]]:
+        """Yield the places that episodes shall have, by episode, for one file after the other.
+
+        Args:
+            extents: Of the episodes in `loose`.
+        """
+        first, number = self._begin()
+        pending: dict[int, Place] = {}
+        size, begin, codec = 0, 0, None
+        for episode, own in enumerate(extents, first):
+            if pending and (size + own.size > self._limit or own.codec != codec):
+                yield pending
+                pending, size, begin, number = {}, 0, 0, number + 1
+            pending[episode] = Place(*divmod(number, keys.CHUNK_SIZE), begin)
+            size, begin, codec = size + own.size, begin + self._lengths[episode], own.codec
+        if pending:
+            yield pending
+
+    def are_at(self, places: dict[int, Place]) -> bool:
+        """Return whether episodes have these places already."""
+        return all(self._places[episode] == place for episode, place in places.items())
+
+    def move(self, places: dict[int, Place], staged: Path) -> None:
+        """Give episodes their places in a file that has just been written with their images.
+
+        Raises:
+            DatasetError: The file would replace one that others need.
+        """
+        name = self._name(next(iter(places.values())))
+        self._move(places, [(staged, name)])
 
     def split(self) -> None:
         """Give every episode a file of its own, numbered like the episode.
@@ -159,7 +208,11 @@ class CameraFiles:
         """Return whether an episode has its own file; one whose splitting was killed has others."""
         if self._places[episode] != Place.alone(episode):
             return False
-        return len(self._index(episode).frames) == self._lengths[episode]
+        path = self._clip(episode).path
+        try:
+            return len(read_index(path, self._fps).frames) == self._lengths[episode]
+        except RemuxError as error:
+            raise DatasetError(str(error)) from error
 
     def _read_rows(self, count: int) -> None:
         columns = [keys.video_column(self._camera, field) for field in _FIELDS[:3]]
@@ -172,6 +225,19 @@ class CameraFiles:
                 self._lengths.append(length)
         del self._places[count:], self._lengths[count:]
 
+    def _begin(self) -> tuple[int, int]:
+        """Return the first episode that may get another place, and the number of its file."""
+        groups = self._groups()
+        joined = [k for k, group in enumerate(groups) if len(group) > 1]
+        last = joined[-1] if joined else 0  # what is before it was full
+        if last >= len(groups) - 1:
+            return len(self._places), 0
+        first = groups[last][0]
+        if not joined:
+            return first, 0
+        place = self._places[first]
+        return first, place.chunk * keys.CHUNK_SIZE + place.file
+
     def _groups(self) -> list[list[int]]:
         """Return the episodes that follow each other in one file, for every file."""
         groups: list[list[int]] = []
@@ -183,24 +249,10 @@ class CameraFiles:
                 groups.append([episode])
         return groups
 
-    def _join(self, episodes: list[int], number: int) -> None:
-        """Join episodes in the file of this number, unless they are there already."""
-        chunk, file = divmod(number, keys.CHUNK_SIZE)
-        moved, begin = {}, 0
-        for episode in episodes:
-            moved[episode] = Place(chunk, file, begin)
-            begin += self._lengths[episode]
-        if any(self._places[e] != place for e, place in moved.items()):
-            staged = staging_path(self._root, "packed.mp4")
-            self._remux(episodes, staged)
-            self._move(moved, [(staged, self._name(moved[episodes[0]]))])
-        for path in self._fetched():
-            path.unlink()
-
     def _move(self, moved: dict[int, Place], files: list[tuple[Path, str]]) -> None:
         """Put finished files in their places, and let episodes refer to them."""
         self._require_free(moved)
-        before = self.names
+        before = {self._file_of(self._places[episode]) for episode in moved}
         commit = Commit(self._root, self._remote)
         for staged, name in files:
             commit.add_file(name, staged)
@@ -212,7 +264,8 @@ class CameraFiles:
             if members & moved.keys():
                 table = pq.ParquetFile(table_path(path)).read()
                 commit.add_table(str(path.relative_to(self._root)), self._moved_rows(table, moved))
-        for name in sorted(before - self.names):
+        after = {self._file_of(place) for place in self._places}
+        for name in sorted(self._name(Place(*file)) for file in before - after):
             commit.remove(self._root / name)
         commit.publish()
 
@@ -248,9 +301,9 @@ class CameraFiles:
         except RemuxError as error:
             raise DatasetError(str(error)) from error
 
-    def _index(self, episode: int) -> VideoIndex:
+    def _measure(self, episode: int) -> Extent:
         try:
-            return self._read_index(self._clip(episode).path, self._fps)
+            return self._joiner.measure(self._clip(episode))
         except RemuxError as error:
             raise DatasetError(str(error)) from error
 
@@ -280,23 +333,103 @@ class CameraFiles:
         return place.chunk, place.file
 
 
-def pack_videos(root: Path, cameras: Iterable[str], remote: RemoteTarget | None = None) -> None:
+def pack_videos(
+    root: Path, cameras: Iterable[str], remote: RemoteTarget | None = None, processes: int = 1
+) -> None:
     """Join the video files of a dataset whose `video_path` is that of packed files.
 
     Args:
         root: The dataset's directory, which the caller has locked.
         cameras: The features that are videos.
         remote: The object store that keeps the dataset, if it is not the directory.
+        processes: Number of processes at most; few videos, or those of a store, take this one.
 
     Raises:
         DatasetError: The files cannot be joined; the dataset is valid.
     """
-    for camera in cameras:
-        CameraFiles(root, camera, remote).pack()
+    files = [CameraFiles(root, camera, remote) for camera in cameras]
+    clips = sum(len(each.loose) for each in files)
+    processes = min(processes, clips // _CLIPS_PER_PROCESS)
+    if remote is None and processes > 1:
+        loose = [each.loose_clips() for each in files]
+        room = min(shutil.disk_usage(root).free // (each.limit or 1) for each in files) - _SPARE
+        processes = min(processes, room, sum(map(_count_files, files, loose)))
+        if processes > 1:
+            _pack_in_processes(root, files, loose, processes)
+            return
+    for each in files:
+        each.pack()
 
 
-def convert(root: Path, video_files: VideoFiles) -> int:
+def _count_files(files: CameraFiles, clips: dict[int, Clip]) -> int:
+    """Return in about how many files of a camera clips will be."""
+    paths = {clip.path for clip in clips.values()}
+    size = sum(path.stat().st_size for path in paths if path.exists())
+    return -(-size // (files.limit or 1))
+
+
+def _pack_in_processes(
+    root: Path, files: Sequence[CameraFiles], loose: Sequence[dict[int, Clip]], processes: int
+) -> None:
+    """Join the files of all cameras; processes measure and write, and this one moves.
+
+    Only a few files are written before they can be moved, so that they need little room.
+
+    Args:
+        root: The dataset's directory.
+        files: Of each camera.
+        loose: Of each camera, the clips to be joined, by episode.
+        processes: Number of processes.
+    """
+    extents: deque[Extent] = deque()
+    written: deque[tuple[CameraFiles, dict[int, Place], Path]] = deque()
+    numbers = count()
+
+    def jobs() -> Iterator[Measure | Join | None]:
+        for clips in loose:
+            each_clip = list(clips.values())
+            for k in range(0, len(each_clip), _CLIPS_PER_JOB):
+                yield Measure(each_clip[k : k + _CLIPS_PER_JOB])
+        while len(extents) < sum(map(len, loose)):
+            yield None
+        for each, clips in zip(files, loose, strict=True):
+            own = [extents.popleft() for _ in clips]
+            for places in each.new_places(own):
+                while len(written) >= processes + _SPARE:
+                    yield None
+                if not each.are_at(places):
+                    staged = staging_path(root, f"packed_{next(numbers)}.mp4")
+                    written.append((each, places, staged))
+                    yield Join([clips[episode] for episode in places], staged)
+
+    try:
+        with closing(run_all(partial(Joiner, files[0].fps), jobs(), processes)) as results:
+            for job, result in results:
+                if isinstance(result, Died):
+                    raise DatasetError(
+                        f"{job} ended its process twice ({result.cause}); if memory is short, try "
+                        "again when there is more"
+                    )
+                if isinstance(job, Measure):
+                    extents += result
+                else:
+                    each, places, staged = written[0]
+                    each.move(places, staged)
+                    written.popleft()
+    except (RemuxError, WorkerError) as error:
+        raise DatasetError(str(error)) from error
+    finally:
+        for _, _, staged in written:
+            staged.unlink(missing_ok=True)
+
+
+def convert(root: Path, video_files: VideoFiles, processes: int = 1) -> int:
     """Change the layout of a dataset's videos; return the number of their files.
+
+    Args:
+        root: The dataset's directory.
+        video_files: The layout.
+        processes: Number of processes at most that join videos.
 
     Raises:
         DatasetError: It is no dataset, or its files cannot be joined or cut; it is still valid.
@@ -317,7 +450,7 @@ def convert(root: Path, video_files: VideoFiles) -> int:
             )
         if video_files == "packed":
             _rename(dataset, keys.VIDEO_PATHS["packed"])
-            pack_videos(root, dataset.cameras)
+            pack_videos(root, dataset.cameras, processes=processes)
         elif dataset.info["video_path"] != keys.VIDEO_PATHS[video_files]:
             for camera in dataset.cameras:
                 CameraFiles(root, camera).split()
@@ -380,8 +513,8 @@ class PackOptions(Options):
     video_files: Annotated[VideoFiles, Doc("many episodes in one file, or one each")] = "packed"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main(argv: list[str] | None = None, processes: int = 1) -> int:
+    """Run the command line, with so many processes at most; return the exit status."""
     options = parse(
         PackOptions,
         argv,
@@ -392,14 +525,14 @@ def main(argv: list[str] | None = None) -> int:
     safe = f"{options.dataset} still has all its episodes"
     try:
         raise_on_interrupt()
-        count = convert(options.dataset, options.video_files)
+        number = convert(options.dataset, options.video_files, processes)
     except (DatasetError, OSError) as error:
         text = describe_error(error, f"{safe}; once there is room, pack it again")
         print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return interrupted(f"{safe}; the same command goes on")
-    print(f"{options.dataset} has {count} video file(s)")
+    print(f"{options.dataset} has {number} video file(s)")
     return 0
 
 

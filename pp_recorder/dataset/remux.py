@@ -74,23 +74,55 @@ def read_index(path: Path, fps: int) -> VideoIndex:
     Raises:
         RemuxError: It cannot be opened.
     """
-    frames, sizes = [], []
     try:
         with av.open(media_url(path)) as container:
             stream = container.streams.video[0]
             context = stream.codec_context
             codec = context.name, bytes(context.extradata or b"")
             rate = _rate(stream, fps)
-            try:
-                for packet in container.demux(stream):
-                    if packet.pts is not None:
-                        frames.append(_frame(packet.pts, rate))
-                        sizes.append(packet.size)
-            except av.error.FFmpegError:  # cut short; what is before is there
-                pass
+            numbers, sizes = _read_packets(container, stream, rate)
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise RemuxError(f"{path} cannot be opened: {error}") from error
-    return VideoIndex(codec, np.array(frames, dtype=np.int64), np.array(sizes, dtype=np.int64))
+    return VideoIndex(codec, numbers, sizes)
+
+
+def _read_packets(container, stream, rate: "_Rate") -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each image and its size, as far as the file goes.
+
+    The table of an mp4 file has them in a third of the time. It says when images are decoded, not
+    when they are shown; but if both begin at 0 and images are decoded without gaps, then both are
+    the same, for none is shown before it is decoded.
+    """
+    times, sizes = [], []
+    table = _read_table(container, stream, rate)
+    try:
+        for packet in container.demux(stream):
+            if table is not None and packet.pts == packet.dts == 0:
+                return np.arange(len(table)), table
+            table = None
+            if packet.pts is not None:
+                times.append(packet.pts)
+                sizes.append(packet.size)
+    except av.error.FFmpegError:  # cut short; what is before is there
+        pass
+    return _frames(np.array(times, np.int64), rate), np.array(sizes, np.int64)
+
+
+def _read_table(container, stream, rate: "_Rate") -> np.ndarray | None:
+    """Return the sizes of images that are decoded one after the other, from time 0 on.
+
+    None if they are not, or if the file does not end with the last of them: then it is cut short,
+    or has another table behind it.
+    """
+    entries = getattr(stream, "index_entries", ())  # from PyAV 17 on
+    if not len(entries):
+        return None
+    table = np.array([(entry.timestamp, entry.size, entry.pos) for entry in entries], np.int64)
+    times, sizes, positions = table.T
+    late = np.abs(_exact(times, rate) - np.arange(len(times))) > TIME_TOLERANCE * rate.fps
+    if late.any() or (positions + sizes).max() != container.size:
+        return None
+    return sizes
 
 
 def remux(clips: Sequence[Clip], target: Path, fps: int) -> None:
@@ -174,11 +206,28 @@ def _frame(ticks: int, rate: _Rate) -> int:
     exact = ticks * rate.frames / rate.ticks  # a `Fraction` takes ten times as long
     number = round(exact)
     if abs(exact - number) > TIME_TOLERANCE * rate.fps:
-        raise RemuxError(
-            f"an image is at {exact / rate.fps:.4f} s, which is no time of {rate.fps} frames per "
-            "second"
-        )
+        raise _no_time(exact, rate)
     return number
+
+
+def _frames(ticks: np.ndarray, rate: _Rate) -> np.ndarray:
+    """Return the numbers of the images at times; see `_frame`."""
+    exact = _exact(ticks, rate)
+    numbers = np.rint(exact)
+    wrong = np.abs(exact - numbers) > TIME_TOLERANCE * rate.fps
+    if wrong.any():
+        raise _no_time(exact[wrong.argmax()], rate)
+    return numbers.astype(np.int64)
+
+
+def _exact(ticks: np.ndarray, rate: _Rate) -> np.ndarray:
+    return ticks * (rate.frames / rate.ticks)
+
+
+def _no_time(exact: float, rate: _Rate) -> RemuxError:
+    return RemuxError(
+        f"an image is at {exact / rate.fps:.4f} s, which is no time of {rate.fps} frames per second"
+    )
 
 
 def _join_neighbours(clips: Sequence[Clip]) -> list[Clip]:

@@ -176,17 +176,22 @@ class LeRobotWriter(EpisodeSink):
         """Discard the current episode."""
         self._recorder.abort()
 
-    def finalize(self) -> None:
+    def finalize(self, processes: int = 1) -> None:
         """Tidy a complete dataset up: join videos, and close; a second call has no effect.
+
+        Args:
+            processes: Number of processes at most that join videos. With several, the program's
+                main module must be one that can be imported (`if __name__ == "__main__"`).
 
         Raises:
             OSError: The disk is full; the dataset is valid, with all of its episodes.
+            DatasetError: Videos cannot be joined; likewise.
         """
         if self._lock is None:
             return
         self._join_tables()
         if self._video_files == "packed" and self.num_episodes:
-            pack_videos(self.root, self._cameras, self._remote)
+            pack_videos(self.root, self._cameras, self._remote, processes)
         self.close()
 
     def close(self) -> None:

@@ -110,7 +110,7 @@ class _Job:
     steps: Sequence[Step]
 
     def __str__(self) -> str:
-        return str(self.episode.index)
+        return f"episode {self.episode.index}"
 
 
 class _Encoder(Worker):

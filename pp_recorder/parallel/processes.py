@@ -323,7 +323,8 @@ def _handle_message(process: "_WorkerProcess", queue: _Queue) -> None:
     again = queue.put(index, result)
     if isinstance(result, Died):
         then = "it is tried again" if again else "for the second time, so it failed"
-        _LOG.warning(f"the process of episode {index} died ({result.cause}); {then}")
+        what = f"episode {index}" if isinstance(index, int) else index
+        _LOG.warning(f"the process of {what} died ({result.cause}); {then}")
 
 
 class _WorkerProcess:

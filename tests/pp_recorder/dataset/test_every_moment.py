@@ -72,12 +72,6 @@ def look(monkeypatch):
     return watch
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Let a file have two or three episodes of the left eye, and more of the right one."""
-    monkeypatch.setattr(keys, "VIDEO_FILE_SIZE", 9_000 / 2**20)
-
-
 def test_while_episodes_are_recorded_joined_and_packed(tmp_path, small, look):
     look(tmp_path / "set", lambda: record(tmp_path / "set", 2))
     look(tmp_path / "set", lambda: record(tmp_path / "set", 4), every=2)
@@ -92,6 +86,12 @@ def test_while_videos_are_taken_apart_and_joined(tmp_path, small, look):
     root = record(tmp_path / "set", 4)
     look(root, lambda: packing.convert(root, "per-episode"), every=3)
     look(root, lambda: packing.convert(root, "packed"), every=3)
+
+
+def test_while_several_processes_join(tmp_path, small, monkeypatch, look):
+    monkeypatch.setattr(packing, "_CLIPS_PER_PROCESS", 1)
+    root = record(tmp_path / "set", 7, finalize=False)
+    look(root, lambda: packing.convert(root, "packed", processes=2), every=2)
 
 
 def test_while_a_killed_run_is_repaired(tmp_path, monkeypatch, look):

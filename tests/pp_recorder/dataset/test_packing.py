@@ -14,9 +14,7 @@ from pp_recorder.dataset.merge import merge
 from pp_recorder.dataset.reader import Dataset, DatasetError, decode
 from pp_recorder.dataset.writer import LeRobotWriter
 from tests.pp_recorder.checks.foreign import write_foreign_dataset
-from tests.pp_recorder.dataset.tiny import EYES, LENGTHS, files, record, schema
-
-MIB = 2**20
+from tests.pp_recorder.dataset.tiny import EYES, files, record, schema
 
 
 def videos(root):
@@ -43,37 +41,6 @@ def require_sound(root):
     findings = [f for result in run_checks(DatasetView(root)) for f in result.findings]
     texts = [finding.message for finding in findings]
     assert not [t for t in texts if "video" in t or "timestamp" in t or "mp4" in t], texts
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Let a file have two or three episodes of the left eye, and more of the right one."""
-    monkeypatch.setattr(keys, "VIDEO_FILE_SIZE", 9_000 / MIB)
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """Return a function that copies a dataset of all episodes; the first time, it records it."""
-    folder = tmp_path_factory.mktemp("recorded")
-
-    def copy(root, **options):
-        name = " ".join(map(str, [keys.VIDEO_FILE_SIZE, *options.values()]))
-        if not (folder / name).exists():
-            record(folder / name, len(LENGTHS), **options)
-        return shutil.copytree(folder / name, root)
-
-    return copy
-
-
-@pytest.fixture
-def whole(tmp_path, small, recorded):
-    return recorded(tmp_path / "whole")
-
-
-@pytest.fixture
-def loose(tmp_path, recorded):
-    """Return a dataset that is not packed yet."""
-    return recorded(tmp_path / "loose", finalize=False)
 
 
 def test_a_complete_dataset_has_few_files(tmp_path):

@@ -162,7 +162,7 @@ def _attempts(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
         preset=arguments.preset,
         cameras=("cam_front", "cam_wrist"),
     )
-    seconds = dict.fromkeys(("states", "images"), 0.0)
+    seconds: dict[str, float] = {"states": 0.0, "images": 0.0}
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*values: Any) -> Any:

@@ -149,7 +149,7 @@ class ProgressBar(EpisodeSink):
         """
         self._bar.update(kept * self._frames_per_episode - self._bar.n)
         at = f"episode {min(kept + 1, self._num_episodes)}/{self._num_episodes}"
-        joins = kept >= self._num_episodes  # which takes up to 13 ms for an episode
+        joins = kept >= self._num_episodes  # which takes up to 10 ms for an episode
         self._bar.set_description(f"{at}, joining files" if joins else at, refresh=joins)
         if attempts:
             self._bar.set_postfix(success=f"{successes / attempts:.0%}", refresh=False)

@@ -353,7 +353,7 @@ def pack_videos(
     if remote is None and processes > 1:
         loose = [each.loose_clips() for each in files]
         room = min(shutil.disk_usage(root).free // (each.limit or 1) for each in files) - _SPARE
-        processes = min(processes, room, sum(map(_count_files, files, loose)))
+        processes = int(min(processes, room, sum(map(_count_files, files, loose))))
         if processes > 1:
             _pack_in_processes(root, files, loose, processes)
             return

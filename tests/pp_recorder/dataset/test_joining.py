@@ -64,6 +64,12 @@ def test_joined_files_go_on_in_several_processes(whole, tmp_path, several, start
     assert started == [2], "nothing was left to do"
 
 
+def test_no_process_is_started_without_a_file_to_write(whole, loose, several, started):
+    packing.convert(loose, "packed", processes=100)
+    assert started[0] <= len(list(whole.rglob("*.mp4"))) + len(EYES)
+    assert files(loose) == files(whole)
+
+
 def test_few_videos_are_joined_in_this_process(whole, loose, started):
     packing.convert(loose, "packed", processes=8)
     assert started == []

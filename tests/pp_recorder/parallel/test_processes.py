@@ -18,7 +18,7 @@ import collect
 from pp_collect import runs
 from pp_collect.options import CollectOptions
 from pp_recorder.command_line import parse
-from pp_recorder.dataset import keys
+from pp_recorder.dataset import keys, packing
 from pp_recorder.parallel import processes
 from pp_recorder.parallel.processes import (
     STOP_SIGNALS,
@@ -277,6 +277,34 @@ def test_two_processes_use_a_gpu_and_others_encode(monkeypatch, options, memory,
     resolved = runs.resolve_workers(asked)
     assert (resolved.workers, resolved.num_envs) == (2, 512)
     assert runs._encoders_per_worker(resolved, 2) == encoders
+
+
+@pytest.mark.parametrize(
+    ("options", "joiners"),
+    [([], 4), (["--workers", "3"], 3), (["--workers", "1"], 1), (["--simulator", "warp"], 4)],
+)
+def test_as_many_processes_join_videos_as_make_attempts(monkeypatch, options, joiners):
+    """Where few of them share a GPU, the others encode, and may join, too."""
+    monkeypatch.setattr(runs, "free_memory", lambda: 100e9)
+    monkeypatch.setattr(runs, "usable_processors", lambda: 4)
+    monkeypatch.setattr(runs, "usable_gpus", lambda: (0,))
+    asked = parse(CollectOptions, options, prog="collect.py", description="", example="")
+    assert runs._joiners(runs.resolve_workers(asked)) == joiners
+
+
+def test_a_collection_joins_in_several_processes(alone, tmp_path, monkeypatch):
+    numbers = []
+    real = packing.run_all
+
+    def counted(factory, jobs, processes):
+        numbers.append(processes)
+        return real(factory, jobs, processes)
+
+    monkeypatch.setattr(packing, "_CLIPS_PER_PROCESS", 1)
+    monkeypatch.setattr(packing, "run_all", counted)
+    assert run(tmp_path / "set", "--num-episodes", 5, "--workers", 2) == 0
+    assert numbers == [2]
+    assert crash.differences(alone, tmp_path / "set") == []
 
 
 def test_results_come_in_order_and_none_runs_far_ahead():

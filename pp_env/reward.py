@@ -7,11 +7,12 @@ Dense: in stages. Each begins at the most that the one before can give:
 | stage | reward |
 |---|---|
 | the gripper is not at the object | 0 to 0.3, more the nearer the TCP is to it |
-| it holds the object | 0.3 to 0.8, more the nearer the object is to its place on the target |
-| the object lies on the target, let go | 0.8 to 1, more the nearer the joints are to HOME |
+| it holds the object | 0.3 to 0.7, more the nearer the object is to its place on the target |
+| the object lies on the target, let go | 0.7 to 1, more the wider the gripper, and nearer HOME |
 | success | 1 |
 
-Let go: the gripper does not hold the object, and is open if success requires that.
+What the joints add grows with the gripper's opening: it can also clamp the object where
+`pp_env.sim.grasp` sees no grasp, and would move it on the way home.
 
 With goals (`obs_type="goal"`) only the object's position counts, so that there is a reward for any
 goal: sparse 1 where the object is on the target, dense `1 - tanh(5 d)` with d its distance in m.
@@ -21,17 +22,18 @@ import math
 
 import numpy as np
 
+from pp_env import panda
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig
 from pp_env.sim.api import SimState
 from pp_env.sim.grasp import tcp_position
 
 REWARD_TYPES = ("sparse", "dense")
 
-REACHED, CARRIED = 0.3, 0.8  # greatest reward of the first and of the second stage
+REACHED, CARRIED = 0.3, 0.7  # greatest reward of the first and of the second stage
+OPENED = 0.1  # that is added to it by a gripper that is open, wherever the arm is
 PER_METRE = 5.0
 PER_RADIAN = 2.0
-# A gripper may also clamp the object where that is no grasp (`pp_env.sim.grasp`), until it opens.
-_UNPLACED = {"away_from_target", "not_on_table", "still_held", "gripper_not_open"}
+_UNPLACED = {"away_from_target", "not_on_table", "still_held"}
 
 
 def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlaceConfig) -> float:
@@ -46,8 +48,10 @@ def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlace
     if not unmet:
         return 1.0
     if not _UNPLACED & set(unmet):
+        opening = min(max(state.gripper_pos.min().item() / panda.FINGER_OPEN, 0.0), 1.0)
         away = float(np.abs(state.joint_pos - HOME_JOINT_POS).mean())
-        return CARRIED + (1.0 - CARRIED) * _near(PER_RADIAN * away)
+        home = (1.0 - CARRIED - OPENED) * _near(PER_RADIAN * away)
+        return CARRIED + opening * (OPENED + home)
     if state.is_grasped:
         distance = math.dist(state.object.position, goal)
         return REACHED + (CARRIED - REACHED) * _near(PER_METRE * distance)

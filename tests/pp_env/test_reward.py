@@ -21,10 +21,16 @@ def test_success_has_the_whole_reward():
     assert dense() == 1.0
 
 
-@pytest.mark.parametrize("fingers", [(0.02, 0.02), (0.04, 0.03), (0.0, 0.04)])
-def test_a_gripper_that_clamps_the_object_has_not_placed_it(fingers):
+def test_a_gripper_that_opens_adds_to_the_reward_and_one_that_clamps_gains_little_on_the_way_home():
     """A tilted hand can clamp the object where the rule of grasps sees none."""
-    assert dense(gripper_pos=np.array(fingers)) < reward.REACHED
+    openings = [np.full(2, width) for width in (0.0, 0.02, 0.034, 0.04)]
+    there = [dense(gripper_pos=each, joint_pos=HOME_JOINT_POS + FAR) for each in openings]
+    home = [dense(gripper_pos=each) for each in openings]
+    assert there[0] == home[0] == reward.CARRIED
+    assert there == sorted(set(there))
+    assert home == sorted(set(home))
+    assert home[1] - there[1] < 0.6 * (home[3] - there[3])
+    assert dense(gripper_pos=np.array([0.04, 0.02])) == home[1], "both fingers count"
 
 
 @pytest.mark.parametrize("joint", range(7))

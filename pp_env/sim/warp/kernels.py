@@ -61,6 +61,7 @@ _TCP_OFFSET = wp.constant(panda.TCP_OFFSET)
 _FINGER_OPEN = wp.constant(panda.FINGER_OPEN)
 _HAND_DOWN = wp.constant(wp.vec4(*panda.HAND_DOWN_QUAT_WXYZ.tolist()))
 _REACHED, _CARRIED = wp.constant(reward.REACHED), wp.constant(reward.CARRIED)
+_OPENED = wp.constant(reward.OPENED)
 _PER_METRE, _PER_RADIAN = wp.constant(reward.PER_METRE), wp.constant(reward.PER_RADIAN)
 
 Vec7 = wp.types.vector(length=7, dtype=wp.float32)
@@ -282,6 +283,7 @@ def observe(
     vel = wp.vec3(worlds.qvel[w, dof], worlds.qvel[w, dof + 1], worlds.qvel[w, dof + 2])
     goal, held = worlds.goal[w, 0], worlds.is_grasped[w]
     off_home, is_home, is_open = 0.0, True, True  # `max` and `min` would lose NaN
+    opening = float(_FINGER_OPEN)
     for i in range(7):
         joint = worlds.qpos[w, scene.arm_qpos + i]
         seen.values[w, _JOINT_POS + i] = joint
@@ -293,6 +295,7 @@ def observe(
         seen.values[w, _GRIPPER_POS + i] = finger
         seen.values[w, _GRIPPER_VEL + i] = worlds.qvel[w, scene.finger_dof + i]
         is_open = is_open and finger >= _FINGER_OPEN - rules.open_tolerance
+        opening = wp.min(opening, finger)
     hand_wxyz = _nearest(hand_quat, _HAND_DOWN)
     object_wxyz = _nearest(quat, worlds.object_quat[w])
     worlds.object_quat[w] = object_wxyz
@@ -330,8 +333,9 @@ def observe(
     dense = _REACHED * _near(_PER_METRE * wp.length(_tcp(hand_pos, hand_quat) - pos))
     if unmet == 0:
         dense = 1.0
-    elif (unmet & (_AWAY | _NOT_ON_TABLE | _HELD | _NOT_OPEN)) == 0:
-        dense = _CARRIED + (1.0 - _CARRIED) * _near(_PER_RADIAN * off_home)
+    elif (unmet & (_AWAY | _NOT_ON_TABLE | _HELD)) == 0:
+        home = (1.0 - _CARRIED - _OPENED) * _near(_PER_RADIAN * off_home)
+        dense = _CARRIED + wp.clamp(opening / _FINGER_OPEN, 0.0, 1.0) * (_OPENED + home)
     elif held:
         dense = _REACHED + (_CARRIED - _REACHED) * _near(_PER_METRE * wp.length(pos - center))
     seen.dense[w] = dense

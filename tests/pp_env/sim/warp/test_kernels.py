@@ -241,9 +241,7 @@ def test_the_dense_reward():
         center = np.array([*goal[:2], CONFIG.rest_z_of(POOL[k])])
         assert dense[i] == pytest.approx(reward.dense(state, center, unmet, CONFIG), abs=2e-6)
         assert distance[i] == pytest.approx(task.distance_to_goal(state, goal), abs=1e-6)
-        placed = not set(unmet) & {
-            "away_from_target", "not_on_table", "still_held", "gripper_not_open",
-        }  # fmt: skip
+        placed = not set(unmet) & {"away_from_target", "not_on_table", "still_held"}
         reached = "held" if state.is_grasped else "reached for"
         stages["success" if not unmet else "placed" if placed else reached] += 1
     assert min(stages.values()) > 20

@@ -3,6 +3,7 @@
     python -m benchmarks.gpu steps --num-envs 4096 16384
     python -m benchmarks.gpu images
     python -m benchmarks.gpu profile
+    python -m benchmarks.gpu kernels --num-envs 16384
     python -m benchmarks.gpu expert --num-envs 10000
     python -m benchmarks.gpu attempts --num-envs 256
 
@@ -15,6 +16,7 @@ import argparse
 import json
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -112,6 +114,28 @@ def _profile(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
         wait()
         milliseconds[name] = round(1e3 * (time.perf_counter() - begin) / repeats, 4)
     return {"num_envs": num_envs, "substeps": worlds.config.timing.substeps, "ms": milliseconds}
+
+
+def _kernels(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the device's time in each kernel of a step, ms."""
+    envs, _ = _make(num_envs, reward_type="dense")
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch.profiler import ProfilerActivity, profile  # pyright: ignore[reportMissingImports]
+
+    view = envs.to_torch()
+    if view.device.type != "cuda":
+        raise SystemExit("error: kernels are measured on an NVIDIA GPU; profile works elsewhere")
+    actions = torch.as_tensor(_actions(num_envs, arguments.num_steps), device=view.device)
+    _rate(num_envs, actions, view.step, _wait(view))
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for action in actions[-20:]:
+            view.step(action)
+        _wait(view)()
+    found: Counter[str] = Counter()
+    for event in profiler.events() or ():
+        found[event.name.split("__locals__")[0]] += event.device_time_total / 1e3 / 20
+    ms = {name: round(value, 3) for name, value in found.most_common(20)}
+    return {"num_envs": num_envs, "all_ms": round(found.total(), 2), "ms": ms}
 
 
 def _expert(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -239,6 +263,7 @@ _MEASUREMENTS = {
     "steps": _steps,
     "images": _images,
     "profile": _profile,
+    "kernels": _kernels,
     "expert": _expert,
     "attempts": _attempts,
 }

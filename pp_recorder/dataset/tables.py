@@ -5,6 +5,8 @@ and statistics of truth values as truth values.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pp_recorder.dataset.paths import table_path
 
+_MANY_ROWS = 10_000  # more than of an episode, whose hundred columns threads would only delay
 _VALUES_PER_BYTE = 8  # of meta/episodes without statistics; those of LeRobot and ours have 0.2
 
 
@@ -61,11 +64,17 @@ def read_table(path: Path, wanted: Callable[[str], bool] = lambda name: True) ->
     Raises:
         DatasetError: The file cannot be read.
     """
-    names = [name for name in column_names(path) if wanted(name)]
+    if not path.is_file():
+        raise DatasetError(f"{path} cannot be read: it is no file")  # reading a pipe would wait
     try:
+        file = pq.ParquetFile(table_path(path))
+        names = [name for name in file.schema_arrow.names if wanted(name)]
         # pyarrow takes "a" for "a.b", too
-        table = pq.ParquetFile(table_path(path)).read(names).select(names)
-        return pa.table({name: to_plain(table.column(name)) for name in names})
+        has_many = file.metadata.num_rows > _MANY_ROWS
+        table = file.read(names, use_threads=has_many).select(names)
+        if not _is_plain(table.schema):
+            return pa.table({name: to_plain(table.column(name)) for name in names})
+        return pa.table(dict(zip(names, table.columns, strict=True)))
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read: {_first_line(error)}") from error
 
@@ -80,7 +89,10 @@ def join(parts: Sequence[pa.Table], files: Sequence[Path]) -> pa.Table:
     Raises:
         DatasetError: A column has types that do not fit together.
     """
-    schema = common_schema([part.schema for part in parts], files)
+    schemas = [part.schema for part in parts]
+    schema = common_schema(schemas, files)
+    if all(one.equals(other) for one, other in pairwise(schemas)):
+        return conform(pa.concat_tables(parts), schema)
     return pa.concat_tables([conform(part, schema) for part in parts])
 
 
@@ -91,7 +103,11 @@ def common_schema(schemas: Sequence[pa.Schema], files: Sequence[Path]) -> pa.Sch
         DatasetError: A column has types that do not fit together.
     """
     common: dict[str, tuple[pa.DataType, Path]] = {}
+    before: pa.Schema | None = None
     for schema, file in zip(schemas, files, strict=True):
+        if before is not None and before.equals(schema):
+            continue
+        before = schema
         for field in schema:
             found = plain_type(field.type)
             kind, first = common.get(field.name, (found, file))
@@ -137,6 +153,19 @@ def to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if kind == column.type:
         return column
     return pa.chunked_array([_plain_array(chunk) for chunk in column.chunks], type=kind)
+
+
+def _is_plain(schema: pa.Schema) -> bool:
+    """Return whether `to_plain` would leave every column as it is, for all that is known."""
+    try:
+        return _has_plain_types(schema)
+    except TypeError:  # others' extension types need not be hashable
+        return False
+
+
+@lru_cache
+def _has_plain_types(schema: pa.Schema) -> bool:
+    return all(plain_type(kind) == kind for kind in schema.types)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

@@ -29,12 +29,7 @@ def column_names(path: Path) -> list[str]:
     Raises:
         DatasetError: The file cannot be read.
     """
-    if not path.is_file():
-        raise DatasetError(f"{path} cannot be read: it is no file")  # reading a pipe would wait
-    try:
-        return pq.read_schema(table_path(path)).names
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} cannot be read: {_first_line(error)}") from error
+    return _open(path)[1]
 
 
 def require_plausible(path: Path, wanted: Callable[[str], bool]) -> None:
@@ -64,11 +59,9 @@ def read_table(path: Path, wanted: Callable[[str], bool] = lambda name: True) ->
     Raises:
         DatasetError: The file cannot be read.
     """
-    if not path.is_file():
-        raise DatasetError(f"{path} cannot be read: it is no file")  # reading a pipe would wait
+    file, names = _open(path)
+    names = list(filter(wanted, names))
     try:
-        file = pq.ParquetFile(table_path(path))
-        names = [name for name in file.schema_arrow.names if wanted(name)]
         # pyarrow takes "a" for "a.b", too
         has_many = file.metadata.num_rows > _MANY_ROWS
         table = file.read(names, use_threads=has_many).select(names)
@@ -90,9 +83,9 @@ def join(parts: Sequence[pa.Table], files: Sequence[Path]) -> pa.Table:
         DatasetError: A column has types that do not fit together.
     """
     schemas = [part.schema for part in parts]
-    schema = common_schema(schemas, files)
     if all(one.equals(other) for one, other in pairwise(schemas)):
-        return conform(pa.concat_tables(parts), schema)
+        return conform(pa.concat_tables(parts), common_schema(schemas[:1], files[:1]))
+    schema = common_schema(schemas, files)
     return pa.concat_tables([conform(part, schema) for part in parts])
 
 
@@ -103,11 +96,7 @@ def common_schema(schemas: Sequence[pa.Schema], files: Sequence[Path]) -> pa.Sch
         DatasetError: A column has types that do not fit together.
     """
     common: dict[str, tuple[pa.DataType, Path]] = {}
-    before: pa.Schema | None = None
     for schema, file in zip(schemas, files, strict=True):
-        if before is not None and before.equals(schema):
-            continue
-        before = schema
         for field in schema:
             found = plain_type(field.type)
             kind, first = common.get(field.name, (found, file))
@@ -195,6 +184,21 @@ def is_list(kind: pa.DataType) -> bool:
 def is_number(kind: pa.DataType) -> bool:
     """Return True for numbers and truth values."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def _open(path: Path) -> tuple[pq.ParquetFile, list[str]]:
+    """Open a file; return it and the names of its columns.
+
+    Raises:
+        DatasetError: It cannot be read.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path} cannot be read: it is no file")  # reading a pipe would wait
+    try:
+        file = pq.ParquetFile(table_path(path))
+        return file, file.schema_arrow.names
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} cannot be read: {_first_line(error)}") from error
 
 
 def _plain_array(array: pa.Array) -> pa.Array:

@@ -28,10 +28,12 @@ import gymnasium as gym
 import numpy as np
 
 import pp_env
+from experts.reach import hand_orientation, hand_posture
 from pp_env import PickPlaceConfig, panda
 from pp_env.config import HOME_JOINT_POS, TaskConfig, TimingConfig
 from pp_env.layout import ENVIRONMENT_STATE, OBSERVATION
 from pp_env.reward import CARRIED
+from pp_env.sim import default_timing
 from pp_recorder.evaluation.metrics import wilson_interval
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # rsl_rl imports GitPython, git may be missing
@@ -52,6 +54,8 @@ EPISODE_SECONDS = 8.0
 EVALUATION_STEPS = 400  # of 1/30 s, the registered limit
 EVALUATION_SEED = 1_000_000  # and above: not used in training
 REWARD_SCALE = 0.1  # returns of about unit size
+NEAR_TARGET = 0.08  # m in x and in y, of objects that the hand is at when an episode begins
+ABOVE_OBJECT = 0.1  # m, of the highest of these hands
 EFFORT = 1e-3  # reward that an action of unit size costs; without it nothing bounds actions
 COLUMNS: tuple[str, ...] = (
     "iteration", "decisions", "seconds", "reward", "grasped", "released", "succeeded", "ended_well",
@@ -73,11 +77,11 @@ class Settings:
     joint_step: float = 0.1
     require_home: bool = True
 
-    def config(self, control_hz: int) -> PickPlaceConfig:
-        """Return the scene at a rate of control."""
+    def config(self, simulator: str, control_hz: int, **task: Any) -> PickPlaceConfig:
+        """Return the scene of a simulator at a rate of control; `task` are other numbers of it."""
         return PickPlaceConfig(
-            timing=TimingConfig(control_hz=control_hz),
-            task=TaskConfig(require_home=self.require_home),
+            timing=default_timing(simulator, control_hz),
+            task=TaskConfig(require_home=self.require_home, **task),
         )
 
 
@@ -134,6 +138,19 @@ def to_commands(
     return torch.cat([joints.clamp(low, high), fingers], dim=1)
 
 
+def start_near_the_end(rng: np.random.Generator) -> dict[str, Any] | None:
+    """Return options of a start with an open hand at or above an object that lies near its target.
+
+    None where the hand can't be there.
+    """
+    scene = PickPlaceConfig()
+    pick = rng.uniform(*zip(scene.task.x_range, scene.task.y_range, strict=True))
+    place = pick + rng.uniform(-NEAR_TARGET, NEAR_TARGET, size=2)
+    height = scene.rest_z_of(scene.object_pool[0]) + rng.uniform(0.0, ABOVE_OBJECT)
+    posture = hand_posture(np.append(pick, height), hand_orientation(0.0, 0.0))
+    return None if posture is None else {"pick": pick, "place": place, "joint_pos": posture}
+
+
 class Worlds(VecEnv):
     """The environments on the GPU as rsl_rl takes them: nothing waits for the device.
 
@@ -145,12 +162,15 @@ class Worlds(VecEnv):
         seed: Of the starts.
         settings: Rate and meaning of the actions.
         num_starts: Number of starts that the episodes are drawn from.
+        near_end: Share of these in which the hand is already at an object near the target.
     """
 
     num_actions = 8
     cfg: Any = {}  # noqa: RUF012 (rsl_rl asks every instance for it)
 
-    def __init__(self, num_envs: int, seed: int, settings: Settings, num_starts: int) -> None:
+    def __init__(
+        self, num_envs: int, seed: int, settings: Settings, num_starts: int, near_end: float
+    ) -> None:
         self.max_episode_length = round(EPISODE_SECONDS * settings.decision_hz)
         self._envs: Any = gym.make_vec(
             pp_env.ENV_ID,
@@ -160,8 +180,9 @@ class Worlds(VecEnv):
             terminate_on_success=False,
             max_episode_steps=self.max_episode_length,
             autoreset_mode="SameStep",
-            config=settings.config(settings.decision_hz),
+            config=settings.config("warp", settings.decision_hz, min_distance=0.0),
             num_starts=num_starts,
+            start_options=lambda rng: start_near_the_end(rng) if rng.random() < near_end else None,
         )
         self._settings, self.num_envs = settings, num_envs
         self._view = self._envs.unwrapped.to_torch()
@@ -291,7 +312,9 @@ class Run:
         _check_output(args)
         self._folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(args.seed)
-        self._worlds = Worlds(args.num_envs, args.seed, self._settings, args.num_starts)
+        self._worlds = Worlds(
+            args.num_envs, args.seed, self._settings, args.num_starts, args.near_end
+        )
         self._runner = OnPolicyRunner(
             self._worlds, learner_config(args), device=str(self._worlds.device)
         )
@@ -327,6 +350,7 @@ class Run:
         first, args = self._iteration, self._args
         per_iteration = args.num_envs * args.horizon
         while self._seconds < args.minutes * 60 and self._iteration - first < args.iterations:
+            self._runner.alg.entropy_coef = args.entropy * (1.0 - self._seconds / (args.minutes * 60))
             self._runner.learn(1, init_at_random_ep_len=self._iteration == first)
             self._runner.current_learning_iteration += 1
             self._decisions += per_iteration
@@ -496,7 +520,7 @@ def evaluate(path: Path, episodes: int, workers: int | None) -> tuple[int, int, 
         terminate_on_success=False,  # all episodes end together; the first success counts
         max_episode_steps=EVALUATION_STEPS,
         num_threads=workers,
-        config=actor.settings.config(control_hz),
+        config=actor.settings.config("mujoco", control_hz),
     )
     observation, _ = envs.reset(seed=EVALUATION_SEED)
     held, first = np.zeros(episodes, dtype=bool), np.full(episodes, math.inf)
@@ -535,12 +559,13 @@ def main(arguments: list[str] | None = None) -> None:
     add("--iterations", type=int, default=sys.maxsize, help="most iterations")
     add("--num-envs", type=int, default=8192, help="worlds")
     add("--num-starts", type=int, default=8192, help="starts that the episodes are drawn from")
+    add("--near-end", type=float, default=0.25, help="share of these near the end of the task")
     add("--horizon", type=int, default=24, help="decisions per world and iteration")
     add("--mini-batches", type=int, default=4, help="per iteration and epoch")
     add("--decision-hz", type=int, default=15, help="decisions per second; must divide 30")
     add("--joint-step", type=float, default=0.1, help="greatest change per decision, rad")
     add("--gamma", type=float, default=0.98, help="discount factor")
-    add("--entropy", type=float, default=0.003, help="coefficient of the entropy")
+    add("--entropy", type=float, default=0.003, help="its first coefficient; 0 after --minutes")
     add("--action-std", type=float, default=0.7, help="first standard deviation of the actions")
     add("--no-home", action="store_true", help="success without the return to HOME")
     add("--seed", type=int, default=0, help="of starts and networks")

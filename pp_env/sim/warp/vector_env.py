@@ -44,6 +44,7 @@ from pp_env.vector_env import (
 
 CONTROL_MODES_ON_GPU = ("joint_pos", "joint_delta")
 _NUM_STARTS = 4096
+StartOptions = Callable[[np.random.Generator], dict[str, Any] | None]
 
 # Which conditions each number of `unmet` stands for.
 _UNMET = np.array(
@@ -74,6 +75,8 @@ class WarpVectorEnv(VectorEnv):
         config: Of every environment, see `PickPlaceEnv`.
         device: Name of Warp's device; None is the first NVIDIA GPU.
         num_starts: Number of starts from which later episodes are drawn.
+        start_options: Function of a generator that returns the options of `reset` for one of these
+            starts, or None; for a curriculum.
         arguments: Of `PickPlaceEnv`: `obs_type`, `control_mode`, `reward_type`, `render_mode` and
             `terminate_on_success`.
 
@@ -101,6 +104,7 @@ class WarpVectorEnv(VectorEnv):
         config: PickPlaceConfig | Mapping[str, Any] | None = None,
         device: str | None = None,
         num_starts: int = _NUM_STARTS,
+        start_options: StartOptions | None = None,
         **arguments: Any,
     ) -> None:
         require_new_gymnasium()
@@ -114,7 +118,7 @@ class WarpVectorEnv(VectorEnv):
         self.num_envs = num_envs
         self._set_spaces(template)
         self._template, self.obs_type = template, template.obs_type
-        self._num_starts = num_starts
+        self._num_starts, self._start_options = num_starts, start_options or (lambda _: None)
         self._step_limit = max_episode_steps or 0
         self._ends_at_success = arguments.get("terminate_on_success", True)
         needs_images = template.obs_type.startswith("pixels") or template.render_mode is not None
@@ -355,7 +359,9 @@ class WarpVectorEnv(VectorEnv):
         is_new = self._table is None or None not in seeds
         if mask.all() and is_new:
             rng = np.random.default_rng([int(self._seed_numbers[0]), 4])
-            initials += [self._sample(rng, None) for _ in range(self._num_starts)]
+            initials += [
+                self._sample(rng, self._start_options(rng)) for _ in range(self._num_starts)
+            ]
             which = np.arange(self.num_envs + self._num_starts)
         self._seed.assign(self._seed_numbers)
         self._take(which, initials)

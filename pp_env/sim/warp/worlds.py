@@ -35,6 +35,7 @@ _CONTACTS = 24  # per world on average, of a hand that grasps and an object on t
 _CONSTRAINTS = 160  # per world at most: four numbers per contact, the weld, the limits
 # Of the solver, which ends before where it has converged; all worlds wait for the slowest.
 _ITERATIONS, _LINE_SEARCH, _TOLERANCE = 4, 6, 1e-6
+_CONVEX_ITERATIONS = 12  # of the search for the contact of two convex shapes
 _LEFT_OUT = (  # overflows that change what happens; the others are iterations that were not enough
     mjw.OverflowType.ALL & ~mjw.OverflowType.ITERATIONS & ~mjw.OverflowType.LS_ITERATIONS
 )
@@ -441,6 +442,12 @@ def _prepare(model: mujoco.MjModel) -> None:
     model.opt.iterations, model.opt.ls_iterations = _ITERATIONS, _LINE_SEARCH
     model.opt.tolerance = _TOLERANCE
     model.opt.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
+    # Boxes have a contact of their own, without a search. Arms need one point; cylinders more.
+    model.opt.ccd_iterations = _CONVEX_ITERATIONS
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
+    collides = (model.geom_contype | model.geom_conaffinity) > 0
+    if not (model.geom_type[collides] == mujoco.mjtGeom.mjGEOM_CYLINDER).any():
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MULTICCD)
     # Steps that would change nothing, one of which factorizes the inertia matrix once more.
     if not model.dof_damping.any():
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_EULERDAMP)

@@ -6,13 +6,14 @@ Dense: in stages. Each begins at the most that the one before can give:
 
 | stage | reward |
 |---|---|
-| the gripper is not at the object | 0 to 0.3, more the nearer the TCP is to it |
-| it holds the object | 0.3 to 0.7, more the nearer the object is to its place on the target |
-| the object lies on the target, let go | 0.7 to 1, more the wider the gripper, and nearer HOME |
+| the gripper is not at the object | 0 to 0.15, more the nearer the TCP is to it |
+| it holds the object | 0.15 to 0.4, more the nearer the object is to its place on the target |
+| the object lies on the target, let go | 0.4 to 1, more the wider the gripper, and nearer HOME |
 | success | 1 |
 
-What the joints add grows with the gripper's opening: it can also clamp the object where
-`pp_env.sim.grasp` sees no grasp, and would move it on the way home.
+Half of it is for the way home, which is learned last and from small differences. What the joints
+add grows with the gripper's opening: it can also clamp the object where `pp_env.sim.grasp` sees no
+grasp, and would move it on the way home.
 
 With goals (`obs_type="goal"`) only the object's position counts, so that there is a reward for any
 goal: sparse 1 where the object is on the target, dense `1 - tanh(5 d)` with d its distance in m.
@@ -29,10 +30,10 @@ from pp_env.sim.grasp import tcp_position
 
 REWARD_TYPES = ("sparse", "dense")
 
-REACHED, CARRIED = 0.3, 0.7  # greatest reward of the first and of the second stage
+REACHED, CARRIED = 0.15, 0.4  # greatest reward of the first and of the second stage
 OPENED = 0.1  # that is added to it by a gripper that is open, wherever the arm is
 PER_METRE = 5.0
-PER_RADIAN = 2.0
+PER_RADIAN = 1.0  # of the joints' Euclidean distance from HOME
 _UNPLACED = {"away_from_target", "not_on_table", "still_held"}
 
 
@@ -49,7 +50,7 @@ def dense(state: SimState, goal: np.ndarray, unmet: list[str], config: PickPlace
         return 1.0
     if not _UNPLACED & set(unmet):
         opening = min(max(state.gripper_pos.min().item() / panda.FINGER_OPEN, 0.0), 1.0)
-        away = float(np.abs(state.joint_pos - HOME_JOINT_POS).mean())
+        away = math.dist(state.joint_pos, HOME_JOINT_POS)
         home = (1.0 - CARRIED - OPENED) * _near(PER_RADIAN * away)
         return CARRIED + opening * (OPENED + home)
     if state.is_grasped:

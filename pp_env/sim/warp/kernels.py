@@ -288,7 +288,7 @@ def observe(
         joint = worlds.qpos[w, scene.arm_qpos + i]
         seen.values[w, _JOINT_POS + i] = joint
         seen.values[w, _JOINT_VEL + i] = worlds.qvel[w, scene.arm_dof + i]
-        off_home += wp.abs(joint - _HOME[i]) / 7.0
+        off_home += (joint - _HOME[i]) * (joint - _HOME[i])
         is_home = is_home and wp.abs(joint - _HOME[i]) <= rules.home_tolerance
     for i in range(2):
         finger = worlds.qpos[w, scene.finger_qpos + i]
@@ -334,7 +334,7 @@ def observe(
     if unmet == 0:
         dense = 1.0
     elif (unmet & (_AWAY | _NOT_ON_TABLE | _HELD)) == 0:
-        home = (1.0 - _CARRIED - _OPENED) * _near(_PER_RADIAN * off_home)
+        home = (1.0 - _CARRIED - _OPENED) * _near(_PER_RADIAN * wp.sqrt(off_home))
         dense = _CARRIED + wp.clamp(opening / _FINGER_OPEN, 0.0, 1.0) * (_OPENED + home)
     elif held:
         dense = _REACHED + (_CARRIED - _REACHED) * _near(_PER_METRE * wp.length(pos - center))

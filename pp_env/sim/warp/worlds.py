@@ -248,6 +248,7 @@ class WarpWorlds:
         steps = round(SETTLE_TIME * self.config.timing.physics_hz)
         if self._settle_step is None:
             self._settle_step = self.capture(self.step_physics)
+            steps -= 1  # which is the one that compiled
         for _ in range(steps):
             self._settle_step()
         with wp.ScopedDevice(self.device):

@@ -33,6 +33,7 @@ from pp_collect.options import CollectOptions
 from pp_env.config import HOME_JOINT_POS, PickPlaceConfig, RenderConfig, choose_cameras
 from pp_env.panda import FINGER_OPEN
 from pp_env.processors import usable_processors
+from pp_env.sim import default_timing
 
 _RESULTS = Path(__file__).parent / "results" / "gpu.json"
 _SEED = 0
@@ -76,6 +77,7 @@ def _steps(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
 def _images(num_envs: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure steps that also render two cameras, on the device."""
     config = PickPlaceConfig(
+        timing=default_timing("warp"),
         render=RenderConfig(resolution=arguments.resolution, preset=arguments.preset),
         cameras=choose_cameras(["cam_front", "cam_wrist"]),
     )

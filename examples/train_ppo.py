@@ -349,8 +349,10 @@ class Run:
         """Train until the time or the iterations are over."""
         first, args = self._iteration, self._args
         per_iteration = args.num_envs * args.horizon
-        while self._seconds < args.minutes * 60 and self._iteration - first < args.iterations:
-            self._runner.alg.entropy_coef = args.entropy * (1.0 - self._seconds / (args.minutes * 60))
+        limit = args.minutes * 60
+        while self._seconds < limit and self._iteration - first < args.iterations:
+            left = max(0.0, 1.0 - self._seconds / limit)
+            self._runner.alg.entropy_coef = args.entropy * left
             self._runner.learn(1, init_at_random_ep_len=self._iteration == first)
             self._runner.current_learning_iteration += 1
             self._decisions += per_iteration

@@ -1,6 +1,7 @@
 """`PickPlaceEnv`: the Gymnasium environment around a simulator."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from pp_env import panda, reward, rotation, task
-from pp_env.config import PickPlaceConfig, from_dict
+from pp_env.config import PickPlaceConfig, TimingConfig, from_dict
 from pp_env.control import CONTROL_MODES
 from pp_env.disturbances import ActionDelay, SensorNoise
 from pp_env.layout import ENVIRONMENT_STATE, GOAL, GOAL_OBSERVATION, OBSERVATION, Layout
@@ -25,6 +26,8 @@ from pp_env.sim.api import (
     SimState,
     Simulator,
 )
+
+_LOG = logging.getLogger(__name__)
 
 OBS_TYPES = ("state", "environment_state_agent_pos", "pixels", "pixels_agent_pos", "goal")
 
@@ -521,7 +524,20 @@ def checked_config(
             given = dataclasses.replace(given, timing=default_timing(simulator))
     if isinstance(simulator, str):
         require_preset(simulator, given.render.preset)
+        _warn_of_others_rate(given, simulator)
     return given
+
+
+def _warn_of_others_rate(config: PickPlaceConfig, simulator: str) -> None:
+    """Log that a whole configuration has MuJoCo's rate of the physics, where half is enough."""
+    given, own = config.timing.physics_hz, default_timing(simulator).physics_hz
+    if given == TimingConfig.physics_hz != own:
+        _LOG.warning(
+            "physics at %d Hz, of the configuration that was given; simulator %r needs %d: give "
+            "the configuration as a dictionary of what you change, or timing=pp_env.sim."
+            "default_timing(%r)",
+            given, simulator, own, simulator,
+        )  # fmt: skip
 
 
 _MAX_DEPTH = 100.0  # m, beyond everything that a camera renders

@@ -73,6 +73,32 @@ def test_commands_move_joints_from_where_they_are_within_limits(example, torch):
     assert closing == example.panda.FINGER_CLOSED
 
 
+def test_starts_near_the_end_have_the_open_hand_at_an_object_near_the_target(example, torch):
+    import gymnasium as gym
+    import numpy as np
+
+    from experts.reach import tcp_position
+
+    rng = np.random.default_rng(0)
+    config = example.Settings().config("mujoco", 15, min_distance=0.0)
+    env = gym.make(example.pp_env.ENV_ID, config=config, reward_type="dense")
+    rewards = []
+    for _ in range(20):
+        options = example.start_near_the_end(rng)
+        if options is None:
+            continue
+        _, info = env.reset(seed=0, options=options)
+        offset = tcp_position(options["joint_pos"]) - info["object_pos"]
+        np.testing.assert_allclose(offset[:2], 0.0, atol=2e-3)
+        assert -2e-3 <= offset[2] <= example.ABOVE_OBJECT + 2e-3
+        assert (np.abs(options["pick"] - options["place"]) <= example.NEAR_TARGET).all()
+        hold = np.append(options["joint_pos"], example.panda.FINGER_OPEN).astype(np.float32)
+        rewards.append(env.step(hold)[1])
+    assert len(rewards) > 10
+    assert any(reward > example.CARRIED for reward in rewards), "some lie on the target"
+    env.close()
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of three other libraries' own code
 def test_a_short_run_goes_on_and_is_evaluated(example, tmp_path, capsys, monkeypatch):

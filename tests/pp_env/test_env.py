@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import pp_env
 from pp_env import PickPlaceConfig, PickPlaceEnv
 from pp_env.config import RenderConfig, TaskConfig, TimingConfig
 from pp_env.control import hand_pose_action
-from pp_env.env import OBS_TYPES
+from pp_env.env import OBS_TYPES, checked_config
 from pp_env.layout import ACTION, GOAL_OBSERVATION
 from pp_env.objects import YCB_OBJECTS
 from pp_env.randomization import RANDOMIZATION_PRESETS
+from pp_env.sim import default_timing
 from tests.fakes import SIMULATOR, FakeSimulator
 
 SMALL = PickPlaceConfig(render=RenderConfig(resolution=32))
@@ -338,6 +340,23 @@ def test_a_spec_with_a_configuration_makes_the_same_environment(through):
 
     assert second.unwrapped.config == config
     np.testing.assert_array_equal(first.reset(seed=4)[0], second.reset(seed=4)[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "simulator", "warns"),
+    [
+        (PickPlaceConfig(), "warp", True),
+        (dataclasses.asdict(PickPlaceConfig()), "isaacsim", True),
+        (PickPlaceConfig(timing=default_timing("warp", 15)), "warp", False),
+        (PickPlaceConfig(timing=TimingConfig(physics_hz=480)), "warp", False),
+        ({"render": {"resolution": 64}}, "warp", False),
+        (PickPlaceConfig(), "mujoco", False),
+        (PickPlaceConfig(), FakeSimulator, False),
+    ],
+)
+def test_a_configuration_with_another_simulators_rate_is_named(config, simulator, warns, caplog):
+    checked_config(config, simulator)
+    assert [r.args for r in caplog.records] == ([(240, simulator, 120, simulator)] if warns else [])
 
 
 def test_what_a_dictionary_leaves_out_is_the_reference():

@@ -377,6 +377,23 @@ def test_a_configuration_may_be_a_dictionary():
     assert "fast" in RENDER_PRESETS
 
 
+def test_later_starts_may_have_options():
+    def place(rng):
+        return {"pick": (0.5, 0.1), "place": (0.4, rng.uniform(-0.2, -0.1))}
+
+    envs = make(start_options=place)
+    _, own = envs.reset(seed=SEEDS)
+    _, later = envs.reset()
+    np.testing.assert_allclose(later["object_pos"][:, :2], [[0.5, 0.1]] * COUNT, atol=1e-3)
+    np.testing.assert_allclose(later["goal_pos"][:, 0], 0.4, atol=1e-6)
+    assert (later["goal_pos"][:, 1] < -0.1).all()
+    np.testing.assert_array_equal(envs.reset(seed=SEEDS)[1]["goal_pos"], own["goal_pos"])
+    theirs = make_theirs().reset(seed=SEEDS)[1]
+    np.testing.assert_allclose(own["goal_pos"], theirs["goal_pos"], atol=1e-6)
+    with pytest.raises(ValueError, match=r"unknown reset options \['pose'\]"):
+        make(start_options=lambda _: {"pose": 1}).reset(seed=0)
+
+
 @pytest.mark.parametrize("simulator", ["isaacsim", "wrap"])
 def test_other_simulators(simulator):
     with pytest.raises(ValueError, match=rf"one of the simulators .*'warp'\], got '{simulator}'"):

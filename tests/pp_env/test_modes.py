@@ -130,7 +130,8 @@ def test_the_dense_reward_grows_along_a_demonstration():
     assert rewards.min() >= 0
     reached, carried = reward.REACHED, reward.CARRIED
     assert best["APPROACH_PICK"] <= reached < best["LIFT"] < best["DOWN_PLACE"] <= carried
-    assert carried < best["OPEN_GRIPPER"] < best["RETRACT"] < best["HOME"] == 1.0
+    assert all(carried < best[phase] < 1.0 for phase in ("OPEN_GRIPPER", "RETRACT"))
+    assert best["HOME"] == 1.0
     assert (np.diff(rewards) > -0.1).all(), "it never falls back a stage"
 
 

@@ -1,5 +1,6 @@
 """The bridge as a process: start, access by token, end and restart."""
 
+import logging
 import os
 import signal
 import socket
@@ -65,6 +66,17 @@ def test_a_taken_port_and_a_taken_root_are_named(tmp_path):
     ]
 
 
+@pytest.fixture
+def own_logs():
+    """Let logs that are set up in this process end with the test, as its stderr does."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_logs")
 def test_an_address_of_another_machine_is_refused_in_a_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
     with pytest.raises(SystemExit):

@@ -282,13 +282,13 @@ def observe(
     dof = scene.dof[k]
     vel = wp.vec3(worlds.qvel[w, dof], worlds.qvel[w, dof + 1], worlds.qvel[w, dof + 2])
     goal, held = worlds.goal[w, 0], worlds.is_grasped[w]
-    off_home, is_home, is_open = 0.0, True, True  # `max` and `min` would lose NaN
+    square_off_home, is_home, is_open = 0.0, True, True  # `max` and `min` would lose NaN
     opening = float(_FINGER_OPEN)
     for i in range(7):
         joint = worlds.qpos[w, scene.arm_qpos + i]
         seen.values[w, _JOINT_POS + i] = joint
         seen.values[w, _JOINT_VEL + i] = worlds.qvel[w, scene.arm_dof + i]
-        off_home += (joint - _HOME[i]) * (joint - _HOME[i])
+        square_off_home += (joint - _HOME[i]) * (joint - _HOME[i])
         is_home = is_home and wp.abs(joint - _HOME[i]) <= rules.home_tolerance
     for i in range(2):
         finger = worlds.qpos[w, scene.finger_qpos + i]
@@ -334,7 +334,7 @@ def observe(
     if unmet == 0:
         dense = 1.0
     elif (unmet & (_AWAY | _NOT_ON_TABLE | _HELD)) == 0:
-        home = (1.0 - _CARRIED - _OPENED) * _near(_PER_RADIAN * wp.sqrt(off_home))
+        home = (1.0 - _CARRIED - _OPENED) * _near(_PER_RADIAN * wp.sqrt(square_off_home))
         dense = _CARRIED + wp.clamp(opening / _FINGER_OPEN, 0.0, 1.0) * (_OPENED + home)
     elif held:
         dense = _REACHED + (_CARRIED - _REACHED) * _near(_PER_METRE * wp.length(pos - center))

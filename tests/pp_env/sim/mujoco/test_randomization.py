@@ -180,7 +180,7 @@ def test_images_show_marker_and_object_and_are_well_lit(preset, images):
     env = PickPlaceEnv(config=config)
     simulator = env._simulator
     data, model = simulator._data, simulator._model
-    for seed in range(3 if images == "filament" else 12):  # without a GPU it takes its time
+    for seed in range(12):
         env.reset(seed=seed, options={"pick": (0.6, 0.2), "place": (0.6, -0.2)})
         whole = simulator.render("cam_high").astype(int)
         for image in (whole, simulator.render("cam_wrist")):
